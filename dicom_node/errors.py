@@ -1,0 +1,76 @@
+"""The errors of the DICOM edges.
+
+::
+
+    NodeError
+    ├── SettingsError            a setting is wrong: name, problem and an example of a right value
+    ├── InstallationError        the installation itself is damaged or shadowed
+    ├── SpoolError               an object could not be made durable
+    │   └── SpoolFullError       ... because there is no room
+    ├── UnfitObjectError         a received data set cannot be what it says it is
+    ├── ImageError               one stored image cannot become an ImageView (final: never tried again)
+    ├── ResultError              a result object could not be built or failed its own check
+    └── DeliveryError            an object did not reach its destination
+        ├── DestinationUnavailableError   will pass by itself: try again
+        └── DestinationRefusedError       will not pass by itself: a person must look
+
+Messages carry ids and names of settings, never patient data (no name, no patient id, no file content).
+"""
+
+from __future__ import annotations
+
+
+class NodeError(Exception):
+    """Something in the node failed; the message says what to do next."""
+
+
+class SettingsError(NodeError):
+    """A setting is wrong; correct it and start again."""
+
+
+class InstallationError(NodeError):
+    """The installation is damaged; reinstall dicom-node into an environment of its own."""
+
+
+class SpoolError(NodeError):
+    """An object could not be written durably; look at the data directory's disk."""
+
+
+class SpoolFullError(SpoolError):
+    """The spool's disk is full; free some space, senders will try again."""
+
+
+class UnfitObjectError(NodeError):
+    """The data set is not a storable SOP instance; ask the sender's vendor."""
+
+
+class ImageError(NodeError):
+    """A stored image cannot be read.
+
+    Parameters
+    ----------
+    code : str
+        The refusal's code, a member name of :class:`models.contract.RefusalCode`.
+    message : str
+        What is wrong, without patient data.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ResultError(NodeError):
+    """A result object could not be built; the job is failed and nothing was sent."""
+
+
+class DeliveryError(NodeError):
+    """A result object did not reach its destination."""
+
+
+class DestinationUnavailableError(DeliveryError):
+    """The destination is down, busy or slow; the same bytes are sent again later."""
+
+
+class DestinationRefusedError(DeliveryError):
+    """The destination refuses the object; look at its status and its conformance statement."""

@@ -1,0 +1,1 @@
+"""Making a new bundle: data sets, splits, the loop, evaluation and packaging."""
