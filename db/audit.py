@@ -1,0 +1,221 @@
+"""The append-only, keyed, hash-chained audit trail: how an event becomes a row.
+
+A row's ``payload`` is canonical JSON text and ``mac`` = HMAC-SHA256(key, prev || payload), where ``prev`` is
+the mac of the row before. Whoever edits, removes, inserts or reorders rows without the key breaks the chain
+at that row; what the chain alone cannot show (a cut tail, a restored backup, a rewrite with the key) is
+shown by the checkpoints of :mod:`db.audit_checkpoints`. :mod:`db.audit_verify` checks both.
+
+The chain also decides which key signs next: the key of its last row, or, after a rotation, the key which
+that rotation names. The trail holds no patient data.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Table, func, insert, select
+from sqlalchemy.orm import Session
+
+from db.clock import BOOT_ID
+from db.errors import AuditError
+from db.keys import AuditKey
+from db.tables import AuditEvent
+
+GENESIS = "0" * 64  # what the first row names as the mac before it
+CHAIN_LOCK = 0x6469636F6D_0001  # pg_advisory_xact_lock: "dicom", 1
+ROTATE_KEY = "audit.rotate_key"
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
+AUDIT_TABLE: Table = AuditEvent.__table__  # type: ignore[assignment]  # declared as the wider FromClause
+
+_LIMITS = {"actor": 128, "action": 64, "study_instance_uid": 64, "job_id": 32, "bundle": 64}
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """An event before it is chained.
+
+    Attributes
+    ----------
+    actor : str
+        Who acted: a process name or a person's login.
+    action : str
+        ``subject.verb``, such as ``"study.complete"``.
+    study_instance_uid, job_id, bundle : str or None
+        What it concerns.
+    detail : mapping
+        JSON values; no patient data.
+
+    Raises
+    ------
+    db.errors.AuditError
+        If a text is longer than its column.
+    """
+
+    actor: str
+    action: str
+    study_instance_uid: str | None = None
+    job_id: str | None = None
+    bundle: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse here what PostgreSQL would refuse and SQLite would not."""
+        for name, limit in _LIMITS.items():
+            value = _storable(getattr(self, name))
+            if value is not None and len(value) > limit:
+                raise AuditError(f"the audit event's {name} is longer than {limit} characters; shorten it")
+
+
+class ChainHead(NamedTuple):
+    """Where the chain ends: the last row's number and mac, and the key that signs the next row.
+
+    ``key_id`` is None for an empty trail.
+    """
+
+    seq: int
+    mac: str
+    key_id: str | None
+
+
+class AuditTrail:
+    """Chains events; one object may serve every thread of a process.
+
+    Parameters
+    ----------
+    key : AuditKey
+        The keys, see :meth:`db.keys.AuditKey.load_or_create`.
+    wall_clock : callable, optional
+        Returns the wall time, aware UTC.
+    """
+
+    def __init__(self, key: AuditKey, wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self.key = key
+        self._wall_clock = wall_clock
+        self._boot_id = BOOT_ID.read_text().strip()
+
+    def append(self, session: Session, entries: Sequence[AuditEntry]) -> None:
+        """Chain events to the trail in the open transaction of a session.
+
+        Takes the chain's lock, which is held until the transaction ends: call it last.
+
+        Parameters
+        ----------
+        session : sqlalchemy.orm.Session
+            In a writing transaction; on PostgreSQL under READ COMMITTED, because an older snapshot than the
+            lock would read an older head.
+        entries : sequence of AuditEntry
+            In the order in which they happened.
+
+        Raises
+        ------
+        db.errors.AuditError
+            If an event's detail is not JSON, or the database's trail was signed with a key that the key file
+            does not hold.
+        """
+        if not entries:
+            return
+        lock_chain(session)
+        head = read_head(session)
+        session.execute(insert(AUDIT_TABLE), list(self._rows(head, self._signing_key(head), entries)))
+
+    def rotate_key(self, session: Session, actor: str) -> str:
+        """Retire the signing key: sign with a new one from the next row on, in every process.
+
+        The event itself is the last row under the old key. The old key stays in the file, because old rows
+        are verified with it.
+
+        Returns
+        -------
+        str
+            The new key's id.
+        """
+        lock_chain(session)
+        old = self._signing_key(read_head(session))
+        new = self.key.add_new()
+        self.append(session, [AuditEntry(actor, ROTATE_KEY, detail={"old_key_id": old, "new_key_id": new})])
+        return new
+
+    def _signing_key(self, head: ChainHead) -> str:
+        """Return the id of the key that signs the next row."""
+        if head.key_id is None:
+            return self.key.newest_id
+        if not self.key.knows(head.key_id):
+            self.key.reload()
+        if not self.key.knows(head.key_id):
+            raise AuditError(
+                f"the audit trail is signed with key {head.key_id}, which {self.key.path} does not hold; "
+                "restore the key file that belongs to this database"
+            )
+        return head.key_id
+
+    def _rows(self, head: ChainHead, key_id: str, entries: Sequence[AuditEntry]) -> Iterable[dict[str, Any]]:
+        """Make the rows that follow the head."""
+        at = self._wall_clock().astimezone(UTC).strftime(TIME_FORMAT)
+        # Beside the wall time a clock that nobody can step, so that a step can be seen afterwards.
+        since_boot_us = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+        prev = head.mac
+        for seq, entry in enumerate(entries, head.seq + 1):
+            columns = {
+                "seq": seq,
+                "at": at,
+                "actor": _storable(entry.actor),
+                "action": _storable(entry.action),
+                "study_instance_uid": _storable(entry.study_instance_uid),
+                "job_id": _storable(entry.job_id),
+                "bundle": _storable(entry.bundle),
+                "key_id": key_id,
+            }
+            host_time = {"boot_id": self._boot_id, "since_boot_us": since_boot_us}
+            payload = canonical_json({**columns, **host_time, "detail": entry.detail})
+            mac = self.key.mac(key_id, prev, payload)
+            detail = canonical_json(entry.detail)
+            yield {**columns, "detail": detail, "payload": payload, "prev": prev, "mac": mac}
+            prev = mac
+
+
+def lock_chain(session: Session) -> None:
+    """Let no other transaction append until this one ends; on SQLite every writer is alone anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(CHAIN_LOCK)))
+
+
+def read_head(session: Session) -> ChainHead:
+    """Read where the chain ends."""
+    t = AUDIT_TABLE.c
+    row = session.execute(
+        select(t.seq, t.mac, t.key_id, t.action, t.detail).order_by(t.seq.desc()).limit(1)
+    ).one_or_none()
+    if row is None:
+        return ChainHead(0, GENESIS, None)
+    key_id = json.loads(row.detail)["new_key_id"] if row.action == ROTATE_KEY else row.key_id
+    return ChainHead(row.seq, row.mac, key_id)
+
+
+def canonical_json(value: Mapping[str, Any]) -> str:
+    """Return the one spelling of a JSON document, in the manner of RFC 8785: sorted keys, no spaces, UTF-8.
+
+    Raises
+    ------
+    db.errors.AuditError
+        If it holds something that is not JSON: NaN, bytes, a date, a mixed set of keys.
+    """
+    try:
+        spelled = json.dumps(
+            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+    except (TypeError, ValueError):
+        raise AuditError("an audit event's detail must hold JSON values only; convert it first") from None
+    # A lone surrogate, as from undecodable header bytes, has no UTF-8; its JSON escape has.
+    return spelled.encode("utf-8", "backslashreplace").decode()
+
+
+def _storable(text: str | None) -> str | None:
+    """Replace what a text column of PostgreSQL refuses: NUL and lone surrogates."""
+    if text is None:
+        return None
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
