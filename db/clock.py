@@ -1,0 +1,68 @@
+"""Whose time decides leases, quiet periods and backoff.
+
+On PostgreSQL it is the server's clock, which all hosts share. On SQLite, where all processes live on one
+host, it is the host's boot-time clock plus an offset that the database stores once per boot: stepping the
+wall clock moves neither a lease nor a quiet period.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+from sqlalchemy import Engine, delete, func, select
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.orm import Session
+
+from db.tables import HostClock
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Clock(Protocol):
+    """Tells the database's time."""
+
+    def now(self, session: Session) -> datetime:
+        """Return the time, aware UTC."""
+        ...
+
+
+class ServerClock:
+    """PostgreSQL's own clock, read once per transaction."""
+
+    def now(self, session: Session) -> datetime:
+        """Return the server's time, aware UTC."""
+        moment: datetime = session.scalars(select(func.clock_timestamp())).one()
+        return moment.astimezone(UTC)
+
+
+class BootClock:
+    """The host's CLOCK_BOOTTIME plus the offset stored for this boot."""
+
+    def __init__(self) -> None:
+        self._zero_at: datetime | None = None
+
+    def now(self, session: Session) -> datetime:
+        """Return wall time as it was at this boot's first use plus the time since, aware UTC."""
+        since_boot = timedelta(seconds=time.clock_gettime(time.CLOCK_BOOTTIME))
+        if self._zero_at is None:
+            self._zero_at = self._load(session, datetime.now(UTC) - since_boot)
+        return self._zero_at + since_boot
+
+    @staticmethod
+    def _load(session: Session, proposed: datetime) -> datetime:
+        """Read this boot's offset, or store the proposed one where a writer is at hand."""
+        boot_id = BOOT_ID.read_text().strip()
+        stored = session.get(HostClock, boot_id)
+        if stored is not None:
+            return stored.zero_at
+        session.execute(delete(HostClock))
+        session.execute(insert(HostClock).values(boot_id=boot_id, zero_at=proposed))
+        return proposed
+
+
+def clock_for(engine: Engine) -> Clock:
+    """Return the clock of a database."""
+    return BootClock() if engine.dialect.name == "sqlite" else ServerClock()

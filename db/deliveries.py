@@ -1,0 +1,103 @@
+"""How far each result object is at each destination."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db.errors import LeaseLostError
+from db.jobs import Claim
+from db.lifecycle import DELIVERY_TRANSITIONS, DeliveryEvent, DeliveryState, JobState, next_state
+from db.session import Transaction
+from db.tables import Delivery, Job, ResultObject, Revision, Study
+
+SETTLED = (DeliveryState.DELIVERED, DeliveryState.REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingObject:
+    """One stored result object that a destination has not settled yet."""
+
+    delivery_id: int
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    file_name: str
+    sha256: str
+    attempts: int
+
+
+def outgoing(session: Session, claim: Claim) -> tuple[OutgoingObject, ...]:
+    """Return what a deliver job still has to send, in the order in which the objects were built."""
+    rows = session.execute(
+        select(Delivery, ResultObject)
+        .join(ResultObject, Delivery.result_id == ResultObject.id)
+        .where(Delivery.job_id == claim.job_id, Delivery.state.not_in(SETTLED))
+        .order_by(ResultObject.id)
+    ).all()
+    return tuple(
+        OutgoingObject(
+            delivery.id,
+            result.sop_instance_uid,
+            result.sop_class_uid,
+            result.transfer_syntax_uid,
+            result.file_name,
+            result.sha256,
+            delivery.attempts,
+        )
+        for delivery, result in (row._tuple() for row in rows)
+    )
+
+
+def record(
+    tx: Transaction,
+    claim: Claim,
+    delivery_id: int,
+    event: DeliveryEvent,
+    *,
+    status: int | None,
+    detail: str,
+) -> DeliveryState:
+    """Record what became of one send; return the delivery's new state.
+
+    Raises
+    ------
+    LeaseLostError
+        If another worker has the job: its own attempt will tell.
+    """
+    job = tx.session.get_one(Job, claim.job_id, with_for_update=True, populate_existing=True)
+    if (job.state, job.lease_owner, job.attempts) != (JobState.RUNNING, claim.owner, claim.fence):
+        raise LeaseLostError(f"the lease of job {claim.job_id} ended; another worker has it")
+    delivery = tx.session.get_one(Delivery, delivery_id)
+    delivery.state = next_state(DELIVERY_TRANSITIONS, DeliveryState(delivery.state), event)
+    delivery.attempts += 1
+    delivery.last_status = status
+    delivery.detail = detail or None
+    delivery.updated_at = tx.now
+    study = tx.session.scalars(
+        select(Study.study_instance_uid)
+        .join(Revision, Revision.study_id == Study.id)
+        .where(Revision.id == job.revision_id)
+    ).one()
+    tx.audit(
+        f"result.{event.value}",
+        study_instance_uid=study,
+        job_id=claim.job_id,
+        bundle=job.bundle_digest,
+        detail={
+            "sop_instance_uid": delivery.result.sop_instance_uid,
+            "destination": delivery.destination,
+            "state": delivery.state,
+            "status": None if status is None else f"{status:04X}",
+            "attempt": delivery.attempts,
+        },
+    )
+    return DeliveryState(delivery.state)
+
+
+def states(session: Session, claim: Claim) -> tuple[DeliveryState, ...]:
+    """Return the state of every delivery of a job."""
+    found = session.scalars(select(Delivery.state).where(Delivery.job_id == claim.job_id))
+    return tuple(DeliveryState(state) for state in found)

@@ -1,0 +1,360 @@
+"""When a study revision is complete, why, and which jobs that makes: decided in one transaction.
+
+A received instance joins its study's open revision. The revision is complete by the first of: every standard
+view of the protocol arrived, an explicit command, the end of the quiet period. Instances that arrive later
+open the next revision, which is scored again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db.errors import UnknownRecordError
+from db.lifecycle import (
+    REVISION_TRANSITIONS,
+    CompletionReason,
+    JobKind,
+    JobState,
+    RevisionState,
+    next_state,
+)
+from db.session import Transaction, insert_if_absent
+from db.tables import Instance, Job, Revision, Study
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedInstance:
+    """One instance whose file is already durable in the spool.
+
+    Attributes
+    ----------
+    sop_instance_uid, sop_class_uid, study_instance_uid, series_instance_uid, transfer_syntax_uid : str
+        Its identity, from the data set (and checked against the command).
+    patient_id, accession_number : str
+        For the auditor's queries; empty where absent.
+    modality : str
+        Modality (0008,0060).
+    laterality, view : str or None
+        ``"R"``/``"L"`` and ``"CC"``/``"MLO"``; None where it is no standard view.
+    for_presentation : bool
+        Whether Presentation Intent Type says FOR PRESENTATION.
+    spool_name : str
+        The spool's random name of the file.
+    sha256 : str
+        Hex digest of the data set's bytes as received.
+    size_bytes : int
+        Number of those bytes.
+    calling_ae_title : str
+        Who sent it.
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    patient_id: str
+    accession_number: str
+    modality: str
+    laterality: str | None
+    view: str | None
+    for_presentation: bool
+    spool_name: str
+    sha256: str
+    size_bytes: int
+    calling_ae_title: str
+
+
+class Registration(StrEnum):
+    """What became of a received instance."""
+
+    NEW = "new"  # registered; it joined a revision
+    DUPLICATE = "duplicate"  # the same bytes are here already; nothing changed
+    CONFLICT = "conflict"  # other bytes under a known UID: kept apart, never scored
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which studies a task wants: those with at least one instance of these SOP classes."""
+
+    task: str
+    sop_class_uids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """The protocol that tells when a revision is complete.
+
+    Attributes
+    ----------
+    standard_views : frozenset of (str, str)
+        Pairs of laterality and view that make a study complete at once; empty switches the rule off.
+    quiet_period_s : float
+        Seconds without a new instance after which a revision is complete anyway.
+    routes : tuple of Route
+        The tasks that are asked of complete studies.
+    """
+
+    standard_views: frozenset[tuple[str, str]]
+    quiet_period_s: float
+    routes: tuple[Route, ...]
+
+
+def register_instance(tx: Transaction, received: ReceivedInstance, rules: Completeness) -> Registration:
+    """Register a durable instance; complete its revision when it was the last standard view.
+
+    Returns
+    -------
+    Registration
+        For ``DUPLICATE`` the caller may remove its file: the same bytes are stored already.
+    """
+    session = tx.session
+    study = _study(tx, received)
+    first = session.scalars(
+        select(Instance).where(Instance.sop_instance_uid == received.sop_instance_uid, Instance.conflict == 0)
+    ).one_or_none()
+    if first is not None and _same_bytes(first, received):
+        return Registration.DUPLICATE
+    if first is not None:
+        return _keep_apart(tx, study, received)
+    revision = _open_revision(tx, study, rules)
+    session.add(_instance(study, revision.number, received, tx.now, conflict=False))
+    revision.last_instance_at = tx.now
+    revision.due_at = tx.now + timedelta(seconds=rules.quiet_period_s)
+    session.flush()
+    tx.audit(
+        "instance.stored",
+        study_instance_uid=study.study_instance_uid,
+        detail={
+            "sop_instance_uid": received.sop_instance_uid,
+            "sha256": received.sha256,
+            "bytes": received.size_bytes,
+            "calling_ae_title": received.calling_ae_title,
+            "revision": revision.number,
+        },
+    )
+    if _views_just_completed(session, study, revision, rules):
+        _complete(tx, study, revision, CompletionReason.ALL_VIEWS, rules)
+    return Registration.NEW
+
+
+def complete_study(tx: Transaction, study_instance_uid: str, rules: Completeness) -> int:
+    """Complete a study's open revision by command.
+
+    Returns
+    -------
+    int
+        The revision's number.
+
+    Raises
+    ------
+    UnknownRecordError
+        If there is no such study or nothing of it is open.
+    """
+    row = tx.session.execute(
+        select(Study, Revision)
+        .join(Revision, Revision.study_id == Study.id)
+        .where(Study.study_instance_uid == study_instance_uid, Revision.state == RevisionState.OPEN)
+    ).one_or_none()
+    if row is None:
+        raise UnknownRecordError(
+            "no open revision of that study; 'dicom-node study list' shows what is open and what is complete"
+        )
+    study, revision = row._tuple()
+    _complete(tx, study, revision, CompletionReason.COMMAND, rules)
+    return revision.number
+
+
+def complete_quiet_studies(tx: Transaction, rules: Completeness, *, limit: int = 100) -> int:
+    """Complete every open revision whose quiet period has ended; return how many there were."""
+    rows = tx.session.execute(
+        select(Study, Revision)
+        .join(Revision, Revision.study_id == Study.id)
+        .where(Revision.state == RevisionState.OPEN, Revision.due_at <= tx.now)
+        .order_by(Revision.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=Revision)
+    ).all()
+    for study, revision in (row._tuple() for row in rows):
+        _complete(tx, study, revision, CompletionReason.QUIET_PERIOD, rules)
+    return len(rows)
+
+
+def has_quiet_study(session: Session, now: datetime) -> bool:
+    """Whether any open revision's quiet period has ended; a cheap look before a writing transaction."""
+    due = select(Revision.id).where(Revision.state == RevisionState.OPEN, Revision.due_at <= now).limit(1)
+    return session.scalars(due).first() is not None
+
+
+def _same_bytes(first: Instance, received: ReceivedInstance) -> bool:
+    return (first.sha256, first.transfer_syntax_uid) == (received.sha256, received.transfer_syntax_uid)
+
+
+def _study(tx: Transaction, received: ReceivedInstance) -> Study:
+    """Return the instance's study, created at its first instance and locked until the commit.
+
+    The row lock makes listeners that receive the last views of one study decide one after the other.
+    """
+    uid = received.study_instance_uid
+    insert_if_absent(
+        tx.session,
+        Study,
+        {
+            "study_instance_uid": uid,
+            "patient_id": received.patient_id,
+            "accession_number": received.accession_number,
+            "created_at": tx.now,
+        },
+    )
+    return tx.session.scalars(select(Study).where(Study.study_instance_uid == uid).with_for_update()).one()
+
+
+def _open_revision(tx: Transaction, study: Study, rules: Completeness) -> Revision:
+    """Return the study's open revision, or open the next one."""
+    latest = _latest_revision(tx.session, study)
+    if latest is not None and latest.state == RevisionState.OPEN:
+        return latest
+    revision = Revision(
+        study_id=study.id,
+        number=1 if latest is None else latest.number + 1,
+        state=RevisionState.OPEN,
+        opened_at=tx.now,
+        last_instance_at=tx.now,
+        due_at=tx.now + timedelta(seconds=rules.quiet_period_s),
+    )
+    tx.session.add(revision)
+    tx.session.flush()
+    return revision
+
+
+def _latest_revision(session: Session, study: Study) -> Revision | None:
+    newest_first = select(Revision).where(Revision.study_id == study.id).order_by(Revision.number.desc())
+    return session.scalars(newest_first.limit(1)).one_or_none()
+
+
+def _instance(
+    study: Study, revision_number: int, received: ReceivedInstance, now: datetime, *, conflict: bool
+) -> Instance:
+    return Instance(
+        study_id=study.id,
+        revision_number=revision_number,
+        sop_instance_uid=received.sop_instance_uid,
+        sop_class_uid=received.sop_class_uid,
+        series_instance_uid=received.series_instance_uid,
+        transfer_syntax_uid=received.transfer_syntax_uid,
+        modality=received.modality,
+        laterality=received.laterality,
+        view=received.view,
+        for_presentation=int(received.for_presentation),
+        conflict=int(conflict),
+        spool_name=received.spool_name,
+        sha256=received.sha256,
+        size_bytes=received.size_bytes,
+        calling_ae_title=received.calling_ae_title,
+        received_at=now,
+    )
+
+
+def _keep_apart(tx: Transaction, study: Study, received: ReceivedInstance) -> Registration:
+    """Store other bytes under a known UID where nobody scores them, once per content."""
+    known = select(Instance.id).where(
+        Instance.sop_instance_uid == received.sop_instance_uid,
+        Instance.conflict == 1,
+        Instance.sha256 == received.sha256,
+        Instance.transfer_syntax_uid == received.transfer_syntax_uid,
+    )
+    if tx.session.scalars(known.limit(1)).first() is not None:
+        return Registration.DUPLICATE
+    tx.session.add(_instance(study, 0, received, tx.now, conflict=True))
+    tx.audit(
+        "instance.conflict",
+        study_instance_uid=study.study_instance_uid,
+        detail={
+            "sop_instance_uid": received.sop_instance_uid,
+            "sha256": received.sha256,
+            "calling_ae_title": received.calling_ae_title,
+        },
+    )
+    return Registration.CONFLICT
+
+
+def _views_just_completed(session: Session, study: Study, revision: Revision, rules: Completeness) -> bool:
+    """Whether the standard views are all there and were not when the previous revision was completed.
+
+    A late extra image of a study whose views were complete already must not fire at once: more may follow.
+    """
+    if not rules.standard_views:
+        return False
+    rows = session.execute(
+        select(Instance.laterality, Instance.view, Instance.revision_number).where(
+            Instance.study_id == study.id, Instance.conflict == 0, Instance.for_presentation == 1
+        )
+    ).all()
+    now = {(laterality, view) for laterality, view, _ in rows}
+    before = {(laterality, view) for laterality, view, number in rows if number < revision.number}
+    return now >= rules.standard_views and not before >= rules.standard_views
+
+
+def _complete(
+    tx: Transaction, study: Study, revision: Revision, reason: CompletionReason, rules: Completeness
+) -> None:
+    """Complete a revision and make its jobs."""
+    revision.state = next_state(REVISION_TRANSITIONS, RevisionState(revision.state), reason)
+    revision.complete_reason = reason
+    revision.completed_at = tx.now
+    tx.session.flush()
+    sop_classes = set(
+        tx.session.scalars(
+            select(Instance.sop_class_uid)
+            .where(
+                Instance.study_id == study.id,
+                Instance.conflict == 0,
+                Instance.revision_number <= revision.number,
+            )
+            .distinct()
+        )
+    )
+    tasks = [route.task for route in rules.routes if route.sop_class_uids & sop_classes]
+    tx.audit(
+        "study.complete",
+        study_instance_uid=study.study_instance_uid,
+        detail={"revision": revision.number, "reason": reason.value, "tasks": tasks},
+    )
+    _queue_score_jobs(tx, study, revision, tasks)
+
+
+def _queue_score_jobs(tx: Transaction, study: Study, revision: Revision, tasks: Sequence[str]) -> None:
+    for task in tasks:
+        job = Job(
+            id=uuid.uuid4().hex,
+            kind=JobKind.SCORE,
+            revision_id=revision.id,
+            task=task,
+            state=JobState.QUEUED,
+            attempts=0,
+            next_try_at=tx.now,
+            created_at=tx.now,
+        )
+        tx.session.add(job)
+        tx.audit(
+            "job.queued",
+            study_instance_uid=study.study_instance_uid,
+            job_id=job.id,
+            detail={"kind": JobKind.SCORE.value, "task": task, "revision": revision.number},
+        )
+
+
+def known_spool_names(session: Session, names: Sequence[str]) -> set[str]:
+    """Return which of the spool's file names belong to a registered instance."""
+    known: set[str] = set()
+    for start in range(0, len(names), 500):
+        chunk = names[start : start + 500]
+        known.update(session.scalars(select(Instance.spool_name).where(Instance.spool_name.in_(chunk))))
+    return known

@@ -1,0 +1,191 @@
+"""One way to open the database and one way to change it.
+
+Nothing else in the project begins, commits or rolls back. A :class:`Transaction` knows who acts and what
+time it is, and collects the audit events of its changes; they are chained and written as the last thing
+before the commit, so that an action whose audit row cannot be written does not happen (and so that the
+chain's lock is always taken after every row lock, which rules out a deadlock).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import Connection, CursorResult, Engine, Result, create_engine, event, exc, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from db.audit import AuditEntry, AuditTrail
+from db.clock import Clock, clock_for
+from db.errors import DatabaseError, DatabaseUnavailableError
+from db.tables import Base
+
+SQLITE_BUSY_TIMEOUT_S = 15
+_READ_ONLY = "dicom_node_read_only"
+
+
+class Transaction:
+    """An open transaction: its session, its actor, its time and its audit events.
+
+    Attributes
+    ----------
+    session : sqlalchemy.orm.Session
+        For the functions of :mod:`db` only.
+    actor : str
+        Who acts: a process name such as ``"listener@host:17"`` or a person's login.
+    now : datetime.datetime
+        The database's time at the beginning of the transaction, aware UTC; steps of the wall clock do not
+        move it (see :mod:`db.clock`).
+    """
+
+    def __init__(self, session: Session, actor: str, now: datetime) -> None:
+        self.session = session
+        self.actor = actor
+        self.now = now
+        self._entries: list[AuditEntry] = []
+
+    def audit(
+        self,
+        action: str,
+        *,
+        study_instance_uid: str | None = None,
+        job_id: str | None = None,
+        bundle: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record an event in the same transaction as the change that it describes.
+
+        Parameters
+        ----------
+        action : str
+            ``subject.verb``, such as ``"study.complete"``.
+        study_instance_uid, job_id, bundle : str, optional
+            What it concerns; the trail can be queried by each.
+        detail : mapping, optional
+            JSON values. No patient data.
+        """
+        self._entries.append(
+            AuditEntry(self.actor, action, study_instance_uid, job_id, bundle, dict(detail or {}))
+        )
+
+    def write_audit(self, trail: AuditTrail) -> None:
+        """Chain and write the collected events; called once, right before the commit."""
+        if self._entries:
+            self.session.flush()
+            trail.append(self.session, self._entries)
+
+
+class Database:
+    """The node's database.
+
+    Parameters
+    ----------
+    url : str
+        SQLAlchemy URL: ``sqlite:///PATH`` or ``postgresql+psycopg://...``.
+    trail : AuditTrail
+        Chains the audit events of every transaction.
+    """
+
+    def __init__(self, url: str, trail: AuditTrail) -> None:
+        self.engine = _engine(url)
+        self.trail = trail
+        self._clock: Clock = clock_for(self.engine)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is the embedded default."""
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def transaction(self, actor: str) -> Iterator[Transaction]:
+        """Open a writing transaction; commit at the end of the block, roll back on any exception.
+
+        Raises
+        ------
+        DatabaseUnavailableError
+            If the database cannot be reached, is locked for longer than the busy time-out, or is full.
+        """
+        with translated_errors(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            tx = Transaction(session, actor, self._clock.now(session))
+            yield tx
+            tx.write_audit(self.trail)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Open a session that only reads and never waits for a writer."""
+        with translated_errors():
+            engine = self.engine.execution_options(**{_READ_ONLY: True})
+            with Session(engine, expire_on_commit=False) as session, session.begin():
+                yield session
+
+    def now(self) -> datetime:
+        """The database's time, aware UTC."""
+        with self.transaction("clock") as tx:
+            return tx.now
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn SQLAlchemy's errors into ours; the originals' parameters (patient data) never pass."""
+    try:
+        yield
+    except (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError) as error:
+        raise DatabaseUnavailableError(
+            f"the database cannot be used now ({type(error).__name__}); check that it runs, is reachable "
+            "and has disk space; the node tries again by itself"
+        ) from error
+    except exc.SQLAlchemyError as error:
+        raise DatabaseError(
+            f"the database refused a statement ({type(error).__name__}); run 'dicom-node db check'"
+        ) from error
+
+
+def insert_if_absent(session: Session, table: type[Base], values: Mapping[str, Any]) -> bool:
+    """Insert a row unless a unique column already holds its value; return whether it was inserted."""
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    result = session.execute(dialect.insert(table).values(**values).on_conflict_do_nothing())
+    return changed_rows(result) == 1
+
+
+def changed_rows(result: Result[Any]) -> int:
+    """Return how many rows an INSERT or UPDATE changed: the answer of every compare-and-set."""
+    return int(cast("CursorResult[Any]", result).rowcount)
+
+
+def _engine(url: str) -> Engine:
+    """Create the engine with the durability that "answered means stored" needs."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_S})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    return create_engine(
+        parsed,
+        hide_parameters=True,
+        pool_pre_ping=True,
+        pool_size=10,
+        connect_args={"connect_timeout": 5, "options": "-c synchronous_commit=on -c lock_timeout=15s"},
+    )
+
+
+def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
+    """Set what every connection needs: WAL synced at each commit, and triggers that REPLACE cannot dodge."""
+    connection.isolation_level = None  # BEGIN is ours: see _begin_sqlite
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Take the writer's lock at once: a deferred transaction can fail at its first write instead."""
+    read_only = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

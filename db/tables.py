@@ -1,0 +1,333 @@
+"""The tables. What a column means stands here; what may happen to it stands in :mod:`db.lifecycle`.
+
+Patient identifiers are held in ``study`` alone; every other table refers to it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from db.lifecycle import CompletionReason, DeliveryState, JobKind, JobState, RevisionState
+
+UID = String(64)
+SHA256 = String(64)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time: ``timestamptz`` on PostgreSQL, fixed-width sortable text on SQLite.
+
+    Naive times are refused, because nobody can tell later which zone they meant.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Choose the column type of a dialect."""
+        return dialect.type_descriptor(String(27) if dialect.name == "sqlite" else DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """Refuse a naive time; write UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone cannot be stored; pass an aware datetime")
+        value = value.astimezone(UTC)
+        return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ") if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Read an aware UTC time back."""
+        if value is None:
+            return None
+        if isinstance(value, str):
+            return datetime.strptime(value, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+        aware: datetime = value
+        return aware.astimezone(UTC)
+
+
+def _members(column: str, enum: type[StrEnum], name: str) -> CheckConstraint:
+    """Let the database refuse every value that the enumeration does not hold."""
+    return CheckConstraint(f"{column} IN ({', '.join(repr(m.value) for m in enum)})", name=name)
+
+
+class Base(DeclarativeBase):
+    """Base of all tables, with names for every constraint so that migrations can address them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Study(Base):
+    """A study as its instances name it."""
+
+    __tablename__ = "study"
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(UID, unique=True)
+    patient_id: Mapped[str] = mapped_column(String(256), index=True)
+    accession_number: Mapped[str] = mapped_column(String(256), index=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Revision(Base):
+    """A study's set of instances: revision n holds every instance whose revision number is n or less."""
+
+    __tablename__ = "revision"
+    __table_args__ = (
+        UniqueConstraint("study_id", "number"),
+        _members("state", RevisionState, "state"),
+        _members("complete_reason", CompletionReason, "complete_reason"),
+        CheckConstraint("(state = 'complete') = (complete_reason IS NOT NULL)", name="reason_given"),
+        Index(
+            "uq_revision_open",
+            "study_id",
+            unique=True,
+            sqlite_where=text("state = 'open'"),
+            postgresql_where=text("state = 'open'"),
+        ),
+        Index("ix_revision_due", "state", "due_at"),
+    )
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
+    number: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    complete_reason: Mapped[str | None] = mapped_column(String(16))
+    opened_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    last_instance_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime)  # end of the quiet period
+    completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    study: Mapped[Study] = relationship()
+
+
+class Instance(Base):
+    """One received SOP instance and where its bytes lie."""
+
+    __tablename__ = "instance"
+    __table_args__ = (
+        Index(
+            "uq_instance_accepted",
+            "sop_instance_uid",
+            unique=True,
+            sqlite_where=text("conflict = 0"),
+            postgresql_where=text("conflict = 0"),
+        ),
+        CheckConstraint("conflict IN (0, 1)", name="conflict"),
+        Index("ix_instance_study_revision", "study_id", "revision_number"),
+    )
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
+    revision_number: Mapped[int]  # the first revision that holds it
+    sop_instance_uid: Mapped[str] = mapped_column(UID)
+    sop_class_uid: Mapped[str] = mapped_column(UID)
+    series_instance_uid: Mapped[str] = mapped_column(UID)
+    transfer_syntax_uid: Mapped[str] = mapped_column(UID)
+    modality: Mapped[str] = mapped_column(String(16))
+    laterality: Mapped[str | None] = mapped_column(String(16))
+    view: Mapped[str | None] = mapped_column(String(16))
+    for_presentation: Mapped[int]
+    conflict: Mapped[int]  # 1: another instance of the same UID with other bytes came first
+    spool_name: Mapped[str] = mapped_column(String(64), unique=True)
+    sha256: Mapped[str] = mapped_column(SHA256)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    calling_ae_title: Mapped[str] = mapped_column(String(16))
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Job(Base):
+    """One piece of work: a revision through a task, a result set to a destination, or a training run."""
+
+    __tablename__ = "job"
+    __table_args__ = (
+        _members("kind", JobKind, "kind"),
+        _members("state", JobState, "state"),
+        CheckConstraint("(state = 'running') = (lease_owner IS NOT NULL)", name="lease_owner"),
+        Index(
+            "uq_job_score",
+            "revision_id",
+            "task",
+            unique=True,
+            sqlite_where=text("kind = 'score'"),
+            postgresql_where=text("kind = 'score'"),
+        ),
+        Index(
+            "uq_job_deliver",
+            "parent_job_id",
+            "destination",
+            unique=True,
+            sqlite_where=text("kind = 'deliver'"),
+            postgresql_where=text("kind = 'deliver'"),
+        ),
+        Index("ix_job_due", "kind", "state", "next_try_at"),
+    )
+    id: Mapped[str] = mapped_column(
+        String(32), primary_key=True
+    )  # random: it is what messages and logs carry
+    kind: Mapped[str] = mapped_column(String(16))
+    revision_id: Mapped[int | None] = mapped_column(ForeignKey("revision.id"))
+    task: Mapped[str] = mapped_column(String(64))
+    parent_job_id: Mapped[str | None] = mapped_column(ForeignKey("job.id"))
+    destination: Mapped[str | None] = mapped_column(String(300))  # AE@HOST:PORT
+    order: Mapped[str] = mapped_column(Text, default="{}")  # a training run's options, canonical JSON
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int]  # claims so far; also the fence of the current claim
+    lease_owner: Mapped[str | None] = mapped_column(String(128))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    next_try_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    published_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # last doorbell rung
+    bundle_digest: Mapped[str | None] = mapped_column(SHA256)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    first_started_at: Mapped[datetime | None] = mapped_column(
+        UtcDateTime
+    )  # every rebuilt object carries this time
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error: Mapped[str | None] = mapped_column(Text)
+    revision: Mapped[Revision | None] = relationship()
+
+
+class Analysis(Base):
+    """What a score job found, as one canonical JSON document: scores, refusals, inputs, durations."""
+
+    __tablename__ = "analysis"
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), primary_key=True)
+    outcome: Mapped[str] = mapped_column(String(16))
+    study_probability: Mapped[float | None]
+    document: Mapped[str] = mapped_column(Text)
+
+
+class ResultObject(Base):
+    """One result object: built once, its bytes on disk, never rebuilt for a resend."""
+
+    __tablename__ = "result_object"
+    __table_args__ = (UniqueConstraint("job_id", "kind", "ordinal"),)
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"))
+    kind: Mapped[str] = mapped_column(String(32))
+    ordinal: Mapped[int]
+    sop_class_uid: Mapped[str] = mapped_column(UID)
+    sop_instance_uid: Mapped[str] = mapped_column(UID, unique=True)
+    series_instance_uid: Mapped[str] = mapped_column(UID)
+    transfer_syntax_uid: Mapped[str] = mapped_column(UID)
+    file_name: Mapped[str] = mapped_column(String(64), unique=True)
+    sha256: Mapped[str] = mapped_column(SHA256)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Delivery(Base):
+    """One result object on its way to one destination."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (
+        UniqueConstraint("result_id", "destination"),
+        _members("state", DeliveryState, "state"),
+        Index("ix_delivery_job", "job_id"),
+    )
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"))  # the deliver job that sends it
+    result_id: Mapped[int] = mapped_column(ForeignKey("result_object.id"))
+    destination: Mapped[str] = mapped_column(String(300))
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int]
+    last_status: Mapped[int | None]  # the last C-STORE response status
+    detail: Mapped[str | None] = mapped_column(Text)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    result: Mapped[ResultObject] = relationship()
+
+
+class BundleRecord(Base):
+    """A bundle in the node's store, by the digest of its content."""
+
+    __tablename__ = "bundle"
+    digest: Mapped[str] = mapped_column(SHA256, primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(64))
+    task: Mapped[str] = mapped_column(String(64))
+    demonstration: Mapped[int]
+    added_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    added_by: Mapped[str] = mapped_column(String(128))
+
+
+class Deployment(Base):
+    """Which bundle answers for which task, since when, by whom."""
+
+    __tablename__ = "deployment"
+    __table_args__ = (
+        CheckConstraint("role IN ('champion')", name="role"),
+        Index(
+            "uq_deployment_champion",
+            "task",
+            unique=True,
+            sqlite_where=text("role = 'champion' AND until IS NULL"),
+            postgresql_where=text("role = 'champion' AND until IS NULL"),
+        ),
+    )
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    task: Mapped[str] = mapped_column(String(64))
+    role: Mapped[str] = mapped_column(String(16))
+    bundle_digest: Mapped[str] = mapped_column(ForeignKey("bundle.digest"))
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
+    until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    deployed_by: Mapped[str] = mapped_column(String(128))
+
+
+class Process(Base):
+    """The latest sign of life of each running process of the node."""
+
+    __tablename__ = "process"
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)  # kind@host:pid
+    kind: Mapped[str] = mapped_column(String(16))
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class HostClock(Base):
+    """On SQLite: the wall time at which this boot's monotonic clock read zero."""
+
+    __tablename__ = "host_clock"
+    boot_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    zero_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class AuditEvent(Base):
+    """One line of the append-only, hash-chained trail; ``payload`` is the exact text that ``mac`` covers."""
+
+    __tablename__ = "audit_event"
+    __table_args__ = (Index("ix_audit_event_action_seq", "action", "seq"),)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at: Mapped[str] = mapped_column(String(27), index=True)  # UTC wall time, microseconds, Z
+    actor: Mapped[str] = mapped_column(String(128))
+    action: Mapped[str] = mapped_column(String(64))
+    study_instance_uid: Mapped[str | None] = mapped_column(UID, index=True)
+    job_id: Mapped[str | None] = mapped_column(String(32), index=True)
+    bundle: Mapped[str | None] = mapped_column(SHA256, index=True)
+    detail: Mapped[str] = mapped_column(Text)
+    payload: Mapped[str] = mapped_column(Text)
+    prev: Mapped[str] = mapped_column(SHA256)
+    mac: Mapped[str] = mapped_column(SHA256)
+    key_id: Mapped[str] = mapped_column(String(16))
