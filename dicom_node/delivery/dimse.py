@@ -1,0 +1,263 @@
+"""Sending stored objects to one destination by C-STORE, and asking by C-ECHO whether it listens.
+
+Decides what each object's state is after the attempt. When to try again is :mod:`workers.retry`'s business.
+The bytes that were stored are the bytes that are sent: nothing is decoded or encoded again, so an object
+sent twice is the same object.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom.dsutils import split_dataset
+from pynetdicom.sop_class import Verification
+
+from dicom_node.delivery.association import Association, DeliveryTimeouts, request_association
+from dicom_node.delivery.destination import Destination
+from dicom_node.delivery.negotiation import MOST_CONTEXTS, Context
+from dicom_node.delivery.status import SendState, meaning_of
+from dicom_node.errors import DestinationUnavailableError, SpoolError
+
+__all__ = ["DeliveryTimeouts", "EchoResult", "Outgoing", "SendResult", "SendState", "echo", "send"]
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """One stored object to send.
+
+    Parameters
+    ----------
+    sop_instance_uid, sop_class_uid, transfer_syntax_uid : str
+        As in the file's meta information.
+    path : Path
+        The Part 10 file.
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    path: Path
+
+    @property
+    def context(self) -> Context:
+        """The presentation context that carries this object."""
+        return (self.sop_class_uid, self.transfer_syntax_uid)
+
+
+@dataclass(frozen=True)
+class SendResult:
+    """How sending one object ended.
+
+    Parameters
+    ----------
+    sop_instance_uid : str
+        The object.
+    state : SendState
+        Delivered, unknown, to be tried again, or refused.
+    status : int or None
+        Status (0000,0900) of the response, None where no valid response came.
+    detail : str
+        For the operator; never patient data.
+    """
+
+    sop_instance_uid: str
+    state: SendState
+    status: int | None
+    detail: str
+
+    @property
+    def is_warning(self) -> bool:
+        """Whether the destination stored the object with a warning (PS3.4 B.2.3, Bxxx)."""
+        return self.status is not None and meaning_of(self.status).is_warning
+
+
+@dataclass(frozen=True)
+class EchoResult:
+    """How a C-ECHO ended.
+
+    Parameters
+    ----------
+    ok : bool
+        Whether the destination answered with success.
+    detail : str
+        For the operator: what is wrong and what to look at.
+    seconds : float
+        From connecting to the end of the association.
+    """
+
+    ok: bool
+    detail: str
+    seconds: float
+
+
+def send(
+    objects: Sequence[Outgoing],
+    destination: Destination,
+    *,
+    calling_ae_title: str,
+    timeouts: DeliveryTimeouts,
+    on_result: Callable[[str, SendResult], None],
+) -> tuple[SendResult, ...]:
+    """Send objects over one association, in order, until all are answered or the association fails.
+
+    Whatever the destination does, this returns within the time-outs, and neither thread nor socket outlives
+    it. Objects that come after a fault are not sent and are to be tried again.
+
+    Parameters
+    ----------
+    objects : sequence of Outgoing
+        At most 128 different pairs of SOP class and transfer syntax.
+    destination : Destination
+        The storage SCP.
+    calling_ae_title : str
+        This node's AE title.
+    timeouts : DeliveryTimeouts
+        How long to wait.
+    on_result : callable
+        Called with the SOP Instance UID and its result as soon as that is known, so that the caller can
+        record it before the next object is sent. What it raises aborts the association and is passed on.
+
+    Returns
+    -------
+    tuple of SendResult
+        One per object, in their order.
+
+    Raises
+    ------
+    ValueError
+        If the objects need more presentation contexts than one association has.
+    """
+    contexts = list(dict.fromkeys(item.context for item in objects))
+    if len(contexts) > MOST_CONTEXTS:
+        raise ValueError(
+            f"{len(contexts)} pairs of SOP class and transfer syntax; send at most {MOST_CONTEXTS} at once"
+        )
+    results: list[SendResult] = []
+
+    def record(result: SendResult) -> None:
+        results.append(result)
+        on_result(result.sop_instance_uid, result)
+
+    def record_unsent(detail: str) -> None:
+        for item in objects[len(results) :]:
+            record(SendResult(item.sop_instance_uid, SendState.TRY_AGAIN, None, detail))
+
+    if not objects:
+        return ()
+    try:
+        association = request_association(
+            destination, contexts, calling_ae_title=calling_ae_title, timeouts=timeouts
+        )
+    except DestinationUnavailableError as exc:
+        record_unsent(str(exc))
+        return tuple(results)
+    with association:
+        for item in objects:
+            record(_sent(association, item))
+            if not association.is_usable:
+                break
+    record_unsent(f"not sent: the association had ended ({results[-1].detail})")
+    return tuple(results)
+
+
+def echo(destination: Destination, *, calling_ae_title: str, timeouts: DeliveryTimeouts) -> EchoResult:
+    """Ask a destination by C-ECHO whether it listens and knows this node.
+
+    Parameters
+    ----------
+    destination : Destination
+        The SCP.
+    calling_ae_title : str
+        This node's AE title.
+    timeouts : DeliveryTimeouts
+        How long to wait.
+
+    Returns
+    -------
+    EchoResult
+        Nothing is raised for what the destination does.
+    """
+    start = time.monotonic()
+    contexts = [
+        (str(Verification), str(syntax)) for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+    ]
+    try:
+        with request_association(
+            destination, contexts, calling_ae_title=calling_ae_title, timeouts=timeouts
+        ) as association:
+            accepted = next((context for context in contexts if association.accepts(context)), None)
+            if accepted is None:
+                ok, detail = False, "the destination offers no verification service (C-ECHO)"
+            else:
+                status = association.echo_status(accepted)
+                ok, detail = status == 0, f"C-ECHO answered with status {status:04X}"
+    except DestinationUnavailableError as exc:
+        ok, detail = False, str(exc)
+    return EchoResult(ok, detail, time.monotonic() - start)
+
+
+def _sent(association: Association, item: Outgoing) -> SendResult:
+    """Send one object and classify what came of it."""
+    if not association.accepts(item.context):
+        return SendResult(item.sop_instance_uid, SendState.REFUSED, None, _not_accepted(association, item))
+    try:
+        data_set = _opened_data_set(item)
+    except SpoolError as exc:
+        return SendResult(item.sop_instance_uid, SendState.REFUSED, None, str(exc))
+    with data_set:
+        try:
+            association.begin_store(item.context, item.sop_instance_uid, data_set)
+        except DestinationUnavailableError as exc:
+            # Its last bytes never left: the destination cannot have it.
+            return SendResult(item.sop_instance_uid, SendState.TRY_AGAIN, None, str(exc))
+        try:
+            status = association.store_status(item.context)
+        except DestinationUnavailableError as exc:
+            return SendResult(item.sop_instance_uid, SendState.UNKNOWN, None, str(exc))
+    row = meaning_of(status)
+    return SendResult(item.sop_instance_uid, row.state, status, f"{status:04X}: {row.meaning}")
+
+
+def _not_accepted(association: Association, item: Outgoing) -> str:
+    return (
+        f"the destination does not accept {UID(item.sop_class_uid).name} in "
+        f"{UID(item.transfer_syntax_uid).name} ({association.reason_against(item.context)}); see its "
+        "conformance statement"
+    )
+
+
+def _opened_data_set(item: Outgoing) -> BinaryIO:
+    """Open the stored file at the first byte of its data set.
+
+    Raises
+    ------
+    SpoolError
+        If the file is missing, damaged, or holds another object than it should.
+    """
+    try:
+        file_meta, offset = split_dataset(item.path)
+        found = (
+            file_meta.MediaStorageSOPInstanceUID,
+            file_meta.MediaStorageSOPClassUID,
+            file_meta.TransferSyntaxUID,
+        )
+        is_empty = item.path.stat().st_size <= offset
+        data_set = item.path.open("rb")
+        data_set.seek(offset)
+    except Exception as exc:
+        # What reading a damaged file raises has no common base.
+        raise SpoolError(
+            "not sent: the stored result cannot be read; restore the data directory from its backup"
+        ) from exc
+    if is_empty or found != (item.sop_instance_uid, item.sop_class_uid, item.transfer_syntax_uid):
+        data_set.close()
+        raise SpoolError(
+            "not sent: the stored file is another object than it should be; restore the data directory from "
+            "its backup"
+        )
+    return data_set

@@ -1,0 +1,261 @@
+"""Whatever the PACS does: an honest state, a bounded time, nothing left over, and one object in the end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dicom_node.delivery.destination import Destination
+from dicom_node.delivery.dimse import DeliveryTimeouts, SendResult, SendState, send
+from tests.simulators.pacs import Behaviour, SimulatedPacs
+from tests.simulators.stored_objects import PATIENT_NAME, StoredResult, store_result
+
+TIMEOUT_S = 0.4
+TIMEOUTS = DeliveryTimeouts(connect_s=TIMEOUT_S, acse_s=TIMEOUT_S, dimse_s=TIMEOUT_S)
+# For what must succeed, however busy the machine that runs the tests is.
+PATIENT_TIMEOUTS = DeliveryTimeouts(connect_s=20, acse_s=20, dimse_s=20)
+# More than the kernel's buffers of both sides hold, so that not all of it can leave unread.
+LARGE_BYTES = 24_000_000
+
+# What the PACS does, which states are honest then, and how many copies the PACS truly has afterwards.
+FAULTS: list[tuple[Behaviour, set[SendState], int]] = [
+    (Behaviour.REFUSE_CONNECTION, {SendState.TRY_AGAIN}, 0),
+    (Behaviour.IGNORE_ASSOCIATION, {SendState.TRY_AGAIN}, 0),
+    (Behaviour.CLOSE_AT_ASSOCIATION, {SendState.TRY_AGAIN}, 0),
+    (Behaviour.ABORT_AT_ASSOCIATION, {SendState.TRY_AGAIN}, 0),
+    (Behaviour.HALF_ASSOCIATE_AC, {SendState.TRY_AGAIN}, 0),
+    (Behaviour.GARBAGE_AT_ASSOCIATION, {SendState.TRY_AGAIN}, 0),
+    (Behaviour.DAMAGED_ASSOCIATE_AC, {SendState.TRY_AGAIN}, 0),
+    (Behaviour.REJECT_TRANSIENT, {SendState.TRY_AGAIN}, 0),
+    (Behaviour.REJECT_PERMANENT, {SendState.TRY_AGAIN}, 0),
+    # A small object may leave whole before the line is seen to be dead: then nobody can know.
+    (Behaviour.STOP_READING, {SendState.UNKNOWN}, 0),
+    (Behaviour.DROP_BEFORE_DATA_SET, {SendState.UNKNOWN, SendState.TRY_AGAIN}, 0),
+    (Behaviour.ABORT_BEFORE_DATA_SET, {SendState.UNKNOWN, SendState.TRY_AGAIN}, 0),
+    (Behaviour.DROP_DURING_DATA_SET, {SendState.UNKNOWN, SendState.TRY_AGAIN}, 0),
+    (Behaviour.ABORT_DURING_DATA_SET, {SendState.UNKNOWN, SendState.TRY_AGAIN}, 0),
+    (Behaviour.DROP_AFTER_DATA_SET, {SendState.UNKNOWN}, 0),
+    (Behaviour.DROP_AFTER_STORING, {SendState.UNKNOWN}, 1),
+    (Behaviour.ABORT_AFTER_STORING, {SendState.UNKNOWN}, 1),
+    (Behaviour.NEVER_ANSWER, {SendState.UNKNOWN}, 1),
+    (Behaviour.ANSWER_LATE, {SendState.UNKNOWN}, 1),
+    (Behaviour.HALF_RESPONSE, {SendState.UNKNOWN}, 1),
+    (Behaviour.HALF_HEADER, {SendState.UNKNOWN}, 1),
+    (Behaviour.DRIBBLE_RESPONSE, {SendState.UNKNOWN}, 1),
+    (Behaviour.WRONG_MESSAGE_ID, {SendState.UNKNOWN}, 1),
+    (Behaviour.OTHER_COMMAND, {SendState.UNKNOWN}, 1),
+    (Behaviour.OTHER_CONTEXT, {SendState.UNKNOWN}, 1),
+    (Behaviour.NO_STATUS, {SendState.UNKNOWN}, 1),
+    (Behaviour.GARBAGE_RESPONSE, {SendState.UNKNOWN}, 1),
+    (Behaviour.GIANT_RESPONSE, {SendState.UNKNOWN}, 1),
+    (Behaviour.DAMAGED_COMMAND_SET, {SendState.UNKNOWN}, 1),
+    (Behaviour.RELEASE_INSTEAD_OF_RESPONSE, {SendState.UNKNOWN}, 1),
+]
+DELAYS_S = {Behaviour.ANSWER_LATE: 60.0, Behaviour.DRIBBLE_RESPONSE: 0.1}
+
+
+@pytest.fixture
+def pacs() -> Iterator[SimulatedPacs]:
+    with SimulatedPacs() as running:
+        yield running
+
+
+def deliver(
+    results: list[StoredResult], destination: Destination, timeouts: DeliveryTimeouts = TIMEOUTS
+) -> tuple[SendResult, ...]:
+    return send(
+        [result.outgoing for result in results],
+        destination,
+        calling_ae_title="DICOM_NODE",
+        timeouts=timeouts,
+        on_result=lambda _uid, _result: None,
+    )
+
+
+def sockets_to(port: int) -> int:
+    """Count this process's client sockets to the PACS."""
+    connections = psutil.Process().net_connections("tcp")
+    return sum(1 for item in connections if item.raddr and item.raddr.port == port)
+
+
+def test_every_behaviour_has_its_expected_outcome() -> None:
+    outcomes = {behaviour for behaviour, _, _ in FAULTS}
+
+    assert outcomes == set(Behaviour) - {Behaviour.ACCEPT, Behaviour.IGNORE_RELEASE}
+
+
+@pytest.mark.parametrize(("behaviour", "states", "copies"), FAULTS, ids=[fault[0].name for fault in FAULTS])
+def test_a_fault_is_bounded_and_the_same_bytes_sent_again_end_delivered(
+    tmp_path: Path,
+    pacs: SimulatedPacs,
+    caplog: pytest.LogCaptureFixture,
+    behaviour: Behaviour,
+    states: set[SendState],
+    copies: int,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    first, second = store_result(tmp_path, 1), store_result(tmp_path, 2)
+    pacs.delay_s = DELAYS_S.get(behaviour, pacs.delay_s)
+    pacs.behave(behaviour)
+
+    start = time.monotonic()
+    faulty, unsent = deliver([first, second], pacs.destination)
+    elapsed_s = time.monotonic() - start
+
+    assert faulty.state in states
+    assert faulty.status is None
+    assert unsent.state is SendState.TRY_AGAIN
+    assert elapsed_s < TIMEOUT_S + 2
+    assert [item.sop_instance_uid for item in pacs.stored] == [first.uid] * copies
+    for text in [faulty.detail, unsent.detail, caplog.text]:
+        assert PATIENT_NAME.split("^")[0] not in text
+    assert faulty.detail
+
+    pacs.behave(Behaviour.ACCEPT)
+    sent = deliver([first, second], pacs.destination, PATIENT_TIMEOUTS)
+
+    assert [result.state for result in sent] == [SendState.DELIVERED, SendState.DELIVERED]
+    assert pacs.hashes == {first.uid: {first.sha256}, second.uid: {second.sha256}}
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        Behaviour.STOP_READING,
+        Behaviour.DROP_BEFORE_DATA_SET,
+        Behaviour.ABORT_BEFORE_DATA_SET,
+        Behaviour.DROP_DURING_DATA_SET,
+        Behaviour.ABORT_DURING_DATA_SET,
+    ],
+    ids=lambda behaviour: behaviour.name,
+)
+def test_an_object_whose_last_bytes_never_left_is_known_not_to_be_there(
+    tmp_path: Path, pacs: SimulatedPacs, behaviour: Behaviour
+) -> None:
+    result = store_result(tmp_path, payload_bytes=LARGE_BYTES)
+    pacs.behave(behaviour)
+
+    start = time.monotonic()
+    (sent,) = deliver([result], pacs.destination)
+
+    assert sent.state is SendState.TRY_AGAIN
+    assert time.monotonic() - start < TIMEOUT_S + 2
+    assert pacs.stored == ()
+
+    pacs.behave(Behaviour.ACCEPT)
+
+    assert deliver([result], pacs.destination, PATIENT_TIMEOUTS)[0].state is SendState.DELIVERED
+    assert pacs.hashes == {result.uid: {result.sha256}}
+
+
+def test_an_answer_that_is_slow_but_in_time_is_a_success(tmp_path: Path, pacs: SimulatedPacs) -> None:
+    result = store_result(tmp_path)
+    pacs.behave(Behaviour.ANSWER_LATE)
+    pacs.delay_s = 0.3
+
+    (sent,) = deliver([result], pacs.destination, PATIENT_TIMEOUTS)
+
+    assert sent.state is SendState.DELIVERED
+    assert len(pacs.stored) == 1
+
+
+def test_a_pacs_that_keeps_silent_at_the_release_takes_nothing_back(
+    tmp_path: Path, pacs: SimulatedPacs
+) -> None:
+    result = store_result(tmp_path)
+    pacs.behave(Behaviour.IGNORE_RELEASE)
+
+    start = time.monotonic()
+    (sent,) = deliver([result], pacs.destination, PATIENT_TIMEOUTS)
+
+    assert sent.state is SendState.DELIVERED
+    assert time.monotonic() - start < 1 + 2
+    assert pacs.hashes == {result.uid: {result.sha256}}
+
+
+def test_a_late_fault_leaves_what_was_answered_before_it_delivered(
+    tmp_path: Path, pacs: SimulatedPacs
+) -> None:
+    results = [store_result(tmp_path, ordinal) for ordinal in range(3)]
+    seen: list[SendState] = []
+
+    def fail_from_now_on(_uid: str, result: SendResult) -> None:
+        seen.append(result.state)
+        pacs.behave(Behaviour.DROP_AFTER_STORING)
+
+    sent = send(
+        [result.outgoing for result in results],
+        pacs.destination,
+        calling_ae_title="DICOM_NODE",
+        timeouts=PATIENT_TIMEOUTS,
+        on_result=fail_from_now_on,
+    )
+
+    assert [result.state for result in sent] == [SendState.DELIVERED, SendState.UNKNOWN, SendState.TRY_AGAIN]
+    assert seen == [result.state for result in sent]
+    assert [item.sop_instance_uid for item in pacs.stored] == [results[0].uid, results[1].uid]
+
+
+def test_a_resent_object_that_the_pacs_calls_a_duplicate_is_delivered(
+    tmp_path: Path, pacs: SimulatedPacs
+) -> None:
+    result = store_result(tmp_path)
+    pacs.behave(Behaviour.DROP_AFTER_STORING)
+    (unknown,) = deliver([result], pacs.destination, PATIENT_TIMEOUTS)
+    pacs.behave(Behaviour.ACCEPT, status=0x0111)
+    (sent,) = deliver([result], pacs.destination, PATIENT_TIMEOUTS)
+
+    assert (unknown.state, unknown.status) == (SendState.UNKNOWN, None)
+    assert (sent.state, sent.status) == (SendState.DELIVERED, 0x0111)
+    assert pacs.hashes == {result.uid: {result.sha256}}
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        (Behaviour.REFUSE_CONNECTION, "is it running"),
+        (Behaviour.REJECT_PERMANENT, "Called AE title not recognised"),
+        (Behaviour.REJECT_TRANSIENT, "Local limit exceeded"),
+        (Behaviour.ABORT_AT_ASSOCIATION, "aborted the association"),
+        (Behaviour.WRONG_MESSAGE_ID, "wrong Message ID"),
+        (Behaviour.NEVER_ANSWER, "did not answer in time"),
+        (Behaviour.GARBAGE_RESPONSE, "no DICOM PDU"),
+        (Behaviour.GIANT_RESPONSE, "no DICOM PDU"),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_detail_tells_the_operator_what_happened(
+    tmp_path: Path, pacs: SimulatedPacs, behaviour: Behaviour, words: str
+) -> None:
+    pacs.behave(behaviour)
+
+    (sent,) = deliver([store_result(tmp_path)], pacs.destination)
+
+    assert words in sent.detail
+
+
+def test_a_host_that_has_no_address_is_tried_again(tmp_path: Path) -> None:
+    (sent,) = deliver([store_result(tmp_path)], Destination("PACS", "pacs.invalid", 104))
+
+    assert sent.state is SendState.TRY_AGAIN
+    assert "host name" in sent.detail
+
+
+def test_no_thread_and_no_socket_outlives_a_call(tmp_path: Path, pacs: SimulatedPacs) -> None:
+    result = store_result(tmp_path)
+    before = set(threading.enumerate())
+    left_over: set[str] = set()
+    for behaviour, _, _ in FAULTS:
+        pacs.behave(behaviour)
+        pacs.delay_s = DELAYS_S.get(behaviour, 0.2)
+        deliver([result], pacs.destination)
+        left_over |= {thread.name for thread in set(threading.enumerate()) - before}
+        assert sockets_to(pacs.port) == 0
+
+    assert left_over <= {"simulated-pacs"}
