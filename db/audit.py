@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Table, func, insert, select
+from sqlalchemy import Row, Table, func, insert, select
 from sqlalchemy.orm import Session
 
+from db.canonical import canonical_json
 from db.clock import BOOT_ID
 from db.errors import AuditError
 from db.keys import AuditKey
@@ -171,9 +172,9 @@ class AuditTrail:
                 "key_id": key_id,
             }
             host_time = {"boot_id": self._boot_id, "since_boot_us": since_boot_us}
-            payload = canonical_json({**columns, **host_time, "detail": entry.detail})
+            payload = audit_json({**columns, **host_time, "detail": entry.detail})
             mac = self.key.mac(key_id, prev, payload)
-            detail = canonical_json(entry.detail)
+            detail = audit_json(entry.detail)
             yield {**columns, "detail": detail, "payload": payload, "prev": prev, "mac": mac}
             prev = mac
 
@@ -192,22 +193,35 @@ def read_head(session: Session) -> ChainHead:
     ).one_or_none()
     if row is None:
         return ChainHead(0, GENESIS, None)
-    key_id = json.loads(row.detail)["new_key_id"] if row.action == ROTATE_KEY else row.key_id
-    return ChainHead(row.seq, row.mac, key_id)
+    return ChainHead(row.seq, row.mac, next_key_id(row))
 
 
-def canonical_json(value: Mapping[str, Any]) -> str:
-    """Return the one spelling of a JSON document, in the manner of RFC 8785: sorted keys, no spaces, UTF-8.
+def next_key_id(row: Row[*tuple[Any, ...]]) -> str:
+    """Return the id of the key that must sign the event after a row.
 
     Raises
     ------
     db.errors.AuditError
-        If it holds something that is not JSON: NaN, bytes, a date, a mixed set of keys.
+        If the row is a rotation whose text was damaged.
+    """
+    if row.action != ROTATE_KEY:
+        return str(row.key_id)
+    try:
+        return str(json.loads(row.detail)["new_key_id"])
+    except (ValueError, TypeError, KeyError):
+        raise AuditError(f"audit event {row.seq} was damaged; run 'dicom-node audit verify'") from None
+
+
+def audit_json(value: Mapping[str, Any]) -> str:
+    """Return the one spelling of a JSON document that both databases can store.
+
+    Raises
+    ------
+    db.errors.AuditError
+        If it holds something that is not JSON: NaN, bytes, a date, keys of several types.
     """
     try:
-        spelled = json.dumps(
-            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        )
+        spelled = canonical_json(value)
     except (TypeError, ValueError):
         raise AuditError("an audit event's detail must hold JSON values only; convert it first") from None
     # A lone surrogate, as from undecodable header bytes, has no UTF-8; its JSON escape has.

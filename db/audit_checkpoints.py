@@ -1,0 +1,170 @@
+"""Signed statements of where the audit chain stood, kept outside the database.
+
+The chain alone cannot show that its tail was cut, the table emptied, an old backup restored, or everything
+rewritten by someone who holds the audit key. A checkpoint can: ``{seq, mac, count, at, node}`` signed with
+Ed25519 and appended to a file in a folder that should lie on another mount or host than the database. Events
+after the newest checkpoint are protected by the chain alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import func, select
+
+from db.audit import AUDIT_TABLE, TIME_FORMAT, read_head
+from db.canonical import canonical_json
+from db.errors import AuditError
+from db.keys import CheckpointKey, signature_is_valid, sync_directory
+from db.session import Database
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where the chain stood.
+
+    Attributes
+    ----------
+    seq, mac : int, str
+        The last event's number and mac.
+    count : int
+        Rows in the table; equals ``seq`` in an unharmed trail.
+    at : str
+        UTC wall time, microseconds.
+    node : str
+        Who wrote it.
+    """
+
+    seq: int
+    mac: str
+    count: int
+    at: str
+    node: str
+
+    def message(self) -> bytes:
+        """Return the bytes that the signature covers."""
+        return canonical_json(asdict(self)).encode()
+
+
+class CheckpointWriter:
+    """Appends this node's checkpoints to its file.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where checkpoint files lie; made when absent.
+    key : CheckpointKey
+        Signs.
+    node : str
+        The node's name, such as its AE title.
+    """
+
+    def __init__(self, folder: Path, key: CheckpointKey, node: str) -> None:
+        self.path = folder / f"checkpoints-{re.sub(r'[^A-Za-z0-9._-]', '_', node)}.jsonl"
+        self._key = key
+        self._node = node
+        self._last_seq = 0
+        self._last_s: float | None = None
+
+    def is_due(self, database: Database, *, every_events: int, every_s: float) -> bool:
+        """Whether enough events or, with any event at all, enough time passed since the last checkpoint.
+
+        The first call of a process asks for one as soon as the trail holds an event.
+        """
+        with database.reading() as session:
+            new_events = read_head(session).seq - self._last_seq
+        if new_events == 0:
+            return False
+        return (
+            self._last_s is None or new_events >= every_events or time.monotonic() - self._last_s >= every_s
+        )
+
+    def write(self, database: Database) -> Checkpoint | None:
+        """Sign where the chain stands and append it durably; None when the trail is empty.
+
+        Raises
+        ------
+        db.errors.AuditError
+            If the file cannot be written.
+        """
+        with database.reading() as session:
+            head = read_head(session)
+            count = session.scalars(
+                select(func.count()).select_from(AUDIT_TABLE).where(AUDIT_TABLE.c.seq <= head.seq)
+            ).one()
+        if head.seq == 0:
+            return None
+        at = datetime.now(UTC).strftime(TIME_FORMAT)
+        checkpoint = Checkpoint(head.seq, head.mac, count, at, self._node)
+        signature = self._key.sign(checkpoint.message())
+        self._append(canonical_json({**asdict(checkpoint), "signature": signature}))
+        self._last_seq, self._last_s = head.seq, time.monotonic()
+        return checkpoint
+
+    def _append(self, line: str) -> None:
+        """Append a line and sync it; a line that a crash tore is closed first."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            with os.fdopen(descriptor, "r+b", buffering=0) as file:
+                size = file.seek(0, os.SEEK_END)
+                is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+                file.write((b"\n" if is_torn else b"") + line.encode() + b"\n")
+                os.fsync(descriptor)
+            sync_directory(self.path.parent)
+        except OSError as error:
+            raise AuditError(
+                f"the audit checkpoint file {self.path} cannot be written ({error.strerror}); "
+                "make its folder writable or free some space"
+            ) from error
+
+
+def read_checkpoints(folder: Path, public_key: str) -> list[Checkpoint]:
+    """Read the checkpoints of every node, in the chain's order.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where the files lie; a folder that does not exist holds none.
+    public_key : str
+        The checkpoint key's public half, base64; known from elsewhere, never from the files.
+
+    Raises
+    ------
+    db.errors.AuditError
+        If a line was not signed with this key, or is not a checkpoint.
+    """
+    checkpoints = [
+        _parsed(line, public_key, f"{path.name}, line {number}")
+        for path in sorted(folder.glob("checkpoints-*.jsonl"))
+        for number, line in _whole_lines(path)
+    ]
+    return sorted(checkpoints, key=lambda checkpoint: checkpoint.seq)
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield each numbered line that a crash did not tear: a torn line lacks its closing brace."""
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if line.endswith(b"}"):
+            yield number, line
+
+
+def _parsed(line: bytes, public_key: str, where: str) -> Checkpoint:
+    """Read one checkpoint and check its signature."""
+    try:
+        fields = json.loads(line)
+        signature = fields.pop("signature")
+        checkpoint = Checkpoint(**fields)
+        is_valid = signature_is_valid(public_key, checkpoint.message(), signature)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        is_valid = False
+    if not is_valid:
+        raise AuditError(f"the audit checkpoint in {where} was not signed with this node's checkpoint key")
+    return checkpoint

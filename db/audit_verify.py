@@ -1,0 +1,268 @@
+"""Whether the audit trail is still what was written.
+
+Recomputes the whole chain with the audit key, compares every typed column with the text that the mac covers,
+and holds the chain against the signed checkpoints outside the database. It stops at the first event that is
+wrong, because nothing after it can be trusted.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row, select
+from sqlalchemy.orm import Session
+
+from db.audit import AUDIT_TABLE, GENESIS, audit_json, next_key_id
+from db.audit_checkpoints import Checkpoint, read_checkpoints
+from db.errors import AuditError
+from db.keys import AuditKey
+from db.session import Database
+
+BATCH_ROWS = 5000
+CLOCK_TOLERANCE_S = 1.0  # slower drift is what NTP does to a healthy clock
+
+_IN_PAYLOAD = ("seq", "at", "actor", "action", "study_instance_uid", "job_id", "bundle", "key_id")
+_ONLY_IN_PAYLOAD = {"detail", "boot_id", "since_boot_us"}
+
+
+class ClockStep(NamedTuple):
+    """A host's wall clock went backwards right before an event: worth a look, no proof of anything."""
+
+    seq: int
+    back_by_s: float
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What verification found.
+
+    Attributes
+    ----------
+    events : int
+        Events that are proved unharmed.
+    checkpoints_checked : int
+        Checkpoints that the chain agrees with.
+    newest_checkpoint_seq : int or None
+        Events after this one are protected by the chain alone, not against a cut tail.
+    clock_steps : tuple of ClockStep
+        Where wall time went backwards.
+    first_bad_seq : int or None
+        The first event that is missing or wrong; None when none is, or when a checkpoint file is wrong.
+    problem : str or None
+        What is wrong, for a person.
+    """
+
+    events: int
+    checkpoints_checked: int = 0
+    newest_checkpoint_seq: int | None = None
+    clock_steps: tuple[ClockStep, ...] = ()
+    first_bad_seq: int | None = None
+    problem: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.problem is None
+
+
+def verify(
+    database: Database,
+    key: AuditKey,
+    checkpoints_folder: Path,
+    checkpoint_public_key: str,
+    *,
+    since: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> VerifyReport:
+    """Check the trail, in the order of its events.
+
+    Parameters
+    ----------
+    database : Database
+        Holds the trail; it may be in use meanwhile.
+    key : AuditKey
+        All keys that ever signed it.
+    checkpoints_folder : pathlib.Path
+        Where checkpoints lie.
+    checkpoint_public_key : str
+        See :attr:`db.keys.CheckpointKey.public_key`.
+    since : int, optional
+        Check only the events from this number on (a quick look at start); the mac before them is trusted.
+    progress : callable, optional
+        Called with the number of events checked, now and then.
+
+    Raises
+    ------
+    db.errors.AuditError
+        If the key file cannot be read, or the event before ``since`` is damaged.
+    """
+    try:
+        # Read before the rows, so that every checkpoint's event is already committed when rows are read.
+        checkpoints = read_checkpoints(checkpoints_folder, checkpoint_public_key)
+    except AuditError as error:
+        return VerifyReport(0, problem=str(error))
+    key.reload()
+    first = 1 if since is None else max(1, since)
+    with database.reading() as session:
+        chain = _Chain(key, [c for c in checkpoints if c.seq >= first], *_state_before(session, first))
+        try:
+            chain.check_all(_rows(session, since), progress)
+        except _WrongError as wrong:
+            return chain.report(wrong)
+    return chain.report()
+
+
+class _WrongError(Exception):
+    """The chain is wrong at an event."""
+
+    def __init__(self, seq: int, problem: str) -> None:
+        super().__init__(f"event {seq}: {problem}")
+        self.seq = seq
+
+
+def _rows(session: Session, since: int | None) -> Iterable[Row[Any]]:
+    """Stream the events in order; without ``since`` even those with impossible numbers."""
+    query = select(AUDIT_TABLE).order_by(AUDIT_TABLE.c.seq)
+    if since is not None:
+        query = query.where(AUDIT_TABLE.c.seq >= since)
+    return session.execute(query.execution_options(yield_per=BATCH_ROWS))
+
+
+def _state_before(session: Session, first: int) -> tuple[int, str, str | None]:
+    """Return the next number, the mac before it, and the key that must sign it (None: any known one)."""
+    before = session.execute(select(AUDIT_TABLE).where(AUDIT_TABLE.c.seq == first - 1)).one_or_none()
+    if before is None:
+        return first, GENESIS, None
+    return first, before.mac, next_key_id(before)
+
+
+@dataclass
+class _HostClocks:
+    """Compares each host's wall clock with the clock that counts since its boot."""
+
+    steps: list[ClockStep] = field(default_factory=list)
+    _last: dict[str, tuple[datetime, float]] = field(default_factory=dict)
+    _newest: datetime | None = None
+
+    def see(self, seq: int, at: str, boot_id: str, since_boot_us: int) -> None:
+        """Note an event's times."""
+        wall, since_boot_s = datetime.fromisoformat(at), since_boot_us / 1e6
+        if boot_id in self._last:
+            last_wall, last_since_boot_s = self._last[boot_id]
+            gained_s = (wall - last_wall).total_seconds()
+            back_by_s = since_boot_s - last_since_boot_s - gained_s
+            is_step = back_by_s > CLOCK_TOLERANCE_S or gained_s < 0
+        else:
+            back_by_s = (self._newest - wall).total_seconds() if self._newest else 0.0
+            is_step = back_by_s > CLOCK_TOLERANCE_S
+        if is_step:
+            self.steps.append(ClockStep(seq, back_by_s))
+        self._last[boot_id] = (wall, since_boot_s)
+        self._newest = wall
+
+
+@dataclass
+class _Chain:
+    """Follows the chain from event to event."""
+
+    key: AuditKey
+    checkpoints: Sequence[Checkpoint]
+    expected_seq: int
+    prev: str
+    key_id: str | None
+    checkpoints_checked: int = 0
+    events: int = 0
+    clock: _HostClocks = field(default_factory=_HostClocks)
+
+    def check_all(self, rows: Iterable[Row[Any]], progress: Callable[[int], None] | None) -> None:
+        """Check every event, then that none is missing at the end."""
+        for row in rows:
+            try:
+                self._check(row)
+            except (AuditError, TypeError, ValueError, KeyError):
+                # Only a hand that bypassed the node leaves values of other types or missing fields.
+                raise _WrongError(self.expected_seq, "its values are not those of an audit event") from None
+            self.events += 1
+            if progress is not None and self.events % BATCH_ROWS == 0:
+                progress(self.events)
+        if self.checkpoints_checked < len(self.checkpoints):
+            checkpoint = self.checkpoints[-1]
+            raise _WrongError(
+                self.expected_seq,
+                f"missing, and all after it: a checkpoint of {checkpoint.at} by {checkpoint.node} knows "
+                f"events up to {checkpoint.seq}; the tail was cut, the table emptied or a backup restored",
+            )
+
+    def report(self, wrong: _WrongError | None = None) -> VerifyReport:
+        """Sum up."""
+        return VerifyReport(
+            events=self.events,
+            checkpoints_checked=self.checkpoints_checked,
+            newest_checkpoint_seq=self.checkpoints[-1].seq if self.checkpoints else None,
+            clock_steps=tuple(self.clock.steps),
+            first_bad_seq=wrong.seq if wrong else None,
+            problem=str(wrong) if wrong else None,
+        )
+
+    def _check(self, row: Row[Any]) -> None:
+        """Check one event against the one before."""
+        self._check_place(row)
+        self._check_mac(row)
+        payload = _checked_payload(row)
+        self._check_checkpoints(row)
+        self.clock.see(row.seq, payload["at"], payload["boot_id"], payload["since_boot_us"])
+        self.expected_seq, self.prev, self.key_id = row.seq + 1, row.mac, next_key_id(row)
+
+    def _check_place(self, row: Row[Any]) -> None:
+        """Check that the event follows the one before."""
+        if row.seq > self.expected_seq:
+            raise _WrongError(self.expected_seq, f"missing; the next one is event {row.seq}")
+        if row.seq < self.expected_seq:
+            raise _WrongError(row.seq, "no event has such a number")
+        if row.prev != self.prev:
+            raise _WrongError(row.seq, "it does not follow the event before it")
+
+    def _check_mac(self, row: Row[Any]) -> None:
+        """Check that the right key signed exactly this text."""
+        if self.key_id is not None and row.key_id != self.key_id:
+            raise _WrongError(row.seq, f"signed with key {row.key_id} where key {self.key_id} was in force")
+        if not self.key.knows(row.key_id):
+            raise _WrongError(row.seq, f"signed with key {row.key_id}, which {self.key.path} does not hold")
+        if not hmac.compare_digest(self.key.mac(row.key_id, row.prev, row.payload), row.mac):
+            raise _WrongError(row.seq, "its text was changed, or written without the key")
+
+    def _check_checkpoints(self, row: Row[Any]) -> None:
+        """Check the event against every checkpoint that names it."""
+        while (n := self.checkpoints_checked) < len(self.checkpoints) and self.checkpoints[n].seq == row.seq:
+            checkpoint = self.checkpoints[n]
+            if (checkpoint.mac, checkpoint.count) != (row.mac, row.seq):
+                after = self.checkpoints[n - 1].seq if n else 0
+                raise _WrongError(
+                    row.seq,
+                    f"not what the checkpoint of {checkpoint.at} by {checkpoint.node} saw: some event after "
+                    f"{after} up to {row.seq} was rewritten by someone who holds the key, or restored",
+                )
+            self.checkpoints_checked += 1
+
+
+def _checked_payload(row: Row[Any]) -> dict[str, Any]:
+    """Return the signed values, refusing a typed column that says something else."""
+    try:
+        payload: dict[str, Any] = json.loads(row.payload)
+    except ValueError:
+        raise _WrongError(row.seq, "its text is not JSON") from None
+    columns = row._mapping
+    differing = [name for name in _IN_PAYLOAD if columns[name] != payload.get(name)]
+    if row.detail != audit_json(payload.get("detail", {})):
+        differing.append("detail")
+    if differing:
+        raise _WrongError(row.seq, f"the column {differing[0]!r} is not what was signed")
+    if payload.keys() != {*_IN_PAYLOAD, *_ONLY_IN_PAYLOAD}:
+        raise _WrongError(row.seq, "its text has other fields than an audit event")
+    return payload

@@ -1,0 +1,207 @@
+"""Bringing the database to the tables of this version, and telling whether it has them.
+
+On PostgreSQL the migrations belong to an owner role, and the node runs under a role that can neither rewrite
+the audit trail nor switch off its triggers. As the owner, once, after ``dicom-node db upgrade``::
+
+    CREATE ROLE dicom_node LOGIN PASSWORD '...';
+    GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO dicom_node;
+    GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO dicom_node;
+    REVOKE UPDATE, DELETE, TRUNCATE ON audit_event FROM dicom_node;
+    REVOKE INSERT, UPDATE, DELETE ON alembic_version FROM dicom_node;
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import CheckConstraint, Connection, func, inspect, select, text
+
+from db.errors import SchemaError
+from db.session import Database, open_engine, translated_errors
+from db.tables import Base
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+VERSIONS = MIGRATIONS / "versions"
+UPGRADE_LOCK = 0x6469636F6D_0002  # pg_advisory_xact_lock: "dicom", 2
+AUDIT_TRIGGERS = {
+    "sqlite": {"audit_event_no_update", "audit_event_no_delete"},
+    "postgresql": {"audit_event_no_update", "audit_event_no_delete", "audit_event_no_truncate"},
+}
+_TRIGGER_QUERIES = {
+    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger'",
+    # tgenabled A: fires always, even for a session that plays a replica.
+    "postgresql": "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'A'",
+}
+
+
+def upgrade(database_url: str) -> None:
+    """Bring a database, empty or of an earlier version, to this version's tables; whole or not at all.
+
+    May run in several processes at once: the first does it, the others find it done.
+
+    Parameters
+    ----------
+    database_url : str
+        SQLAlchemy URL, on PostgreSQL of the role that owns the tables.
+
+    Raises
+    ------
+    db.errors.SchemaError
+        If the database is of a later version.
+    db.errors.DatabaseUnavailableError
+        If the database cannot be reached or written.
+    """
+    engine = open_engine(database_url)
+    try:
+        with translated_errors(), engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(select(func.pg_advisory_xact_lock(UPGRADE_LOCK)))
+            _refuse_later_version(_revision_of(connection))
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        engine.dispose()
+
+
+def draft(database_url: str, message: str, folder: Path = VERSIONS) -> Path:
+    """Draft the next migration: what the tables have and an upgraded database has not. For developers.
+
+    Parameters
+    ----------
+    database_url : str
+        A database at the head; it is only read.
+    message : str
+        What the migration does, an imperative sentence.
+    folder : pathlib.Path
+        Where the file is written.
+
+    Returns
+    -------
+    pathlib.Path
+        The draft, to be read and corrected.
+    """
+    engine = open_engine(database_url)
+    try:
+        with translated_errors(), engine.connect() as connection:
+            config = _config()
+            config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
+            config.set_main_option("path_separator", "newline")
+            config.set_main_option("version_locations", "\n".join({str(VERSIONS), str(folder)}))
+            config.attributes["connection"] = connection
+            number = f"{int(head()) + 1:04d}"
+            command.revision(config, message, autogenerate=True, rev_id=number, version_path=str(folder))
+    finally:
+        engine.dispose()
+    return next(folder.glob(f"{number}_*.py"))
+
+
+def head() -> str:
+    """Return the revision of this version's tables."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    if revision is None:
+        raise SchemaError("the installation holds no migrations; reinstall dicom-node")
+    return revision
+
+
+def current(database: Database) -> str | None:
+    """Return the database's revision, None when it was never upgraded."""
+    with _connection(database) as connection:
+        return _revision_of(connection)
+
+
+def require_head(database: Database) -> None:
+    """Refuse to work on other tables than this version's; call it when a process starts.
+
+    Raises
+    ------
+    db.errors.SchemaError
+        If the database is of an earlier or later version.
+    """
+    revision = current(database)
+    _refuse_later_version(revision)
+    if revision != head():
+        raise SchemaError(
+            f"the database is at revision {revision or 'none'}, this version needs {head()}; "
+            "run 'dicom-node db upgrade'"
+        )
+
+
+def check(database: Database) -> list[str]:
+    """Compare the database with this version's tables, in both directions.
+
+    Returns
+    -------
+    list of str
+        What differs: tables, columns, types, indexes, foreign keys, checks, and the triggers that guard the
+        audit trail. Empty when nothing does.
+    """
+    with _connection(database) as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        differences = [_described(difference) for difference in compare_metadata(context, Base.metadata)]
+        return [*differences, *_missing_checks(connection), *_missing_triggers(connection)]
+
+
+@contextmanager
+def _connection(database: Database) -> Iterator[Connection]:
+    """Open a connection that only reads."""
+    with database.reading() as session:
+        yield session.connection()
+
+
+def _config() -> Config:
+    """Return Alembic's configuration; there is no file, so that the installed package needs none."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+def _revision_of(connection: Connection) -> str | None:
+    """Read the revision that the database says it has."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _refuse_later_version(revision: str | None) -> None:
+    """Refuse a revision that this version has never heard of."""
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise SchemaError(
+            f"the database is at revision {revision}, made by a later version of dicom-node; "
+            "install that version, or restore the backup made before its upgrade"
+        )
+
+
+def _described(difference: object) -> str:
+    """Say one difference in words: Alembic's own tuple, or a list of them for one column."""
+    parts = difference[0] if isinstance(difference, list) else difference
+    if not isinstance(parts, tuple):
+        return str(parts)
+    return ", ".join(str(part) for part in parts if part is not None)
+
+
+def _missing_checks(connection: Connection) -> list[str]:
+    """Find CHECK constraints, which Alembic does not compare, that only one side has."""
+    inspector = inspect(connection)
+    differences = []
+    for table in Base.metadata.sorted_tables:
+        if not inspector.has_table(table.name):
+            continue
+        wanted = {str(c.name) for c in table.constraints if isinstance(c, CheckConstraint)}
+        found = {str(c["name"]) for c in inspector.get_check_constraints(table.name)}
+        differences += [f"add_check, {name}" for name in sorted(wanted - found)]
+        differences += [f"remove_check, {name}" for name in sorted(found - wanted)]
+    return differences
+
+
+def _missing_triggers(connection: Connection) -> list[str]:
+    """Find guards of the audit trail that are gone or switched off."""
+    dialect = connection.dialect.name
+    found = set(connection.scalars(text(_TRIGGER_QUERIES[dialect])))
+    return [f"add_trigger, {name}" for name in sorted(AUDIT_TRIGGERS[dialect] - found)]
