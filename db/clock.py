@@ -24,15 +24,15 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class Clock(Protocol):
     """Tells the database's time."""
 
-    def now(self, session: Session) -> datetime:
-        """Return the time, aware UTC."""
+    def now(self, session: Session, *, may_write: bool) -> datetime:
+        """Return the time, aware UTC; ``may_write`` says whether the session is a writing one."""
         ...
 
 
 class ServerClock:
     """PostgreSQL's own clock, read once per transaction."""
 
-    def now(self, session: Session) -> datetime:
+    def now(self, session: Session, *, may_write: bool) -> datetime:
         """Return the server's time, aware UTC."""
         moment: datetime = session.scalars(select(func.clock_timestamp())).one()
         return moment.astimezone(UTC)
@@ -44,23 +44,22 @@ class BootClock:
     def __init__(self) -> None:
         self._zero_at: datetime | None = None
 
-    def now(self, session: Session) -> datetime:
+    def now(self, session: Session, *, may_write: bool) -> datetime:
         """Return wall time as it was at this boot's first use plus the time since, aware UTC."""
         since_boot = timedelta(seconds=time.clock_gettime(time.CLOCK_BOOTTIME))
         if self._zero_at is None:
-            self._zero_at = self._load(session, datetime.now(UTC) - since_boot)
+            boot_id = BOOT_ID.read_text().strip()
+            stored = session.get(HostClock, boot_id)
+            zero_at = stored.zero_at if stored else datetime.now(UTC) - since_boot
+            if not stored and not may_write:
+                return zero_at + since_boot
+            if not stored:
+                session.execute(delete(HostClock))
+                session.execute(insert(HostClock).values(boot_id=boot_id, zero_at=zero_at))
+                # Not kept yet: a rollback would forget the row, and another process then store another time.
+                return zero_at + since_boot
+            self._zero_at = zero_at
         return self._zero_at + since_boot
-
-    @staticmethod
-    def _load(session: Session, proposed: datetime) -> datetime:
-        """Read this boot's offset, or store the proposed one where a writer is at hand."""
-        boot_id = BOOT_ID.read_text().strip()
-        stored = session.get(HostClock, boot_id)
-        if stored is not None:
-            return stored.zero_at
-        session.execute(delete(HostClock))
-        session.execute(insert(HostClock).values(boot_id=boot_id, zero_at=proposed))
-        return proposed
 
 
 def clock_for(engine: Engine) -> Clock:

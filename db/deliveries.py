@@ -47,7 +47,7 @@ def outgoing(session: Session, claim: Claim) -> tuple[OutgoingObject, ...]:
             result.sha256,
             delivery.attempts,
         )
-        for delivery, result in (row._tuple() for row in rows)
+        for delivery, result in rows
     )
 
 

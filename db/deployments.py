@@ -56,9 +56,8 @@ def activate(tx: Transaction, digest: str) -> str | None:
     """
     record = tx.session.get(BundleRecord, digest)
     if record is None:
-        raise UnknownRecordError(
-            f"no bundle {digest[:12]} was added; 'dicom-node model list' shows what was"
-        )
+        raise UnknownRecordError(f"no bundle {digest[:12]} was added; 'dicom-node model list' shows what was")
+    _lock_task(tx.session, record.task)
     replaced = champion(tx.session, record.task)
     if replaced == digest:
         return digest
@@ -76,6 +75,7 @@ def rollback(tx: Transaction, task: str) -> str:
     UnknownRecordError
         If no other bundle ever answered for the task.
     """
+    _lock_task(tx.session, task)
     present = champion(tx.session, task)
     before = tx.session.scalars(
         select(Deployment.bundle_digest)
@@ -98,6 +98,17 @@ def champion(session: Session, task: str) -> str | None:
             Deployment.task == task, Deployment.role == CHAMPION, Deployment.until.is_(None)
         )
     ).one_or_none()
+
+
+def _lock_task(session: Session, task: str) -> None:
+    """Let two people who change one task's bundle do so one after the other."""
+    rows = select(BundleRecord.digest).where(BundleRecord.task == task).order_by(BundleRecord.digest)
+    session.execute(rows.with_for_update())
+
+
+def task_of(session: Session, digest: str) -> str:
+    """Return the task that a known bundle answers."""
+    return session.get_one(BundleRecord, digest).task
 
 
 def _deploy(tx: Transaction, task: str, digest: str) -> None:

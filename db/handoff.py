@@ -158,31 +158,30 @@ def complete_study(tx: Transaction, study_instance_uid: str, rules: Completeness
     UnknownRecordError
         If there is no such study or nothing of it is open.
     """
-    row = tx.session.execute(
-        select(Study, Revision)
-        .join(Revision, Revision.study_id == Study.id)
-        .where(Study.study_instance_uid == study_instance_uid, Revision.state == RevisionState.OPEN)
-    ).one_or_none()
-    if row is None:
+    study = _locked_study(tx.session, study_instance_uid)
+    revision = None if study is None else _latest_revision(tx.session, study)
+    if study is None or revision is None or revision.state != RevisionState.OPEN:
         raise UnknownRecordError(
             "no open revision of that study; 'dicom-node study list' shows what is open and what is complete"
         )
-    study, revision = row._tuple()
     _complete(tx, study, revision, CompletionReason.COMMAND, rules)
     return revision.number
 
 
 def complete_quiet_studies(tx: Transaction, rules: Completeness, *, limit: int = 100) -> int:
-    """Complete every open revision whose quiet period has ended; return how many there were."""
+    """Complete every open revision whose quiet period has ended; return how many there were.
+
+    A study whose lock a listener holds is passed over: it is receiving an instance at this moment.
+    """
     rows = tx.session.execute(
         select(Study, Revision)
         .join(Revision, Revision.study_id == Study.id)
         .where(Revision.state == RevisionState.OPEN, Revision.due_at <= tx.now)
         .order_by(Revision.due_at)
         .limit(limit)
-        .with_for_update(skip_locked=True, of=Revision)
+        .with_for_update(skip_locked=True, of=(Study, Revision))
     ).all()
-    for study, revision in (row._tuple() for row in rows):
+    for study, revision in rows:
         _complete(tx, study, revision, CompletionReason.QUIET_PERIOD, rules)
     return len(rows)
 
@@ -198,10 +197,7 @@ def _same_bytes(first: Instance, received: ReceivedInstance) -> bool:
 
 
 def _study(tx: Transaction, received: ReceivedInstance) -> Study:
-    """Return the instance's study, created at its first instance and locked until the commit.
-
-    The row lock makes listeners that receive the last views of one study decide one after the other.
-    """
+    """Return the instance's study, created at its first instance and locked until the commit."""
     uid = received.study_instance_uid
     insert_if_absent(
         tx.session,
@@ -213,7 +209,18 @@ def _study(tx: Transaction, received: ReceivedInstance) -> Study:
             "created_at": tx.now,
         },
     )
-    return tx.session.scalars(select(Study).where(Study.study_instance_uid == uid).with_for_update()).one()
+    study = _locked_study(tx.session, uid)
+    assert study is not None  # inserted above, by us or by another; rows of studies are never removed
+    return study
+
+
+def _locked_study(session: Session, study_instance_uid: str) -> Study | None:
+    """Lock a study until the commit, so that all who decide about it do so one after the other.
+
+    Whoever decides looks at the revisions after this, never before.
+    """
+    study = select(Study).where(Study.study_instance_uid == study_instance_uid)
+    return session.scalars(study.with_for_update()).one_or_none()
 
 
 def _open_revision(tx: Transaction, study: Study, rules: Completeness) -> Revision:

@@ -57,7 +57,7 @@ def studies(session: Session, *, study_instance_uid: str | None = None, limit: i
             "last_instance_at": revision.last_instance_at.isoformat(),
             "completed_at": revision.completed_at and revision.completed_at.isoformat(),
         }
-        for study, revision, count in (row._tuple() for row in session.execute(query))
+        for study, revision, count in session.execute(query)
     ]
 
 
@@ -135,7 +135,7 @@ def jobs(
             "created_at": job.created_at.isoformat(),
             "finished_at": job.finished_at and job.finished_at.isoformat(),
         }
-        for job, number, study, outcome, probability in (row._tuple() for row in session.execute(query))
+        for job, number, study, outcome, probability in session.execute(query)
     ]
 
 
@@ -186,7 +186,7 @@ def results(
             "updated_at": delivery.updated_at.isoformat() if delivery else None,
             "file": result.file_name,
         }
-        for result, delivery, study, number in (row._tuple() for row in session.execute(query))
+        for result, delivery, study, number in session.execute(query)
     ]
 
 
@@ -211,7 +211,7 @@ def bundles(session: Session) -> list[Row]:
             "added_at": bundle.added_at.isoformat(),
             "added_by": bundle.added_by,
         }
-        for bundle, role, since, by in (row._tuple() for row in session.execute(query))
+        for bundle, role, since, by in session.execute(query)
     ]
 
 
@@ -219,11 +219,9 @@ def counts(session: Session) -> dict[str, dict[str, int]]:
     """Return how many revisions, jobs and deliveries there are in each state, and the number of instances."""
 
     def by(column: Any, members: Sequence[Any], *where: ColumnElement[bool]) -> dict[str, int]:
-        found = dict(
-            row._tuple()
-            for row in session.execute(select(column, func.count()).where(*where).group_by(column))
-        )
-        return {member.value: int(found.get(member.value, 0)) for member in members}
+        rows = session.execute(select(column, func.count()).where(*where).group_by(column))
+        found: dict[str, int] = {row[0]: row[1] for row in rows}
+        return {member.value: found.get(member.value, 0) for member in members}
 
     conflicts = session.scalars(select(func.count()).where(Instance.conflict == 1)).one()
     stored = session.scalars(select(func.count()).where(Instance.conflict == 0)).one()

@@ -23,7 +23,7 @@ from db.clock import Clock, clock_for
 from db.errors import DatabaseError, DatabaseUnavailableError
 from db.tables import Base
 
-SQLITE_BUSY_TIMEOUT_S = 15
+LOCK_TIMEOUT_S = 15.0
 _READ_ONLY = "dicom_node_read_only"
 
 
@@ -87,12 +87,23 @@ class Database:
         SQLAlchemy URL: ``sqlite:///PATH`` or ``postgresql+psycopg://...``.
     trail : AuditTrail
         Chains the audit events of every transaction.
+    clock : Clock, optional
+        Whose time decides leases, quiet periods and backoff; by default that of the database.
+    lock_timeout_s : float
+        Seconds to wait for another writer before :class:`~db.errors.DatabaseUnavailableError`.
     """
 
-    def __init__(self, url: str, trail: AuditTrail) -> None:
-        self.engine = _engine(url)
+    def __init__(
+        self,
+        url: str,
+        trail: AuditTrail,
+        *,
+        clock: Clock | None = None,
+        lock_timeout_s: float = LOCK_TIMEOUT_S,
+    ) -> None:
+        self.engine = open_engine(url, lock_timeout_s)
         self.trail = trail
-        self._clock: Clock = clock_for(self.engine)
+        self._clock = clock or clock_for(self.engine)
 
     @property
     def is_sqlite(self) -> bool:
@@ -109,7 +120,7 @@ class Database:
             If the database cannot be reached, is locked for longer than the busy time-out, or is full.
         """
         with translated_errors(), Session(self.engine, expire_on_commit=False) as session, session.begin():
-            tx = Transaction(session, actor, self._clock.now(session))
+            tx = Transaction(session, actor, self._clock.now(session, may_write=True))
             yield tx
             tx.write_audit(self.trail)
 
@@ -126,6 +137,10 @@ class Database:
         with self.transaction("clock") as tx:
             return tx.now
 
+    def now_in(self, session: Session) -> datetime:
+        """The database's time in an open reading session, aware UTC."""
+        return self._clock.now(session, may_write=False)
+
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
@@ -133,18 +148,36 @@ class Database:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Turn SQLAlchemy's errors into ours; the originals' parameters (patient data) never pass."""
+    """Turn SQLAlchemy's errors into ours, named by the driver's code alone.
+
+    The originals do not pass, not even as the cause: PostgreSQL writes the failing row, and with it patient
+    data, into its errors.
+    """
     try:
         yield
-    except (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError) as error:
-        raise DatabaseUnavailableError(
-            f"the database cannot be used now ({type(error).__name__}); check that it runs, is reachable "
-            "and has disk space; the node tries again by itself"
-        ) from error
     except exc.SQLAlchemyError as error:
+        if _passes_by_itself(error):
+            raise DatabaseUnavailableError(
+                f"the database cannot be used now ({_code(error)}); check that it runs, is reachable "
+                "and has disk space; the node tries again by itself"
+            ) from None
         raise DatabaseError(
-            f"the database refused a statement ({type(error).__name__}); run 'dicom-node db check'"
-        ) from error
+            f"the database refused a statement ({_code(error)}); run 'dicom-node db check'"
+        ) from None
+
+
+def _passes_by_itself(error: exc.SQLAlchemyError) -> bool:
+    """Whether the database is away, locked or full, and not the statement wrong."""
+    passing = exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError
+    # SQLite alone calls a missing table or column operational too.
+    return isinstance(error, passing) and not _code(error).endswith(" SQLITE_ERROR")
+
+
+def _code(error: exc.SQLAlchemyError) -> str:
+    """Return the error's type and the driver's code of it, which hold no value of any row."""
+    original = getattr(error, "orig", None)
+    code = getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorname", None)
+    return f"{type(error).__name__} {code}" if code else type(error).__name__
 
 
 def insert_if_absent(session: Session, table: type[Base], values: Mapping[str, Any]) -> bool:
@@ -159,11 +192,11 @@ def changed_rows(result: Result[Any]) -> int:
     return int(cast("CursorResult[Any]", result).rowcount)
 
 
-def _engine(url: str) -> Engine:
+def open_engine(url: str, lock_timeout_s: float = LOCK_TIMEOUT_S) -> Engine:
     """Create the engine with the durability that "answered means stored" needs."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
-        engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_S})
+        engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": lock_timeout_s})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -172,7 +205,11 @@ def _engine(url: str) -> Engine:
         hide_parameters=True,
         pool_pre_ping=True,
         pool_size=10,
-        connect_args={"connect_timeout": 5, "options": "-c synchronous_commit=on -c lock_timeout=15s"},
+        isolation_level="READ COMMITTED",  # each look after a lock must see what the lock waited for
+        connect_args={
+            "connect_timeout": 5,
+            "options": f"-c synchronous_commit=on -c lock_timeout={round(lock_timeout_s * 1000)}ms",
+        },
     )
 
 
