@@ -110,6 +110,11 @@ class Database:
         """Whether this is the embedded default."""
         return self.engine.dialect.name == "sqlite"
 
+    @property
+    def engine_name(self) -> str:
+        """``"sqlite"`` or ``"postgresql"``."""
+        return self.engine.dialect.name
+
     @contextmanager
     def transaction(self, actor: str) -> Iterator[Transaction]:
         """Open a writing transaction; commit at the end of the block, roll back on any exception.
@@ -183,7 +188,11 @@ def _code(error: exc.SQLAlchemyError) -> str:
 def insert_if_absent(session: Session, table: type[Base], values: Mapping[str, Any]) -> bool:
     """Insert a row unless a unique column already holds its value; return whether it was inserted."""
     dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    result = session.execute(dialect.insert(table).values(**values).on_conflict_do_nothing())
+    # Without the option SQLAlchemy leaves an INSERT's row count unread on PostgreSQL, as -1.
+    result = session.execute(
+        dialect.insert(table).values(**values).on_conflict_do_nothing(),
+        execution_options={"preserve_rowcount": True},
+    )
     return changed_rows(result) == 1
 
 
