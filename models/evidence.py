@@ -1,0 +1,86 @@
+"""From a class activation map on the network's grid to bands on the source image's pixels.
+
+Decides which source pixels lie in which evidence band. Does not know whether a map is shown: the classifier
+decides that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from models.contract import EVIDENCE_BANDS
+from models.preprocessing import Geometry, Prepared
+
+
+def band_image(
+    activation: NDArray[np.float32], prepared: Prepared, *, grid_shape: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """Mark the bands of a class activation map on the source image.
+
+    Parameters
+    ----------
+    activation : numpy.ndarray
+        ``(h, w)`` float32, the map over the whole network grid; only what is above 0 is evidence.
+    prepared : Prepared
+        The image that the map belongs to.
+    grid_shape : tuple of int, optional
+        Rows and columns of the network's grid, by default those of the prepared tensor.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(rows, columns)`` uint8 of the source image: the 1-based index into
+        :data:`models.contract.EVIDENCE_BANDS`, 0 below the lowest band and outside the breast. All 0 where
+        the map has nothing above 0 inside the breast.
+    """
+    grid_rows, grid_columns = grid_shape or prepared.tensor.shape[1:]
+    left, top, right, bottom = (int(edge) for edge in prepared.breast.box)
+    across = _interpolation(
+        prepared.geometry, left, right, grid_columns, activation.shape[1], along_rows=False
+    )
+    down = _interpolation(prepared.geometry, top, bottom, grid_rows, activation.shape[0], along_rows=True)
+    positive = np.maximum(activation, 0.0).astype(np.float32)
+    # Columns first, on the few rows of the map; then rows, in the order of memory.
+    on_columns = np.ascontiguousarray((across @ np.ascontiguousarray(positive.T)).T)
+    values: NDArray[np.float32] = down @ on_columns
+    values *= _mask_in_box(prepared)
+    bands = np.zeros((prepared.geometry.source_rows, prepared.geometry.source_columns), dtype=np.uint8)
+    highest = float(values.max())
+    if highest > 0.0:
+        inside = bands[top:bottom, left:right]
+        for lower, _ in EVIDENCE_BANDS:
+            inside += values >= np.float32(lower * highest)
+    return bands
+
+
+def _interpolation(
+    geometry: Geometry, start: int, stop: int, grid_cells: int, map_cells: int, *, along_rows: bool
+) -> Any:  # scipy.sparse.csr_array, which has no type stubs
+    """Return the ``(stop - start, map_cells)`` matrix of linear interpolation between map cells' centres."""
+    centres = np.arange(start, stop, dtype=np.float64) + 0.5
+    zero = np.zeros_like(centres)
+    on_grid = geometry.to_grid(zero, centres)[1] if along_rows else geometry.to_grid(centres, zero)[0]
+    position = np.clip(on_grid * (map_cells / grid_cells) - 0.5, 0.0, map_cells - 1.0)
+    lower = np.minimum(np.floor(position).astype(np.intp), max(map_cells - 2, 0))
+    upper = np.minimum(lower + 1, map_cells - 1)
+    share = (position - lower).astype(np.float32)
+    pixel = np.arange(centres.size)
+    return sparse.csr_array(
+        (
+            np.concatenate([1.0 - share, share]),
+            (np.concatenate([pixel, pixel]), np.concatenate([lower, upper])),
+        ),
+        shape=(centres.size, map_cells),
+    )
+
+
+def _mask_in_box(prepared: Prepared) -> NDArray[np.bool_]:
+    """Return the breast mask of the box at source resolution."""
+    step = prepared.breast.step
+    left, top, right, bottom = prepared.breast.box
+    samples = prepared.breast.mask[top // step : -(-bottom // step), left // step : -(-right // step)]
+    return samples.repeat(step, axis=0).repeat(step, axis=1)[: bottom - top, : right - left]
