@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import and_, exists, or_, select, update
@@ -107,7 +107,8 @@ def claim(
     job.attempts += 1
     job.lease_owner = tx.actor
     job.lease_until = tx.now + timedelta(seconds=lease_s)
-    job.first_started_at = job.first_started_at or tx.now
+    # Wall time, unlike all times that are compared: it becomes the date in the report.
+    job.first_started_at = job.first_started_at or datetime.now(UTC)
     job.error_code = job.error = None
     audit_job(tx, job, "job.claimed", {"attempt": job.attempts})
     return Claim(
@@ -193,13 +194,8 @@ def give_up_dead(tx: Transaction, *, max_attempts: Mapping[JobKind, int | None])
     for kind, limit in max_attempts.items():
         if limit is None:
             continue
-        dead = select(Job).where(
-            Job.kind == kind,
-            Job.state == JobState.RUNNING,
-            Job.lease_until <= tx.now,
-            Job.attempts >= limit,
-        )
-        for job in tx.session.scalars(dead.with_for_update(skip_locked=True)):
+        dead = select(Job).where(*_dead(kind, tx.now, limit)).with_for_update(skip_locked=True)
+        for job in tx.session.scalars(dead):
             job.state = next_state(JOB_TRANSITIONS, JobState(job.state), JobEvent.GIVE_UP)
             job.lease_owner = job.lease_until = None
             job.finished_at = tx.now
@@ -208,6 +204,15 @@ def give_up_dead(tx: Transaction, *, max_attempts: Mapping[JobKind, int | None])
             audit_job(tx, job, "job.failed", {"attempt": job.attempts, "code": job.error_code})
             ended += 1
     return ended
+
+
+def has_dead(session: Session, now: datetime, *, max_attempts: Mapping[JobKind, int | None]) -> bool:
+    """Whether any job's worker died on its last attempt; a cheap look that locks nothing."""
+    limited = {kind: limit for kind, limit in max_attempts.items() if limit is not None}
+    return any(
+        session.scalars(select(Job.id).where(*_dead(kind, now, limit)).limit(1)).first() is not None
+        for kind, limit in limited.items()
+    )
 
 
 def retry(tx: Transaction, job_id: str) -> None:
@@ -300,6 +305,11 @@ def _due(kind: JobKind, now: datetime, max_attempts: int | None) -> Any:
         )
         condition = and_(condition, ~blocked)
     return condition
+
+
+def _dead(kind: JobKind, now: datetime, limit: int) -> tuple[Any, ...]:
+    """SQL: the job's lease ended on its last attempt."""
+    return (Job.kind == kind, Job.state == JobState.RUNNING, Job.lease_until <= now, Job.attempts >= limit)
 
 
 def _set(tx: Transaction, claim: Claim, **values: Any) -> None:

@@ -157,3 +157,12 @@ def _queue_delivery(
         for result in results
     )
     audit_job(tx, job, "job.queued", {"kind": JobKind.DELIVER.value, "destination": destination})
+
+
+def known_file_names(session: Session, names: Sequence[str]) -> set[str]:
+    """Return which of the result folder's file names belong to a committed result object."""
+    known: set[str] = set()
+    for start in range(0, len(names), 500):
+        chunk = names[start : start + 500]
+        known.update(session.scalars(select(ResultObject.file_name).where(ResultObject.file_name.in_(chunk))))
+    return known

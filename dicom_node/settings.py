@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -82,9 +83,11 @@ class ListenerSettings(_Section):
     max_object_bytes: int = Field(
         4 << 30, ge=1 << 20, description="Largest data set accepted, bytes.", examples=[4 << 30]
     )
-    acse_timeout_s: float = Field(30, gt=0, description="Seconds for association messages.", examples=[30])
-    dimse_timeout_s: float = Field(
-        60, gt=0, description="Seconds for the next message of a peer.", examples=[60]
+    acse_timeout_s: float = Field(
+        10, gt=0, description="Seconds for an association request or release.", examples=[10]
+    )
+    message_timeout_s: float = Field(
+        300, gt=0, description="Seconds from the first to the last byte of one object.", examples=[300]
     )
     network_timeout_s: float = Field(
         60, gt=0, description="Seconds that an idle association lives.", examples=[60]
@@ -286,6 +289,12 @@ class Settings(BaseSettings):
     def checkpoint_dir(self) -> Path:
         """Folder of the audit checkpoints."""
         return self.audit.checkpoint_dir or self.data_dir / "checkpoints"
+
+    @property
+    def default_zone(self) -> timezone:
+        """The zone of result objects whose source states none."""
+        minutes = int(self.timezone_offset[1:3]) * 60 + int(self.timezone_offset[3:])
+        return timezone(timedelta(minutes=-minutes if self.timezone_offset[0] == "-" else minutes))
 
     @property
     def parsed_destinations(self) -> tuple[Destination, ...]:

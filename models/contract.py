@@ -118,11 +118,10 @@ class Refusal:
     def sentence(self) -> str:
         """The refusal in words, such as ``"R MLO not analysed: breast implant present"``."""
         place = " ".join(p for p in (self.laterality, self.view) if p)
-        subject = (
-            "Study not scored"
-            if self.sop_instance_uid is None
-            else f"{place or 'An image'} not analysed"
-        )
+        subject = f"{place or 'An image'} not analysed"
+        if self.sop_instance_uid is None:
+            incomplete = self.code is RefusalCode.VIEWS_MISSING
+            subject = "Study incomplete" if incomplete else "Study not scored"
         meaning = REFUSAL_MEANINGS[self.code]
         return f"{subject}: {meaning}{f' ({self.detail})' if self.detail else ''}"
 

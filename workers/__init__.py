@@ -1,1 +1,4 @@
-"""Jobs in motion: claiming, scoring, delivering, retrying. Owns Celery; imports the edges, never the reverse."""
+"""Jobs in motion: claiming, scoring, delivering, retrying.
+
+Owns Celery. Imports the DICOM edges and the heart of inference, never the command line.
+"""

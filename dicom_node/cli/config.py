@@ -1,0 +1,46 @@
+"""``dicom-node config``: the settings in force, and checking a file before a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from pydantic import BaseModel, SecretStr
+
+from dicom_node.cli.options import ConfigFile, DataDir, Json
+from dicom_node.cli.output import console, print_json, print_rows
+from dicom_node.cli.wiring import load_settings
+from dicom_node.settings import ENVIRONMENT_PREFIX
+
+app = typer.Typer(no_args_is_help=True, help="Settings.")
+
+
+@app.command("show")
+def show(data_dir: DataDir = None, config: ConfigFile = None, json: Json = False) -> None:
+    """Show every setting with the value in force; secrets are masked."""
+    settings = load_settings(data_dir, config)
+    if json:
+        print_json(settings.model_dump(mode="json"))
+        return
+    print_rows(list(_rows(settings, "")), ("setting", "value", "meaning"), as_json=False, empty="no settings")
+
+
+@app.command("check")
+def check(data_dir: DataDir = None, config: ConfigFile = None) -> None:
+    """Check the settings; a wrong one is named with its problem and an example."""
+    from models.tasks import task_named
+
+    for task in load_settings(data_dir, config).tasks:
+        task_named(task)
+    console.print(f"The settings are right. Environment variables begin with {ENVIRONMENT_PREFIX}.")
+
+
+def _rows(model: BaseModel, prefix: str) -> Iterator[dict[str, Any]]:
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _rows(value, f"{prefix}{name}.")
+        else:
+            shown = "********" if isinstance(value, SecretStr) else value
+            yield {"setting": f"{prefix}{name}", "value": shown, "meaning": field.description}

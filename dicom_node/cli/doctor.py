@@ -1,0 +1,42 @@
+"""``dicom-node doctor``: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from rich.text import Text
+
+from dicom_node.cli.exit_codes import ExitCode
+from dicom_node.cli.health import Finding, Verdict, examine
+from dicom_node.cli.options import ConfigFile, DataDir, Json
+from dicom_node.cli.output import console, plain, print_json
+from dicom_node.cli.wiring import load_settings, open_database
+
+MARKS = {
+    Verdict.OK: Text("ok     ", style="green"),
+    Verdict.WARNING: Text("warning", style="yellow"),
+    Verdict.PROBLEM: Text("PROBLEM", style="bold red"),
+}
+
+
+def command(data_dir: DataDir = None, config: ConfigFile = None, json: Json = False) -> int:
+    """Check disk, permissions, database, broker, processes, work, bundles and every destination."""
+    settings = load_settings(data_dir, config)
+    findings: list[Finding] = []
+    with open_database(settings) as database:
+        for finding in examine(settings, database):
+            findings.append(finding)
+            if not json:
+                _print(finding)
+    if json:
+        print_json([asdict(finding) for finding in findings])
+    bad = any(finding.verdict is Verdict.PROBLEM for finding in findings)
+    return ExitCode.PROBLEM_FOUND if bad else ExitCode.OK
+
+
+def _print(finding: Finding) -> None:
+    console.print(
+        MARKS[finding.verdict], plain(finding.check), plain(finding.found), sep="  ", soft_wrap=True
+    )
+    if finding.advice:
+        console.print("         ", plain(finding.advice), soft_wrap=True)

@@ -1,0 +1,47 @@
+"""Exit statuses: a promise to scripts."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from db.errors import (
+    AuditError,
+    DatabaseUnavailableError,
+    SchemaError,
+    TransitionRefusedError,
+    UnknownRecordError,
+)
+from dicom_node.errors import InstallationError, NodeError, SettingsError
+
+
+class ExitCode(IntEnum):
+    """What a command's exit status means."""
+
+    OK = 0  # done
+    PROBLEM_FOUND = 1  # the check ran and found something: doctor, audit verify, db check
+    USAGE = 2  # unknown command, option or value
+    SETTINGS = 3  # a setting is wrong
+    UNKNOWN_RECORD = 4  # no such study, job, result or bundle
+    REFUSED = 5  # the present state, or a bundle's verification, does not allow it
+    UNAVAILABLE = 6  # database, broker or disk cannot be used now
+    INSTALLATION = 7  # the installation is damaged or its tables are of another version
+    FAILED = 70  # anything else
+
+
+_BY_TYPE: tuple[tuple[type[Exception], ExitCode], ...] = (
+    (SettingsError, ExitCode.SETTINGS),
+    (UnknownRecordError, ExitCode.UNKNOWN_RECORD),
+    (TransitionRefusedError, ExitCode.REFUSED),
+    (DatabaseUnavailableError, ExitCode.UNAVAILABLE),
+    (SchemaError, ExitCode.INSTALLATION),
+    (InstallationError, ExitCode.INSTALLATION),
+    (AuditError, ExitCode.PROBLEM_FOUND),
+    (NodeError, ExitCode.FAILED),
+)
+
+
+def exit_code_of(error: Exception) -> ExitCode:
+    """Return the exit status of an error."""
+    if type(error).__module__ == "models.errors":
+        return ExitCode.REFUSED
+    return next((code for kind, code in _BY_TYPE if isinstance(error, kind)), ExitCode.FAILED)

@@ -1,0 +1,82 @@
+"""``dicom-node job``: work waiting, running, done and failed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from db.lifecycle import JobKind, JobState
+from dicom_node.cli.options import ConfigFile, DataDir, Json, Limit
+from dicom_node.cli.output import console, print_facts, print_rows
+from dicom_node.cli.wiring import load_settings, open_database, person
+
+app = typer.Typer(no_args_is_help=True, help="Jobs: scoring, delivery, training.")
+JobId = Annotated[str, typer.Argument(help="Job id.")]
+COLUMNS = (
+    "job_id",
+    "study_instance_uid",
+    "revision",
+    "task",
+    "state",
+    "attempts",
+    "outcome",
+    "study_probability",
+    "error",
+)
+
+
+@app.command("list")
+def list_jobs(
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    kind: Annotated[JobKind, typer.Option("--kind", help="Which jobs.")] = JobKind.SCORE,
+    every_kind: Annotated[bool, typer.Option("--all", help="Jobs of every kind.")] = False,
+    state: Annotated[JobState | None, typer.Option("--state", help="Only jobs in this state.")] = None,
+    study: Annotated[str | None, typer.Option("--study", help="Only this study's jobs.")] = None,
+    json: Json = False,
+    limit: Limit = 1000,
+) -> None:
+    """List jobs, newest first."""
+    from db import listing
+
+    with open_database(load_settings(data_dir, config)) as database, database.reading() as session:
+        rows = listing.jobs(
+            session,
+            kind=None if every_kind else kind,
+            state=state,
+            study_instance_uid=study,
+            limit=limit,
+        )
+    columns = (
+        COLUMNS
+        if kind is JobKind.SCORE and not every_kind
+        else ("job_id", "kind", "destination", *COLUMNS[1:])
+    )
+    print_rows(rows, columns, as_json=json, empty="No job yet.")
+
+
+@app.command("show")
+def show(job_id: JobId, data_dir: DataDir = None, config: ConfigFile = None, json: Json = False) -> None:
+    """Show one job and, for a scored one, its analysis."""
+    from json import loads
+
+    from db import listing
+    from db.errors import UnknownRecordError
+
+    with open_database(load_settings(data_dir, config)) as database, database.reading() as session:
+        rows = listing.jobs(session, kind=None, job_id=job_id)
+        if not rows:
+            raise UnknownRecordError(f"no job {job_id!r}; 'dicom-node job list --all' shows all")
+        document = listing.analysis(session, job_id)
+    print_facts({**rows[0], "analysis": document and loads(document)}, as_json=json)
+
+
+@app.command("retry")
+def retry(job_id: JobId, data_dir: DataDir = None, config: ConfigFile = None) -> None:
+    """Queue a failed job again, or end the wait of one that is tried later."""
+    from db import jobs
+
+    with open_database(load_settings(data_dir, config)) as database, database.transaction(person()) as tx:
+        jobs.retry(tx, job_id)
+    console.print("The job is queued.")

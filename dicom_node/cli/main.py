@@ -1,0 +1,95 @@
+"""``dicom-node``: one command for everyone who runs, feeds or audits the node."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from db.errors import DatabaseError
+from dicom_node import __version__, installation
+from dicom_node.cli import (
+    audit,
+    config,
+    database,
+    demo,
+    dispatch,
+    doctor,
+    job,
+    listen,
+    model,
+    result,
+    serve,
+    status,
+    study,
+    train,
+    work,
+)
+from dicom_node.cli.exit_codes import ExitCode, exit_code_of
+from dicom_node.cli.output import errors, plain
+from dicom_node.errors import NodeError
+
+app = typer.Typer(
+    name="dicom-node",
+    help="An AI node for hospital imaging: receives studies, scores them, reports to the PACS.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for module in (serve, listen, dispatch, work, demo, status, doctor):
+    app.command(module.__name__.rpartition(".")[2])(module.command)
+app.add_typer(study.app, name="study")
+app.add_typer(job.app, name="job")
+app.add_typer(result.app, name="result")
+app.add_typer(model.app, name="model")
+app.add_typer(train.app, name="train")
+app.add_typer(audit.app, name="audit")
+app.add_typer(database.app, name="db")
+app.add_typer(config.app, name="config")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dicom-node {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """An AI node for hospital imaging: receives studies, scores them, reports to the PACS."""
+
+
+def run() -> None:
+    """Run one command and end with its exit status; the console script."""
+    try:
+        installation.check()
+        outcome = app(standalone_mode=False)
+        status_code = outcome if isinstance(outcome, int) else ExitCode.OK
+    except click.exceptions.Abort:
+        status_code = 130
+    except click.ClickException as error:
+        error.show()
+        status_code = ExitCode.USAGE
+    except KeyboardInterrupt:
+        status_code = 130
+    except (NodeError, DatabaseError) as error:
+        status_code = _report(error)
+    except Exception as error:
+        if type(error).__module__ != "models.errors":
+            raise
+        status_code = _report(error)
+    sys.exit(int(status_code))
+
+
+def _report(error: Exception) -> ExitCode:
+    errors.print(
+        plain(f"dicom-node: {error}") if "\n" not in str(error) else f"dicom-node: {error}", markup=False
+    )
+    return exit_code_of(error)

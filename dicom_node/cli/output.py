@@ -1,0 +1,59 @@
+"""Printing: tables for people, JSON for programs; control characters never reach a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    console.out(json.dumps(value, indent=2, ensure_ascii=True), highlight=False)
+
+
+def print_rows(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str
+) -> None:
+    """Print rows: all of their keys as JSON, or the named columns as a table."""
+    if as_json:
+        print_json(list(rows))
+        return
+    if not rows:
+        console.print(Text(empty))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(plain(row[column]) for column in columns))
+    console.print(table)
+
+
+def print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print one record: a JSON object, or a line per fact."""
+    if as_json:
+        print_json(facts)
+        return
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        line = Text(f"{name.replace('_', ' '):<{width}}  ", style="bold")
+        console.print(line + plain(value))
+
+
+def plain(value: Any) -> Text:
+    """Return a value as text that cannot steer a terminal (PS3.5 allows ESC in data)."""
+    if value is None:
+        return Text("-", style="dim")
+    if isinstance(value, float):
+        return Text(f"{value:.3f}")
+    if isinstance(value, dict | list):
+        value = json.dumps(value, ensure_ascii=False, default=str)
+    return Text("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(value)))

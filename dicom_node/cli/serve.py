@@ -1,0 +1,48 @@
+"""``dicom-node serve``: all processes of a node on one machine, kept alive and stopped in good order."""
+
+from __future__ import annotations
+
+import signal
+
+from dicom_node import installation
+from dicom_node.cli.options import ConfigFile, DataDir, Destinations, Port, Title
+from dicom_node.cli.supervisor import Part, Supervisor
+from dicom_node.cli.wiring import load_settings, open_database, remember_start, start_process
+from dicom_node.settings import Settings
+
+
+def command(
+    data_dir: DataDir = None,
+    port: Port = None,
+    ae_title: Title = None,
+    destination: Destinations = None,
+    config: ConfigFile = None,
+) -> int:
+    """Run the node on this machine: listener, dispatcher and workers, until SIGTERM.
+
+    A part that dies is started again. With a broker, workers on other machines join with 'dicom-node work'.
+    """
+    flags = {"port": port, "ae_title": ae_title, "destinations": destination or None}
+    settings = load_settings(data_dir, config, flags)
+    remember_start(settings, config=config, flags=flags)
+    start_process("serve")
+    with open_database(settings, upgrade=True):
+        pass  # tables and keys exist before the first part starts
+    supervisor = Supervisor(_parts(settings))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: supervisor.stop())
+    return supervisor.run()
+
+
+def _parts(settings: Settings) -> list[Part]:
+    """Return the processes of a node; each finds its settings by the data directory."""
+    command = [*installation.console_script()]
+    where = ["--data-dir", str(settings.data_dir)]
+    parts = [Part("listen", [*command, "listen", *where]), Part("dispatch", [*command, "dispatch", *where])]
+    for queue, count in (("score", settings.scoring.workers), ("deliver", settings.delivery.workers)):
+        parts += [
+            Part(f"{queue}-{number}", [*command, "work", "--queues", queue, *where])
+            for number in range(1, count + 1)
+        ]
+    parts.append(Part("train", [*command, "work", "--queues", "train", *where]))
+    return parts

@@ -1,0 +1,124 @@
+"""Keeping the parts of a node alive: start, restart with growing pauses, stop in good order."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+SHORTEST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+GOOD_RUN_S = 60.0  # a part that lived so long starts again at once
+STOP_DEADLINE_S = 30.0
+LOOK_EVERY_S = 0.1
+SETTINGS_STATUS = 3  # a part that refuses its settings will refuse them again
+_PR_SET_PDEATHSIG = 1
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One process of the node."""
+
+    name: str
+    command: Sequence[str]
+
+
+class _Running:
+    """A part with its process and its record."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started_at = 0.0
+        self.start_again_at = 0.0
+        self.pause_s = SHORTEST_PAUSE_S
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            self.part.command,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - the supervisor has no threads
+        )
+        self.started_at = time.monotonic()
+        log.info("part.started", part=self.part.name, pid=self.process.pid)
+
+    def look(self) -> None:
+        """Start a part that is down and due; note one that just died."""
+        if self.process is None:
+            if time.monotonic() >= self.start_again_at:
+                self.start()
+            return
+        status = self.process.poll()
+        if status is None:
+            return
+        lived_s = time.monotonic() - self.started_at
+        self.pause_s = SHORTEST_PAUSE_S if lived_s >= GOOD_RUN_S else min(self.pause_s * 2, LONGEST_PAUSE_S)
+        self.start_again_at = time.monotonic() + self.pause_s
+        self.process = None
+        log.error("part.died", part=self.part.name, status=status, again_in_s=self.pause_s)
+
+    @property
+    def refused_settings(self) -> bool:
+        return self.process is not None and self.process.poll() == SETTINGS_STATUS
+
+
+class Supervisor:
+    """Runs parts until told to stop.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        In the order in which they start; they are stopped together.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._running = [_Running(part) for part in parts]
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """End all parts in good order; safe in a signal handler."""
+        self._stopping.set()
+
+    def run(self) -> int:
+        """Keep all parts running; return the exit status after the stop."""
+        status = 0
+        while not self._stopping.is_set():
+            for running in self._running:
+                if running.refused_settings:
+                    log.error("part.refused_settings", part=running.part.name)
+                    status = SETTINGS_STATUS
+                    self._stopping.set()
+                running.look()
+            self._stopping.wait(LOOK_EVERY_S)
+        self._stop_all()
+        return status
+
+    def _stop_all(self) -> None:
+        """Ask all parts to end, wait for the work in hand, then insist."""
+        processes = [r.process for r in self._running if r.process is not None]
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_DEADLINE_S
+        for process in processes:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.error("part.killed", pid=process.pid)
+                process.kill()
+                process.wait()
+        log.info("node.stopped")
+
+
+def _die_with_parent() -> None:
+    """Let the kernel stop a part whose supervisor was killed: nobody else would."""
+    os.setpgid(0, 0)  # a terminal's Ctrl-C reaches the supervisor alone, which stops its parts in order
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

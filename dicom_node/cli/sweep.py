@@ -1,0 +1,33 @@
+"""Tidying a folder of durable files after a crash, at the start of the process that owns it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import structlog
+
+from dicom_node.spool import Spool
+
+# Younger files may be between their sync and their row, in another process or on another host.
+GRACE_S = 3600.0
+
+
+def sweep(spool: Spool, known: Callable[[list[str]], Collection[str]]) -> None:
+    """Remove half-written files, and whole files that no row names.
+
+    A received file without a row was never answered with Success, so its sender still has it; a result file
+    without a row belongs to an attempt that another one repeats.
+
+    Parameters
+    ----------
+    spool : Spool
+        The folder.
+    known : callable
+        Returns which of the given names the database knows.
+    """
+    found = spool.sweep(known(spool.names()), grace_s=GRACE_S)
+    for orphan in found.orphans:
+        spool.remove(orphan)
+    structlog.get_logger(__name__).info(
+        "files.swept", folder=spool.root.name, half_written=found.parts_removed, orphans=len(found.orphans)
+    )

@@ -1,0 +1,154 @@
+"""Where the parts are put together, once per process: settings in, open parts out."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import resource
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from db import schema
+from db.audit import AuditTrail
+from db.audit_checkpoints import CheckpointWriter
+from db.handoff import Completeness, Route
+from db.keys import AuditKey, CheckpointKey
+from db.session import Database
+from dicom_node import crashpoints
+from dicom_node import settings as settings_module
+from dicom_node.errors import SettingsError
+from dicom_node.logs import configure_logs
+from dicom_node.settings import Settings
+
+if TYPE_CHECKING:
+    from workers.claim_loop import Terms
+
+
+def load_settings(
+    data_dir: Path | None, config: Path | None, flags: Mapping[str, Any] | None = None
+) -> Settings:
+    """Read the settings of this process; see :func:`dicom_node.settings.load`."""
+    return settings_module.load(config_file=config, flags={"data_dir": data_dir, **(flags or {})})
+
+
+def remember_start(settings: Settings, *, config: Path | None, flags: Mapping[str, Any]) -> None:
+    """Make the data directory and keep the flags of ``serve`` or ``listen`` for the commands that follow."""
+    make_data_dir(settings)
+    settings_module.remember(settings, flags=flags, config_file=config)
+
+
+def make_data_dir(settings: Settings) -> None:
+    """Make the data directory, for its owner's eyes only.
+
+    Raises
+    ------
+    SettingsError
+        If it cannot be made or written.
+    """
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"data_dir: {settings.data_dir} cannot be made ({error.strerror}); choose a folder that this "
+            "user may write, for example --data-dir /var/lib/dicom-node"
+        ) from error
+    if not os.access(settings.data_dir, os.W_OK | os.X_OK):
+        raise SettingsError(f"data_dir: {settings.data_dir} is not writable by this user; correct its owner")
+
+
+@contextmanager
+def open_database(settings: Settings, *, upgrade: bool = False) -> Iterator[Database]:
+    """Open the node's database.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where it is.
+    upgrade : bool
+        Bring the tables to this version first, as long-running processes do; otherwise another version of
+        the tables is an error.
+    """
+    embedded = settings.database_url is None
+    if not upgrade and embedded and not (settings.data_dir / "node.db").exists():
+        raise SettingsError(
+            f"data_dir: {settings.data_dir} holds no node; give --data-dir, or start a node with "
+            "'dicom-node serve'"
+        )
+    make_data_dir(settings)
+    if upgrade:
+        schema.upgrade(settings.effective_database_url)
+    trail = AuditTrail(AuditKey.load_or_create(settings.key_dir / "audit.key"))
+    database = Database(settings.effective_database_url, trail)
+    try:
+        if not upgrade:
+            schema.require_head(database)
+        yield database
+    finally:
+        database.close()
+
+
+def completeness(settings: Settings) -> Completeness:
+    """Return when a study is complete and which tasks are asked of it."""
+    from models.tasks import task_named
+
+    tasks = [task_named(name) for name in settings.tasks]
+    views = (view.split() for view in settings.completeness.standard_views)
+    return Completeness(
+        standard_views=frozenset((laterality, view) for laterality, view in views),
+        quiet_period_s=settings.completeness.quiet_period_s,
+        routes=tuple(Route(task.name, task.sop_classes) for task in tasks),
+    )
+
+
+def process_name(kind: str) -> str:
+    """Return this process's name, unique among all hosts of the node: lease owner and audit actor."""
+    return f"{kind}@{socket.gethostname()}:{os.getpid()}"
+
+
+def person() -> str:
+    """Return who types: the audit actor of a command."""
+    try:
+        login = getpass.getuser()
+    except (KeyError, OSError):
+        login = f"uid{os.getuid()}"
+    return f"{login}@{platform.node()}"
+
+
+def start_process(kind: str) -> None:
+    """Prepare a long-running process: logs, private files, no core dumps with patient data."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    configure_logs(kind)
+    crashpoints.check_crashpoint()
+
+
+def worker_terms(settings: Settings) -> Terms:
+    """Return the terms on which workers hold jobs."""
+    from workers.claim_loop import Terms
+    from workers.retry import Policy
+
+    return Terms(
+        lease_s=settings.jobs.lease_s,
+        hard_limit_s=settings.jobs.hard_limit_s,
+        policy=Policy(settings.jobs.attempts, settings.jobs.backoff_max_s),
+    )
+
+
+def audit_checkpoints(settings: Settings, database: Database) -> Callable[[], None]:
+    """Return what signs an audit checkpoint whenever one is due."""
+    key = CheckpointKey.load_or_create(settings.key_dir / "checkpoint.key")
+    writer = CheckpointWriter(settings.checkpoint_dir, key, settings.ae_title)
+
+    def sign_when_due() -> None:
+        if writer.is_due(
+            database,
+            every_events=settings.audit.checkpoint_events,
+            every_s=settings.audit.checkpoint_period_s,
+        ):
+            writer.write(database)
+
+    return sign_when_due

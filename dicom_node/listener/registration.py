@@ -1,0 +1,74 @@
+"""The listener's two ways into the database: registering a durable object, and auditing a refusal."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import structlog
+
+from db import handoff
+from db.errors import DatabaseError
+from db.handoff import Completeness, ReceivedInstance, Registration
+from db.session import Database
+
+REPEATS_TOLD_EVERY_S = 60.0
+MOST_KINDS_REMEMBERED = 1000
+
+_log = structlog.get_logger(__name__)
+
+
+class Registrar:
+    """Commits what the listener stored.
+
+    Parameters
+    ----------
+    database : Database
+        The truth.
+    rules : Completeness
+        When a study is complete.
+    actor : str
+        This process.
+    """
+
+    def __init__(self, database: Database, rules: Completeness, *, actor: str) -> None:
+        self._database = database
+        self._rules = rules
+        self._actor = actor
+        self._lock = threading.Lock()
+        self._told: dict[tuple[str, str, str], tuple[float, int]] = {}
+
+    def register(self, received: ReceivedInstance) -> Registration:
+        """Commit the row of a durable object; see :func:`db.handoff.register_instance`."""
+        with self._database.transaction(self._actor) as tx:
+            return handoff.register_instance(tx, received, self._rules)
+
+    def on_event(self, action: str, detail: dict[str, Any]) -> None:
+        """Audit a refusal; of the same kind from the same peer one a minute, with the number of the others.
+
+        A peer that floods the node with refusals must not flood its audit trail.
+        """
+        repeats = self._repeats(action, detail)
+        if repeats is None:
+            return
+        try:
+            with self._database.transaction(self._actor) as tx:
+                tx.audit(action, detail={**detail, "repeats_not_told": repeats})
+        except DatabaseError as error:
+            # Nothing changed that would need this row: a refusal is the refusal, told or not.
+            _log.warning("listener.refusal_not_audited", action=action, reason=str(error))
+
+    def _repeats(self, action: str, detail: dict[str, Any]) -> int | None:
+        """Return how many events of this kind were not told since the last one; None to keep silent now."""
+        kind = (action, str(detail.get("peer_address")), str(detail.get("reason")))
+        now = time.monotonic()
+        with self._lock:
+            told_at, repeats = self._told.get(kind, (float("-inf"), 0))
+            if now - told_at < REPEATS_TOLD_EVERY_S:
+                self._told[kind] = (told_at, repeats + 1)
+                return None
+            if len(self._told) >= MOST_KINDS_REMEMBERED:
+                self._told.clear()
+            self._told[kind] = (now, 0)
+            return repeats

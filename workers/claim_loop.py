@@ -1,0 +1,181 @@
+"""The only executor of jobs: claim one, run it, end it, until nothing is due.
+
+A Celery message, the embedded poll and a person's retry all lead here; whoever rings, the loop claims what
+the database says is due.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from db import jobs
+from db.errors import DatabaseError, DatabaseUnavailableError, LeaseLostError
+from db.jobs import Claim
+from db.lifecycle import JobKind
+from db.session import Database
+from dicom_node.crashpoints import crashpoint
+from workers.lease import Lease
+from workers.retry import GiveUp, Policy, code_of, decide, reason_of
+
+Handler = Callable[[Claim, Lease], None]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The terms on which a worker holds jobs.
+
+    Attributes
+    ----------
+    lease_s : float
+        Seconds until a silent worker loses its job.
+    hard_limit_s : float
+        Seconds after which a worker that still holds one job ends itself.
+    policy : Policy
+        What is tried again.
+    """
+
+    lease_s: float
+    hard_limit_s: float
+    policy: Policy
+
+    @property
+    def max_attempts(self) -> dict[JobKind, int | None]:
+        """Claims after which a job whose worker keeps dying is failed, by kind.
+
+        Deliveries have none: a PACS may be away for a week, and each look costs a claim.
+        """
+        return {
+            JobKind.SCORE: self.policy.attempts,
+            JobKind.DELIVER: None,
+            JobKind.TRAIN: self.policy.attempts,
+        }
+
+
+class ClaimLoop:
+    """Runs the due jobs of one kind, one after the other.
+
+    Parameters
+    ----------
+    database : Database
+        The queue of record.
+    kind : JobKind
+        What to claim.
+    handler : callable
+        Does one job and commits its outcome; raises where it fails.
+    terms : Terms
+        Lease, limit and patience.
+    owner : str
+        This worker's name, unique among all processes of all hosts.
+    """
+
+    def __init__(
+        self, database: Database, kind: JobKind, handler: Handler, *, terms: Terms, owner: str
+    ) -> None:
+        self._database = database
+        self._kind = kind
+        self._handler = handler
+        self._terms = terms
+        self._owner = owner
+        self._stopping = threading.Event()
+        self._busy = False
+
+    def stop(self) -> None:
+        """Finish the job in hand and claim no other."""
+        self._stopping.set()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stopping.is_set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no job is in hand."""
+        return not self._busy
+
+    def wait(self, seconds: float) -> bool:
+        """Wait; return True as soon as :meth:`stop` is called."""
+        return self._stopping.wait(seconds)
+
+    def drain(self, job_id: str | None = None) -> int:
+        """Run what is due, the named job first; return how many jobs were run.
+
+        A database that is away ends the drain quietly: the next doorbell or poll tries again.
+        """
+        done = 0
+        try:
+            if job_id is not None and not self.is_stopping and self._run_one(job_id):
+                done += 1
+            while not self.is_stopping and self.is_due() and self._run_one(None):
+                done += 1
+        except DatabaseUnavailableError as error:
+            log.warning("worker.database_away", reason=str(error))
+        return done
+
+    def is_due(self) -> bool:
+        """Whether any job of this kind could be claimed now."""
+        with self._database.reading() as session:
+            now = self._database.now_in(session)
+            return jobs.has_due(session, self._kind, now, max_attempts=self._limit)
+
+    @property
+    def _limit(self) -> int | None:
+        return self._terms.max_attempts[self._kind]
+
+    def _run_one(self, job_id: str | None) -> bool:
+        with self._database.transaction(self._owner) as tx:
+            claim = jobs.claim(
+                tx, self._kind, lease_s=self._terms.lease_s, max_attempts=self._limit, job_id=job_id
+            )
+        if claim is None:
+            return False
+        crashpoint(f"{self._kind.value}.claimed")
+        log.info("job.claimed", job_id=claim.job_id, kind=self._kind.value, attempt=claim.fence)
+        self._busy = True
+        try:
+            self._work_on(claim)
+        finally:
+            self._busy = False
+        return True
+
+    def _work_on(self, claim: Claim) -> None:
+        lease = Lease(
+            self._database, claim, lease_s=self._terms.lease_s, hard_limit_s=self._terms.hard_limit_s
+        )
+        with lease:
+            try:
+                self._handler(claim, lease)
+            except LeaseLostError:
+                log.warning("job.lease_lost", job_id=claim.job_id)
+                return
+            except Exception as error:  # noqa: BLE001 - the process boundary of a job: record and go on
+                self._record_failure(claim, error)
+                return
+        crashpoint(f"{self._kind.value}.committed")
+        log.info("job.done", job_id=claim.job_id, kind=self._kind.value)
+
+    def _record_failure(self, claim: Claim, error: Exception) -> None:
+        verdict = decide(error, claim.fence, self._terms.policy)
+        code, reason = code_of(error), reason_of(error)
+        final = isinstance(verdict, GiveUp)
+        log.warning(
+            "job.failed" if final else "job.retried_later",
+            job_id=claim.job_id,
+            code=code,
+            reason=reason,
+            exc_info=not isinstance(error, DatabaseError) and reason.startswith("unexpected"),
+        )
+        try:
+            with self._database.transaction(claim.owner) as tx:
+                if isinstance(verdict, GiveUp):
+                    jobs.give_up(tx, claim, code=code, reason=reason)
+                else:
+                    jobs.try_later(tx, claim, delay_s=verdict.delay_s, code=code, reason=reason)
+        except LeaseLostError:
+            log.warning("job.lease_lost", job_id=claim.job_id)

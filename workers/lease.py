@@ -1,0 +1,89 @@
+"""Keeping a claimed job ours: a heartbeat thread renews the lease and tells when it is lost.
+
+It is also the watchdog: a job that outlasts the hard limit ends the whole process, because a thread stuck in
+native code cannot be stopped otherwise. The supervisor starts a fresh one and the lease frees the job.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from types import TracebackType
+
+import structlog
+
+from db.errors import DatabaseUnavailableError, LeaseLostError
+from db.jobs import Claim, renew
+from db.session import Database
+
+HARD_LIMIT_EXIT = 75
+
+log = structlog.get_logger(__name__)
+
+
+class Lease:
+    """The lease of one claim, renewed every third of its length while the block runs.
+
+    Parameters
+    ----------
+    database : Database
+        Where the lease is renewed.
+    claim : Claim
+        The job in hand.
+    lease_s : float
+        Length of the lease, seconds.
+    hard_limit_s : float
+        Seconds after which the process ends itself.
+    """
+
+    def __init__(self, database: Database, claim: Claim, *, lease_s: float, hard_limit_s: float) -> None:
+        self._database = database
+        self._claim = claim
+        self._lease_s = lease_s
+        self._ends_at = time.monotonic() + hard_limit_s
+        self._renewed_at = time.monotonic()
+        self._finished = threading.Event()
+        self._lost = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"lease-{claim.job_id}", daemon=True)
+
+    def __enter__(self) -> Lease:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._finished.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Stop the attempt here if the lease is lost.
+
+        Raises
+        ------
+        LeaseLostError
+            If another worker may have the job.
+        """
+        if self._lost.is_set():
+            raise LeaseLostError(f"the lease of job {self._claim.job_id} ended during the work")
+
+    def _beat(self) -> None:
+        while not self._finished.wait(self._lease_s / 3):
+            if time.monotonic() > self._ends_at:
+                log.error("job.hard_limit", job_id=self._claim.job_id)
+                os._exit(HARD_LIMIT_EXIT)
+            self._renew()
+
+    def _renew(self) -> None:
+        try:
+            with self._database.transaction(self._claim.owner) as tx:
+                renew(tx, self._claim, lease_s=self._lease_s)
+            self._renewed_at = time.monotonic()
+        except LeaseLostError:
+            self._lost.set()
+        except DatabaseUnavailableError:
+            # The fence protects the job; without a database nobody else can have claimed it before the
+            # lease ended.
+            if time.monotonic() - self._renewed_at > self._lease_s:
+                self._lost.set()

@@ -1,0 +1,152 @@
+"""What turns claim loops into a process: looking into the database, or answering a broker's doorbells."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+
+import structlog
+
+from db import processes
+from db.errors import DatabaseError
+from db.lifecycle import JobKind
+from db.session import Database
+from workers.claim_loop import ClaimLoop
+
+LOOK_EVERY_S = 0.1
+SIGN_OF_LIFE_S = 10.0
+DEAF_AFTER_S = 60.0
+DEAF_EXIT = 76
+
+log = structlog.get_logger(__name__)
+
+
+class SignOfLife:
+    """A thread that tells the database that this process lives, from start to goodbye.
+
+    With a broker it also listens for deafness: work that stayed due for a minute while this process was idle
+    means that doorbells no longer arrive, and a fresh process will hear again.
+    """
+
+    def __init__(
+        self, database: Database, loops: Mapping[JobKind, ClaimLoop], name: str, *, rung: bool
+    ) -> None:
+        self._database = database
+        self._loops = loops
+        self._name = name
+        self._rung = rung
+        self._deaf_s = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sign-of-life", daemon=True)
+
+    def __enter__(self) -> SignOfLife:
+        self._sign()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        try:
+            with self._database.transaction(self._name) as tx:
+                processes.goodbye(tx, self._name)
+        except DatabaseError as error:
+            log.warning("worker.no_goodbye", reason=str(error))
+
+    def _run(self) -> None:
+        while not self._ended.wait(SIGN_OF_LIFE_S):
+            self._sign()
+            if self._rung and self._is_deaf():
+                log.error("worker.deaf", seconds=self._deaf_s)
+                os._exit(DEAF_EXIT)
+
+    def _sign(self) -> None:
+        try:
+            with self._database.transaction(self._name) as tx:
+                processes.sign_of_life(tx, self._name, self._name.partition("@")[0])
+        except DatabaseError as error:
+            log.warning("worker.database_away", reason=str(error))
+
+    def _is_deaf(self) -> bool:
+        try:
+            waiting = any(loop.is_idle and loop.is_due() for loop in self._loops.values())
+        except DatabaseError:
+            return False
+        self._deaf_s = self._deaf_s + SIGN_OF_LIFE_S if waiting else 0.0
+        return self._deaf_s >= DEAF_AFTER_S
+
+
+def run_embedded(database: Database, loops: Mapping[JobKind, ClaimLoop], *, name: str) -> None:
+    """Look into the database until stopped: the embedded default, which needs no broker.
+
+    Parameters
+    ----------
+    database : Database
+        The queue of record.
+    loops : mapping
+        What to work on; earlier kinds first.
+    name : str
+        This process.
+    """
+    pace = next(iter(loops.values()))
+    with SignOfLife(database, loops, name, rung=False):
+        log.info("worker.ready", queues=[kind.value for kind in loops])
+        while not pace.wait(LOOK_EVERY_S):
+            for loop in loops.values():
+                loop.drain()
+
+
+def run_with_broker(
+    database: Database,
+    loops: Mapping[JobKind, ClaimLoop],
+    *,
+    name: str,
+    broker_url: str,
+    key_prefix: str,
+) -> None:
+    """Answer doorbells until stopped: one solo Celery worker, as one process owns one device.
+
+    Parameters
+    ----------
+    database : Database
+        The queue of record.
+    loops : mapping
+        What to work on, by queue.
+    name : str
+        This process; also its Celery node name.
+    broker_url, key_prefix : str
+        See :func:`workers.app.create_app`.
+    """
+    from celery.signals import worker_ready, worker_shutting_down
+
+    from workers.app import create_app
+    from workers.tasks import REGISTRATIONS
+
+    app = create_app(broker_url, key_prefix=key_prefix)
+    for kind, loop in loops.items():
+        REGISTRATIONS[kind](app, loop)
+
+    @worker_shutting_down.connect(weak=False)
+    def stop(**_: object) -> None:
+        for loop in loops.values():
+            loop.stop()
+
+    @worker_ready.connect(weak=False)
+    def ready(**_: object) -> None:
+        log.info("worker.ready", queues=[kind.value for kind in loops])
+
+    worker = app.Worker(
+        pool="solo",
+        concurrency=1,
+        queues=[kind.value for kind in loops],
+        hostname=name,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        loglevel="WARNING",
+    )
+    with SignOfLife(database, loops, name, rung=True):
+        for loop in loops.values():
+            loop.drain()
+        worker.start()

@@ -1,0 +1,123 @@
+"""The deliver job: sends the stored bytes of a score job's results to one destination."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from db import deliveries, jobs
+from db.deliveries import OutgoingObject
+from db.jobs import Claim
+from db.lifecycle import DeliveryEvent, DeliveryState
+from db.session import Database
+from dicom_node.crashpoints import crashpoint
+from dicom_node.delivery.destination import Destination
+from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, SendResult, send
+from dicom_node.delivery.status import SendState
+from dicom_node.errors import DestinationUnavailableError
+from workers.lease import Lease
+from workers.retry import UndeliverableError
+
+_EVENT_OF = {
+    SendState.DELIVERED: DeliveryEvent.ACCEPTED,
+    SendState.UNKNOWN: DeliveryEvent.NO_ANSWER,
+    SendState.TRY_AGAIN: DeliveryEvent.TURNED_AWAY,
+    SendState.REFUSED: DeliveryEvent.REFUSE,
+}
+
+
+class Sender:
+    """Does deliver jobs.
+
+    Parameters
+    ----------
+    database : Database
+        Where the state of each object at each destination is kept.
+    path_of : callable
+        Result file name to path.
+    calling_ae_title : str
+        The node's AE title.
+    timeouts : DeliveryTimeouts
+        Bounds of every network wait.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        path_of: Callable[[str], Path],
+        *,
+        calling_ae_title: str,
+        timeouts: DeliveryTimeouts,
+    ) -> None:
+        self._database = database
+        self._path_of = path_of
+        self._calling_ae_title = calling_ae_title
+        self._timeouts = timeouts
+
+    def deliver(self, claim: Claim, lease: Lease) -> None:
+        """Send what the destination has not settled yet, recording each answer before the next object.
+
+        Raises
+        ------
+        DestinationUnavailableError
+            If objects remain that the destination may take later.
+        UndeliverableError
+            If all are settled and it refused one.
+        LeaseLostError
+            If another worker took over.
+        """
+        if claim.destination is None:
+            raise UndeliverableError("the deliver job names no destination")
+        with self._database.reading() as session:
+            objects = deliveries.outgoing(session, claim)
+        by_uid = {o.sop_instance_uid: o for o in objects}
+        last: list[SendResult] = []
+
+        def on_result(sop_instance_uid: str, result: SendResult) -> None:
+            crashpoint("deliver.object_sent")
+            lease.check()
+            self._record(claim, by_uid[sop_instance_uid], result)
+            last.append(result)
+
+        send(
+            [self._outgoing(o) for o in objects],
+            Destination.parse(claim.destination),
+            calling_ae_title=self._calling_ae_title,
+            timeouts=self._timeouts,
+            on_result=on_result,
+        )
+        crashpoint("deliver.all_sent")
+        self._end(claim, last)
+
+    def _outgoing(self, item: OutgoingObject) -> Outgoing:
+        return Outgoing(
+            item.sop_instance_uid,
+            item.sop_class_uid,
+            item.transfer_syntax_uid,
+            self._path_of(item.file_name),
+        )
+
+    def _record(self, claim: Claim, item: OutgoingObject, result: SendResult) -> None:
+        with self._database.transaction(claim.owner) as tx:
+            deliveries.record(
+                tx,
+                claim,
+                item.delivery_id,
+                _EVENT_OF[result.state],
+                status=result.status,
+                detail=result.detail,
+            )
+
+    def _end(self, claim: Claim, results: list[SendResult]) -> None:
+        with self._database.reading() as session:
+            states = deliveries.states(session, claim)
+        if any(state in (DeliveryState.PENDING, DeliveryState.UNKNOWN) for state in states):
+            open_results = [r for r in results if r.state in (SendState.TRY_AGAIN, SendState.UNKNOWN)]
+            detail = open_results[0].detail if open_results else "some objects were not sent"
+            raise DestinationUnavailableError(f"{claim.destination}: {detail}")
+        if DeliveryState.REFUSED in states:
+            refused = [r for r in results if r.state is SendState.REFUSED]
+            detail = refused[0].detail if refused else "refused earlier"
+            raise UndeliverableError(f"{claim.destination} refused an object: {detail}")
+        with self._database.transaction(claim.owner) as tx:
+            jobs.finish(tx, claim, detail={"destination": claim.destination, "objects": len(states)})

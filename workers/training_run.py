@@ -1,0 +1,121 @@
+"""The train job: runs one training recipe in a process of its own and adds the bundle that it makes.
+
+Training runs in a child of the console script, so that it can be ended at any moment (a lost lease, a stop)
+and never shares memory with scoring. The new bundle is added, not activated: a person decides that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from db import jobs
+from db.jobs import Claim
+from db.session import Database
+from dicom_node.errors import NodeError
+from workers.lease import Lease
+
+LOOK_EVERY_S = 0.5
+NICENESS = 10  # scoring comes first
+
+
+class TrainingError(NodeError):
+    """A training run ended without a bundle; its log lies beside its output."""
+
+
+class Trainer:
+    """Does train jobs.
+
+    Parameters
+    ----------
+    database : Database
+        The queue of record.
+    command : tuple of str
+        The console script, such as ``("/opt/node/bin/dicom-node",)``.
+    output_dir : pathlib.Path
+        Each run writes into a folder of its own here, named by its job.
+    add_bundle : callable
+        Verifies a finished bundle, adds it to the store and remembers it; returns its digest.
+    is_stopping : callable
+        Whether this worker was told to stop.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        command: tuple[str, ...],
+        output_dir: Path,
+        add_bundle: Callable[[Path], str],
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self._database = database
+        self._command = command
+        self._output_dir = output_dir
+        self._add_bundle = add_bundle
+        self._is_stopping = is_stopping
+
+    def train(self, claim: Claim, lease: Lease) -> None:
+        """Run the recipe of a train job and add its bundle.
+
+        Raises
+        ------
+        TrainingError
+            If the run failed.
+        LeaseLostError
+            If another worker took over; the run is ended then.
+        """
+        folder = self._output_dir / claim.job_id
+        folder.mkdir(parents=True, exist_ok=True)
+        bundle = folder / f"bundle-{claim.fence}"
+        with (folder / log_name(claim)).open("wb") as log:
+            run = subprocess.Popen(
+                [*self._command, "train", claim.task, "--out", str(bundle), *_options(claim.order)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            os.setpriority(os.PRIO_PROCESS, run.pid, NICENESS)
+            try:
+                released = self._wait(run, claim, lease)
+            finally:
+                if run.poll() is None:
+                    run.kill()
+                    run.wait()
+        if released:
+            return
+        if run.returncode != 0:
+            raise TrainingError(
+                f"the training run ended with exit status {run.returncode}; see {folder / log_name(claim)}"
+            )
+        digest = self._add_bundle(bundle)
+        with self._database.transaction(claim.owner) as tx:
+            jobs.bind_bundle(tx, claim, digest)
+            jobs.finish(tx, claim, detail={"bundle": digest})
+
+    def _wait(self, run: subprocess.Popen[bytes], claim: Claim, lease: Lease) -> bool:
+        """Wait for the run; True where it was ended and the job given back because the worker stops."""
+        while True:
+            try:
+                run.wait(LOOK_EVERY_S)
+            except subprocess.TimeoutExpired:
+                lease.check()
+                if self._is_stopping():
+                    run.kill()
+                    with self._database.transaction(claim.owner) as tx:
+                        jobs.release(tx, claim)
+                    return True
+            else:
+                return False
+
+
+def log_name(claim: Claim) -> str:
+    """Return the name of an attempt's log."""
+    return f"run-{claim.fence}.log"
+
+
+def _options(order: str) -> list[str]:
+    return [part for name, value in json.loads(order).items() for part in (f"--{name}", str(value))]
