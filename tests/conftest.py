@@ -10,6 +10,7 @@ from tests.databases import (
     postgres_server,
     sqlite_template,
 )
+from tests.steered_node import node
 
 __all__ = [
     "audit_key",
@@ -18,6 +19,7 @@ __all__ = [
     "database_url",
     "empty_database_url",
     "new_database_url",
+    "node",
     "postgres_server",
     "sqlite_template",
 ]
