@@ -172,8 +172,8 @@ def export(
 def _stream(database: Database, wanted: AuditFilter) -> Iterator[dict[str, Any]]:
     """Yield whole rows without holding them all."""
     statement = select(AUDIT_TABLE).where(*wanted.conditions()).order_by(AUDIT_TABLE.c.seq)
-    with database.reading() as session:
-        for row in session.execute(statement.execution_options(yield_per=1000)).mappings():
+    with database.reading() as session, session.execute(statement.execution_options(yield_per=1000)) as rows:
+        for row in rows.mappings():
             yield dict(row)
 
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, select
+from sqlalchemy import Result, Row, select
 from sqlalchemy.orm import Session
 
 from db.audit import AUDIT_TABLE, GENESIS, audit_json, next_key_id
@@ -112,7 +112,8 @@ def verify(
     with database.reading() as session:
         chain = _Chain(key, [c for c in checkpoints if c.seq >= first], *_state_before(session, first))
         try:
-            chain.check_all(_rows(session, since), progress)
+            with _rows(session, since) as rows:
+                chain.check_all(rows, progress)
         except _WrongError as wrong:
             return chain.report(wrong)
     return chain.report()
@@ -126,7 +127,7 @@ class _WrongError(Exception):
         self.seq = seq
 
 
-def _rows(session: Session, since: int | None) -> Iterable[Row[Any]]:
+def _rows(session: Session, since: int | None) -> Result[*tuple[Any, ...]]:
     """Stream the events in order; without ``since`` even those with impossible numbers."""
     query = select(AUDIT_TABLE).order_by(AUDIT_TABLE.c.seq)
     if since is not None:
@@ -180,7 +181,9 @@ class _Chain:
     events: int = 0
     clock: _HostClocks = field(default_factory=_HostClocks)
 
-    def check_all(self, rows: Iterable[Row[Any]], progress: Callable[[int], None] | None) -> None:
+    def check_all(
+        self, rows: Iterable[Row[*tuple[Any, ...]]], progress: Callable[[int], None] | None
+    ) -> None:
         """Check every event, then that none is missing at the end."""
         for row in rows:
             try:
@@ -210,7 +213,7 @@ class _Chain:
             problem=str(wrong) if wrong else None,
         )
 
-    def _check(self, row: Row[Any]) -> None:
+    def _check(self, row: Row[*tuple[Any, ...]]) -> None:
         """Check one event against the one before."""
         self._check_place(row)
         self._check_mac(row)
@@ -219,7 +222,7 @@ class _Chain:
         self.clock.see(row.seq, payload["at"], payload["boot_id"], payload["since_boot_us"])
         self.expected_seq, self.prev, self.key_id = row.seq + 1, row.mac, next_key_id(row)
 
-    def _check_place(self, row: Row[Any]) -> None:
+    def _check_place(self, row: Row[*tuple[Any, ...]]) -> None:
         """Check that the event follows the one before."""
         if row.seq > self.expected_seq:
             raise _WrongError(self.expected_seq, f"missing; the next one is event {row.seq}")
@@ -228,7 +231,7 @@ class _Chain:
         if row.prev != self.prev:
             raise _WrongError(row.seq, "it does not follow the event before it")
 
-    def _check_mac(self, row: Row[Any]) -> None:
+    def _check_mac(self, row: Row[*tuple[Any, ...]]) -> None:
         """Check that the right key signed exactly this text."""
         if self.key_id is not None and row.key_id != self.key_id:
             raise _WrongError(row.seq, f"signed with key {row.key_id} where key {self.key_id} was in force")
@@ -237,7 +240,7 @@ class _Chain:
         if not hmac.compare_digest(self.key.mac(row.key_id, row.prev, row.payload), row.mac):
             raise _WrongError(row.seq, "its text was changed, or written without the key")
 
-    def _check_checkpoints(self, row: Row[Any]) -> None:
+    def _check_checkpoints(self, row: Row[*tuple[Any, ...]]) -> None:
         """Check the event against every checkpoint that names it."""
         while (n := self.checkpoints_checked) < len(self.checkpoints) and self.checkpoints[n].seq == row.seq:
             checkpoint = self.checkpoints[n]
@@ -251,7 +254,7 @@ class _Chain:
             self.checkpoints_checked += 1
 
 
-def _checked_payload(row: Row[Any]) -> dict[str, Any]:
+def _checked_payload(row: Row[*tuple[Any, ...]]) -> dict[str, Any]:
     """Return the signed values, refusing a typed column that says something else."""
     try:
         payload: dict[str, Any] = json.loads(row.payload)

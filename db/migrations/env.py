@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from alembic import context
 
 from db.tables import Base, UtcDateTime
 
 
-def render_item(kind: str, item: Any, _context: Any) -> str | bool:
+def render_item(kind: str, item: Any, _context: Any) -> str | Literal[False]:
     """Spell our own column type in a draft; leave the rest to Alembic."""
     return "UtcDateTime()" if kind == "type" and isinstance(item, UtcDateTime) else False
 
