@@ -169,6 +169,10 @@ def translated_errors() -> Iterator[None]:
         raise DatabaseError(
             f"the database refused a statement ({_code(error)}); run 'dicom-node db check'"
         ) from None
+    except UnicodeEncodeError:
+        raise DatabaseError(
+            "a text with characters that Unicode does not know cannot be stored; decode it with replacements"
+        ) from None
 
 
 def _passes_by_itself(error: exc.SQLAlchemyError) -> bool:

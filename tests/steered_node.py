@@ -51,6 +51,11 @@ PACS, ARCHIVE = "PACS@pacs.example:11112", "ARCHIVE@archive.example:104"
 BUNDLE = "b" * 64
 LEASE_S = 30.0
 
+on_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize(
+    "database_kind", [pytest.param("postgresql", marks=pytest.mark.postgres)], indirect=True
+)
+
 Answer = TypeVar("Answer")
 
 
