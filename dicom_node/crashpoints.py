@@ -1,0 +1,114 @@
+"""Named places where a process can be made to die, so that tests can show that nothing is lost there.
+
+In production nothing is set and :func:`crashpoint` returns at once. A test sets ``NODE_CRASHPOINT`` to
+``name[:n][@/marker/file]``: the process kills itself (SIGKILL, no clean-up) at the ``n``-th passage, by
+default the first. With a marker file it dies only while that file does not exist, and creates it first, so
+that a supervised process that comes back does not die again.
+
+This variable is the only one read below the command line: a crash cannot be injected through parameters.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicom_node.errors import SettingsError
+
+VARIABLE = "NODE_CRASHPOINT"
+
+CRASHPOINTS: tuple[str, ...] = (
+    "listener.part_written",  # the file is synced under its temporary name
+    "listener.renamed",  # the file has its final name and its directory is synced; there is no row yet
+    "listener.committed",  # the row is committed; the response is not sent
+    "dispatcher.completed",
+    "dispatcher.before_publish",
+    "dispatcher.published",
+    "score.claimed",
+    "score.decoded",
+    "score.predicted",
+    "score.files_written",
+    "score.committed",
+    "deliver.claimed",
+    "deliver.connected",
+    "deliver.object_sent",
+    "deliver.all_sent",
+    "deliver.committed",
+)
+"""Every known crash point, in the order in which a study passes them."""
+
+_FORM = re.compile(r"(?P<name>[a-z_]+\.[a-z_]+)(:(?P<passage>[1-9][0-9]{0,5}))?(@(?P<marker>/.+))?")
+
+_passages: dict[str, int] = {}
+_passages_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    name: str
+    passage: int
+    marker: Path | None
+
+
+def crashpoint(name: str) -> None:
+    """Die here when the environment asks for it; otherwise do nothing.
+
+    Parameters
+    ----------
+    name : str
+        A member of :data:`CRASHPOINTS`.
+    """
+    text = os.environ.get(VARIABLE)
+    if not text:
+        return
+    order = _parse(text)
+    if order.name != name:
+        return
+    with _passages_lock:
+        _passages[name] = _passages.get(name, 0) + 1
+        due = _passages[name] == order.passage
+    if due and _marks_first_death(order.marker):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def check_crashpoint() -> str | None:
+    """Check the variable when a process starts.
+
+    Returns
+    -------
+    str or None
+        The name of the crash point that is armed; None in production.
+
+    Raises
+    ------
+    SettingsError
+        If the variable has a wrong form or names no crash point.
+    """
+    text = os.environ.get(VARIABLE)
+    return _parse(text).name if text else None
+
+
+def _parse(text: str) -> _Order:
+    found = _FORM.fullmatch(text)
+    if found is None or found["name"] not in CRASHPOINTS:
+        raise SettingsError(
+            f"{VARIABLE} names no crash point; example: {CRASHPOINTS[0]}:2@/path/of/marker; "
+            f"known names: {', '.join(CRASHPOINTS)}"
+        )
+    return _Order(
+        found["name"], int(found["passage"] or 1), Path(found["marker"]) if found["marker"] else None
+    )
+
+
+def _marks_first_death(marker: Path | None) -> bool:
+    if marker is None:
+        return True
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return False
+    return True

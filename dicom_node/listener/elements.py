@@ -1,0 +1,215 @@
+"""Where the elements of a data set lie, and whether it is whole: lengths only, values are never decoded.
+
+pydicom reads a truncated data set without complaint and follows sequences as deep as a stranger nested them.
+This walk does neither: it follows every length to its end (PS3.5 section 7), within bounds.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from pydicom.datadict import dictionary_VR
+
+from dicom_node.errors import UnfitObjectError
+from dicom_node.listener.contexts import TransferSyntax
+from dicom_node.listener.limits import ListenerLimits
+
+PIXEL_DATA = 0x7FE00010
+
+_ITEM = 0xFFFEE000
+_ITEM_DELIMITATION = 0xFFFEE00D
+_SEQUENCE_DELIMITATION = 0xFFFEE0DD
+_UNDEFINED = 0xFFFFFFFF
+_MAX_PADDING_BYTES = 64 * 1024
+# PS3.5 7.1.2: these have a 32-bit length after two reserved bytes.
+_LONG_VRS = frozenset(
+    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """Where one top-level element lies, as offsets into the data set.
+
+    Attributes
+    ----------
+    tag : int
+        Group and element number as one 32-bit number.
+    start : int
+        Offset of its tag.
+    value_start : int
+        Offset of its value.
+    end : int
+        Offset behind its value, delimiters included.
+    has_undefined_length : bool
+        Whether delimiters end it: sequences, and encapsulated pixel data.
+    """
+
+    tag: int
+    start: int
+    value_start: int
+    end: int
+    has_undefined_length: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    is_implicit: bool
+    tag: struct.Struct
+    short: struct.Struct
+    long: struct.Struct
+
+
+_LITTLE_IMPLICIT = _Encoding(True, struct.Struct("<HH"), struct.Struct("<H"), struct.Struct("<L"))
+_LITTLE_EXPLICIT = _Encoding(False, struct.Struct("<HH"), struct.Struct("<H"), struct.Struct("<L"))
+_BIG_EXPLICIT = _Encoding(False, struct.Struct(">HH"), struct.Struct(">H"), struct.Struct(">L"))
+
+
+def walk(data: memoryview, syntax: TransferSyntax, limits: ListenerLimits) -> list[Element]:
+    """Find every top-level element of a data set and check that it is whole.
+
+    Parameters
+    ----------
+    data : memoryview
+        The data set's bytes, without preamble or file meta information.
+    syntax : TransferSyntax
+        How they are encoded.
+    limits : ListenerLimits
+        Bounds on nesting and on the number of elements.
+
+    Returns
+    -------
+    list of Element
+        In the order of the data set.
+
+    Raises
+    ------
+    UnfitObjectError
+        If a length reaches beyond its enclosing item or the end, if a delimiter is missing, if there is
+        something that is no element, or if a bound is exceeded.
+    """
+    if syntax.is_implicit:
+        encoding = _LITTLE_IMPLICIT
+    else:
+        encoding = _LITTLE_EXPLICIT if syntax.is_little_endian else _BIG_EXPLICIT
+    return list(_Walk(data, limits).top_level(encoding))
+
+
+class _Walk:
+    def __init__(self, data: memoryview, limits: ListenerLimits) -> None:
+        self.data = data
+        self.limits = limits
+        self.elements_left = limits.max_elements
+
+    def top_level(self, encoding: _Encoding) -> Iterator[Element]:
+        position, end = 0, len(self.data)
+        while position < end:
+            if self._is_padding(position):
+                return
+            start = position
+            tag, vr, length, value_start = self._header(position, end, encoding)
+            if tag >> 16 <= 0x0002:
+                raise UnfitObjectError("command or file meta elements inside the data set")
+            position = self._value_end(tag, vr, length, value_start, end, encoding, depth=0)
+            yield Element(tag, start, value_start, position, length == _UNDEFINED)
+
+    def _is_padding(self, position: int) -> bool:
+        # Some writers fill up with NUL bytes; they carry nothing, so nothing is lost or hidden by them.
+        rest = self.data[position:]
+        return rest[0] == 0 and len(rest) <= _MAX_PADDING_BYTES and not any(rest)
+
+    def _header(self, position: int, end: int, encoding: _Encoding) -> tuple[int, bytes, int, int]:
+        if end - position < 8:
+            raise UnfitObjectError("the data set ends inside an element's header")
+        self._count()
+        group, number = encoding.tag.unpack_from(self.data, position)
+        tag = group << 16 | number
+        if encoding.is_implicit or group == 0xFFFE:
+            return tag, b"", encoding.long.unpack_from(self.data, position + 4)[0], position + 8
+        vr = bytes(self.data[position + 4 : position + 6])
+        if not (vr.isalpha() and vr.isupper()):
+            raise UnfitObjectError("an explicit value representation is not two letters")
+        if vr not in _LONG_VRS:
+            return tag, vr, encoding.short.unpack_from(self.data, position + 6)[0], position + 8
+        if end - position < 12:
+            raise UnfitObjectError("the data set ends inside an element's header")
+        return tag, vr, encoding.long.unpack_from(self.data, position + 8)[0], position + 12
+
+    def _value_end(
+        self, tag: int, vr: bytes, length: int, start: int, end: int, encoding: _Encoding, depth: int
+    ) -> int:
+        if tag >> 16 == 0xFFFE:
+            raise UnfitObjectError("an item or delimiter stands outside a sequence")
+        # PS3.5 6.2.2 note 2: a sequence whose representation was unknown on the way is implicit inside.
+        inside = _LITTLE_IMPLICIT if vr == b"UN" else encoding
+        if length == _UNDEFINED:
+            if tag == PIXEL_DATA or vr in (b"OB", b"OW"):
+                return self._fragments_end(start, end, encoding)
+            return self._items_end(start, end, inside, depth + 1, is_delimited=True)
+        if length > end - start:
+            raise UnfitObjectError("an element is longer than what is left of the data set")
+        if vr == b"SQ" or (vr in (b"", b"UN") and _is_known_sequence(tag)):
+            self._items_end(start, start + length, inside, depth + 1, is_delimited=False)
+        return start + length
+
+    def _items_end(
+        self, position: int, end: int, encoding: _Encoding, depth: int, *, is_delimited: bool
+    ) -> int:
+        if depth > self.limits.max_nesting:
+            raise UnfitObjectError("sequences are nested too deeply")
+        while position < end:
+            tag, _, length, content = self._header(position, end, encoding)
+            if tag == _SEQUENCE_DELIMITATION and is_delimited:
+                return content
+            if tag != _ITEM:
+                raise UnfitObjectError("a sequence holds something that is no item")
+            if length == _UNDEFINED:
+                position = self._item_end(content, end, encoding, depth, is_delimited=True)
+            elif length > end - content:
+                raise UnfitObjectError("an item is longer than what is left of its sequence")
+            else:
+                position = self._item_end(content, content + length, encoding, depth, is_delimited=False)
+        if is_delimited:
+            raise UnfitObjectError("a sequence has no end")
+        return position
+
+    def _item_end(
+        self, position: int, end: int, encoding: _Encoding, depth: int, *, is_delimited: bool
+    ) -> int:
+        while position < end:
+            tag, vr, length, value_start = self._header(position, end, encoding)
+            if tag == _ITEM_DELIMITATION and is_delimited:
+                return value_start
+            position = self._value_end(tag, vr, length, value_start, end, encoding, depth)
+        if is_delimited:
+            raise UnfitObjectError("an item has no end")
+        return position
+
+    def _fragments_end(self, position: int, end: int, encoding: _Encoding) -> int:
+        # PS3.5 A.4. Fragments are not counted: a whole slide image has one for each of its many tiles.
+        while end - position >= 8:
+            group, number = encoding.tag.unpack_from(self.data, position)
+            (length,) = encoding.long.unpack_from(self.data, position + 4)
+            position += 8
+            if group << 16 | number == _SEQUENCE_DELIMITATION:
+                return position
+            if group << 16 | number != _ITEM or length > end - position:
+                raise UnfitObjectError("encapsulated pixel data is damaged or incomplete")
+            position += length
+        raise UnfitObjectError("encapsulated pixel data has no end")
+
+    def _count(self) -> None:
+        self.elements_left -= 1
+        if self.elements_left < 0:
+            raise UnfitObjectError("the data set has too many elements")
+
+
+@lru_cache(maxsize=8192)
+def _is_known_sequence(tag: int) -> bool:
+    try:
+        return dictionary_VR(tag) == "SQ"
+    except KeyError:
+        return False

@@ -1,0 +1,157 @@
+"""What happens to one received object: checked, made durable, registered, and only then answered.
+
+::
+
+    data set --> header --> spool (file, directory) --> register (row) --> Success
+                   |              |                        |
+                 C000, A900      A700                     A700
+
+This module knows no network: :mod:`dicom_node.listener.server` brings requests and takes the statuses away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from db.errors import DatabaseError, DatabaseUnavailableError
+from db.handoff import ReceivedInstance, Registration
+from dicom_node.crashpoints import crashpoint
+from dicom_node.errors import NodeError, SpoolFullError
+from dicom_node.listener.contexts import TRANSFER_SYNTAX_BY_UID
+from dicom_node.listener.header import InstanceHeader, check_against_command, read_header
+from dicom_node.listener.limits import ListenerLimits
+from dicom_node.listener.part10 import Origin, file_preface
+from dicom_node.listener.status import Status, status_of
+from dicom_node.spool import Spool, SpooledFile
+
+Register = Callable[[ReceivedInstance], Registration]
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRequest:
+    """One C-STORE request with its data set.
+
+    Attributes
+    ----------
+    origin : Origin
+        What the command and the association say; ``transfer_syntax_uid`` is the negotiated one.
+    abstract_syntax_uid : str
+        The presentation context's SOP class.
+    peer_address : str
+        Network address of the sender.
+    data : memoryview
+        The data set's bytes as received.
+    """
+
+    origin: Origin
+    abstract_syntax_uid: str
+    peer_address: str
+    data: memoryview
+
+
+class StorageHandler:
+    """Stores received objects.
+
+    Parameters
+    ----------
+    spool : Spool
+        Where files go.
+    register : callable
+        Commits the row of a durable file; see :func:`db.handoff.register_instance`.
+    limits : ListenerLimits
+        Bounds on a data set, and the room that stays free.
+    on_event : callable
+        Told of every refused object: action and detail, without patient data.
+    """
+
+    def __init__(self, spool: Spool, register: Register, limits: ListenerLimits, on_event: OnEvent) -> None:
+        self._spool = spool
+        self._register = register
+        self._limits = limits
+        self._on_event = on_event
+
+    def store(self, request: StoreRequest) -> Status:
+        """Store one object.
+
+        Returns
+        -------
+        Status
+            Success when file, directory and row are durable; otherwise nothing of the object is promised.
+        """
+        try:
+            self._store(request)
+        except Exception as error:  # noqa: BLE001 - the association's boundary: every failure has a status
+            return self._refused(request, error)
+        return Status.SUCCESS
+
+    def _store(self, request: StoreRequest) -> None:
+        header = self._checked_header(request)
+        if self._spool.free_bytes() < self._limits.min_free_bytes + len(request.data):
+            raise SpoolFullError("the spool's reserve is reached; free some space, senders will try again")
+        file = self._spool.write(request.data, preface=file_preface(request.origin), crash_scope="listener")
+        try:
+            registration = self._register(_received(header, request.origin, file))
+        except DatabaseUnavailableError:
+            # The row may have been committed all the same: only a sweep, which asks the database, can tell.
+            raise
+        except BaseException:
+            self._spool.remove(file.name)
+            raise
+        crashpoint("listener.committed")
+        if registration is Registration.DUPLICATE:
+            self._spool.remove(file.name)
+
+    def _checked_header(self, request: StoreRequest) -> InstanceHeader:
+        origin = request.origin
+        header = read_header(request.data, TRANSFER_SYNTAX_BY_UID[origin.transfer_syntax_uid], self._limits)
+        check_against_command(
+            header,
+            abstract_syntax_uid=request.abstract_syntax_uid,
+            affected_sop_class_uid=origin.sop_class_uid,
+            affected_sop_instance_uid=origin.sop_instance_uid,
+        )
+        return header
+
+    def _refused(self, request: StoreRequest, error: Exception) -> Status:
+        status = status_of(error)
+        is_ours = isinstance(error, NodeError | DatabaseError)
+        if not is_ours:
+            _log.error("object could not be stored", status=f"{status:04X}", exc_info=error)
+        self._on_event(
+            "instance.refused",
+            {
+                "calling_ae_title": request.origin.calling_ae_title,
+                "peer_address": request.peer_address,
+                "status": f"{status:04X}",
+                # Only our own errors are known to carry no patient data.
+                "reason": str(error) if is_ours else type(error).__name__,
+            },
+        )
+        return status
+
+
+def _received(header: InstanceHeader, origin: Origin, file: SpooledFile) -> ReceivedInstance:
+    return ReceivedInstance(
+        sop_instance_uid=header.sop_instance_uid,
+        sop_class_uid=header.sop_class_uid,
+        study_instance_uid=header.study_instance_uid,
+        series_instance_uid=header.series_instance_uid,
+        transfer_syntax_uid=origin.transfer_syntax_uid,
+        patient_id=header.patient_id,
+        accession_number=header.accession_number,
+        modality=header.modality,
+        laterality=header.facts.laterality,
+        view=header.facts.view,
+        for_presentation=header.facts.for_presentation,
+        spool_name=file.name,
+        sha256=file.sha256,
+        size_bytes=file.size_bytes,
+        calling_ae_title=origin.calling_ae_title,
+    )

@@ -1,0 +1,237 @@
+"""What routing needs to know of a received data set, and no more: pixels and descriptions are not read.
+
+Identifiers and numbers are decoded here from their bytes, because pydicom accepts what must be refused and
+quotes values in its warnings. Only the elements that tell side and view are handed on as a data set.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from io import BytesIO
+
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.valuerep import TEXT_VR_DELIMS
+
+from dicom_node.errors import UnfitObjectError
+from dicom_node.listener.contexts import STORAGE_CLASS_UIDS, TransferSyntax
+from dicom_node.listener.elements import PIXEL_DATA, Element, walk
+from dicom_node.listener.limits import ListenerLimits
+from dicom_node.listener.status import MismatchedObjectError, UnsupportedClassError
+from dicom_node.mammography_views import ROUTING_KEYWORDS, MammographyFacts, routing_facts
+
+# PS3.5 9.1: components of digits without leading zeros, at most 64 characters.
+_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
+_INTEGER_STRING = re.compile(rb"[+-]?[0-9]{1,12}")
+
+_SPECIFIC_CHARACTER_SET = 0x00080005
+_SOP_CLASS_UID = 0x00080016
+_SOP_INSTANCE_UID = 0x00080018
+_ACCESSION_NUMBER = 0x00080050
+_MODALITY = 0x00080060
+_PATIENT_ID = 0x00100020
+_STUDY_INSTANCE_UID = 0x0020000D
+_SERIES_INSTANCE_UID = 0x0020000E
+_SAMPLES_PER_PIXEL = 0x00280002
+_PHOTOMETRIC_INTERPRETATION = 0x00280004
+_NUMBER_OF_FRAMES = 0x00280008
+_ROWS = 0x00280010
+_COLUMNS = 0x00280011
+_BITS_ALLOCATED = 0x00280100
+
+_ROUTING_TAGS = frozenset(tag_for_keyword(keyword) for keyword in ROUTING_KEYWORDS)
+_MAX_IDENTIFIER_BYTES = 64 * 1024
+_MAX_ROUTING_BYTES = 512 * 1024
+_MAX_TEXT_CHARACTERS = 256
+_READING_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+    EOFError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceHeader:
+    """What the listener knows of an instance.
+
+    Attributes
+    ----------
+    sop_class_uid, sop_instance_uid, study_instance_uid, series_instance_uid : str
+        Valid UIDs.
+    patient_id, accession_number : str
+        Decoded with the data set's own character set; empty where absent.
+    modality : str
+        Modality (0008,0060); empty where absent.
+    facts : MammographyFacts
+        Side, view and presentation intent.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    patient_id: str
+    accession_number: str
+    modality: str
+    facts: MammographyFacts
+
+
+def read_header(data: memoryview, syntax: TransferSyntax, limits: ListenerLimits) -> InstanceHeader:
+    """Read the routing elements of a whole data set.
+
+    Parameters
+    ----------
+    data : memoryview
+        The data set's bytes as received.
+    syntax : TransferSyntax
+        Their encoding.
+    limits : ListenerLimits
+        Bounds on nesting and on the number of elements.
+
+    Returns
+    -------
+    InstanceHeader
+        The routing elements, valid and bounded.
+
+    Raises
+    ------
+    UnfitObjectError
+        If the data set is truncated or malformed, if an identifying UID is missing or invalid, or if the
+        image's description contradicts the length of its native Pixel Data.
+    """
+    values = _Values(data, syntax, walk(data, syntax, limits))
+    header = InstanceHeader(
+        sop_class_uid=values.uid(_SOP_CLASS_UID, "SOP Class UID"),
+        sop_instance_uid=values.uid(_SOP_INSTANCE_UID, "SOP Instance UID"),
+        study_instance_uid=values.uid(_STUDY_INSTANCE_UID, "Study Instance UID"),
+        series_instance_uid=values.uid(_SERIES_INSTANCE_UID, "Series Instance UID"),
+        patient_id=values.text(_PATIENT_ID),
+        accession_number=values.text(_ACCESSION_NUMBER),
+        modality=values.text(_MODALITY),
+        facts=_facts(values),
+    )
+    _check_pixel_length(values)
+    return header
+
+
+def check_against_command(
+    header: InstanceHeader,
+    *,
+    abstract_syntax_uid: str,
+    affected_sop_class_uid: str,
+    affected_sop_instance_uid: str,
+) -> None:
+    """Check that the data set is what the C-STORE request said it is (PS3.4 B.2.3).
+
+    Raises
+    ------
+    UnsupportedClassError
+        If the request names a class that the node never takes.
+    MismatchedObjectError
+        If context, request and data set do not name one SOP class and one SOP instance.
+    """
+    if affected_sop_class_uid not in STORAGE_CLASS_UIDS:
+        raise UnsupportedClassError("the request names a SOP class that this node does not take")
+    if not affected_sop_class_uid == abstract_syntax_uid == header.sop_class_uid:
+        raise MismatchedObjectError("SOP class of presentation context, request and data set differ")
+    if affected_sop_instance_uid != header.sop_instance_uid:
+        raise MismatchedObjectError("SOP instance of request and data set differ")
+
+
+class _Values:
+    """Raw access to the first occurrence of each top-level element."""
+
+    def __init__(self, data: memoryview, syntax: TransferSyntax, elements: list[Element]) -> None:
+        self.data = data
+        self.syntax = syntax
+        self.elements: dict[int, Element] = {}
+        for element in elements:
+            if self.elements.setdefault(element.tag, element) is not element:
+                raise UnfitObjectError("the data set holds an element twice")
+
+    def raw(self, tag: int) -> bytes:
+        element = self.elements.get(tag)
+        if element is None or element.has_undefined_length:
+            return b""
+        if element.end - element.value_start > _MAX_IDENTIFIER_BYTES:
+            raise UnfitObjectError("an identifying element is too long")
+        return bytes(self.data[element.value_start : element.end])
+
+    def uid(self, tag: int, name: str) -> str:
+        text = self.raw(tag).rstrip(b"\x00 ").decode("ascii", "replace")
+        if len(text) > 64 or not _UID.fullmatch(text):
+            raise UnfitObjectError(f"{name} is {'not valid' if text else 'missing'}")
+        return text
+
+    def text(self, tag: int) -> str:
+        raw = self.raw(tag)
+        labels = self.raw(_SPECIFIC_CHARACTER_SET).decode("ascii", "replace").strip("\x00 ").split("\\")
+        try:
+            encodings = convert_encodings([label.strip() for label in labels])
+            text = decode_bytes(raw, encodings, TEXT_VR_DELIMS)
+        except (*_READING_ERRORS, Warning):
+            # An unknown character set is the sender's error; the ASCII part stays searchable.
+            text = raw.decode("ascii", "backslashreplace")
+        # NUL ends no text in DICOM but cannot be stored by every database.
+        return text.replace("\x00", "").strip()[:_MAX_TEXT_CHARACTERS]
+
+    def number(self, tag: int) -> int | None:
+        raw = self.raw(tag)
+        if not raw:
+            return None
+        if len(raw) != 2:
+            raise UnfitObjectError("a number that describes the image is no number")
+        return int(struct.unpack("<H" if self.syntax.is_little_endian else ">H", raw)[0])
+
+    def frames(self) -> int:
+        raw = self.raw(_NUMBER_OF_FRAMES).strip(b"\x00 ")
+        if not raw:
+            return 1
+        if not _INTEGER_STRING.fullmatch(raw) or int(raw) < 1:
+            raise UnfitObjectError("Number of Frames is no positive number")
+        return int(raw)
+
+    def routing_dataset(self) -> Dataset:
+        kept, left = [], _MAX_ROUTING_BYTES
+        for tag, element in self.elements.items():
+            length = element.end - element.start
+            if tag in _ROUTING_TAGS and length <= left:
+                kept.append(self.data[element.start : element.end])
+                left -= length
+        return read_dataset(BytesIO(b"".join(kept)), self.syntax.is_implicit, self.syntax.is_little_endian)
+
+
+def _facts(values: _Values) -> MammographyFacts:
+    try:
+        return routing_facts(values.routing_dataset())
+    except (*_READING_ERRORS, Warning):
+        # An odd description is no reason to lose an image: the gate looks at it again and says why.
+        return routing_facts(Dataset())
+
+
+def _check_pixel_length(values: _Values) -> None:
+    pixels = values.elements.get(PIXEL_DATA)
+    if pixels is None:
+        return
+    rows, columns = values.number(_ROWS), values.number(_COLUMNS)
+    frames = values.frames()
+    if not rows or not columns:
+        raise UnfitObjectError("Rows or Columns is missing or zero beside Pixel Data")
+    if values.syntax.is_encapsulated or pixels.has_undefined_length:
+        return
+    samples = values.number(_SAMPLES_PER_PIXEL) or 1
+    photometric = values.raw(_PHOTOMETRIC_INTERPRETATION)
+    if b"422" in photometric or b"420" in photometric:
+        # PS3.3 C.7.6.3.1.2: chrominance has at most half the samples.
+        samples = 1 if b"420" in photometric else 2
+    bits = rows * columns * frames * samples * (values.number(_BITS_ALLOCATED) or 1)
+    if (pixels.end - pixels.value_start) * 8 < bits:
+        raise UnfitObjectError("Pixel Data is shorter than Rows, Columns and Number of Frames say")

@@ -1,0 +1,258 @@
+"""One object to disk, durably: received instances and result objects alike.
+
+A :class:`Spool` knows files, not DICOM. Names are random, never made from a UID or from patient data. A file
+that has its final name is whole; what has a temporary name was never promised to anybody.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicom_node.crashpoints import crashpoint
+from dicom_node.errors import SpoolError, SpoolFullError
+
+Bytes = bytes | bytearray | memoryview
+
+_FILES = "[0-9a-f][0-9a-f]/*"
+_PART_PREFIX = ".part-"
+_NAME = re.compile(r"[0-9a-f]{32}\.dcm")
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledFile:
+    """A file that is durable: its content and its directory entry are on the disk.
+
+    Attributes
+    ----------
+    name : str
+        Random name, unique in its spool.
+    sha256 : str
+        Hex digest of the content, without the preface.
+    size_bytes : int
+        Length of the content, without the preface.
+    """
+
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What a sweep found: how many leftovers it removed, and the whole files that nobody knows."""
+
+    parts_removed: int
+    orphans: tuple[str, ...]
+
+
+class Spool:
+    """A folder of durable files under random names.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        The spool's folder; made, with mode 0700, when absent.
+
+    Raises
+    ------
+    SpoolError
+        If the folder cannot be made or written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            root.chmod(0o700)
+            # Sub-folders exist before the first file, so that a write syncs one directory only.
+            for shard in range(256):
+                (root / f"{shard:02x}").mkdir(mode=0o700, exist_ok=True)
+            _sync_directory(root)
+        except OSError as error:
+            raise _translated(error) from error
+
+    def write(
+        self, content: Bytes | Iterable[Bytes], *, preface: bytes = b"", crash_scope: str | None = None
+    ) -> SpooledFile:
+        """Write one file so that it survives a crash of the process and of the machine.
+
+        Parameters
+        ----------
+        content : bytes-like or iterable of bytes-like
+            What the digest and the size are taken of.
+        preface : bytes
+            Written before the content and not counted: the Part 10 header of a received instance.
+        crash_scope : str, optional
+            Whose crash points lie between the steps, such as ``"listener"``.
+
+        Returns
+        -------
+        SpooledFile
+            The durable file.
+
+        Raises
+        ------
+        SpoolFullError
+            If there is no room. Nothing is left behind.
+        SpoolError
+            If the disk refuses. Nothing is left behind.
+        """
+        chunks = (content,) if isinstance(content, Bytes) else content
+        random_id = secrets.token_hex(16)
+        final = self.path_of(f"{random_id}.dcm")
+        part = final.with_name(f"{_PART_PREFIX}{random_id}")
+        try:
+            sha256, size_bytes = _write_and_name(part, final, preface, chunks, crash_scope)
+            _sync_directory(final.parent)
+        except BaseException as error:
+            # At once: on a full disk a leftover keeps the disk full. A name whose directory was not synced is
+            # removed too, because nobody will be told of it.
+            part.unlink(missing_ok=True)
+            final.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise _translated(error) from error
+            raise
+        _crash(crash_scope, "renamed")
+        return SpooledFile(final.name, sha256, size_bytes)
+
+    def path_of(self, name: str) -> Path:
+        """The path of a file of this spool.
+
+        Raises
+        ------
+        SpoolError
+            If it is not a name that this spool gives.
+        """
+        if not _NAME.fullmatch(name):
+            raise SpoolError("not a name of a spooled file; the database row is damaged")
+        return self.root / name[:2] / name
+
+    def remove(self, name: str) -> None:
+        """Remove a file; removing it twice is no error.
+
+        Raises
+        ------
+        SpoolError
+            If the disk refuses.
+        """
+        try:
+            self.path_of(name).unlink(missing_ok=True)
+        except OSError as error:
+            raise _translated(error) from error
+
+    def free_bytes(self) -> int:
+        """Bytes that an unprivileged process may still write on the spool's disk."""
+        try:
+            state = os.statvfs(self.root)
+        except OSError as error:
+            raise _translated(error) from error
+        return state.f_bavail * state.f_frsize
+
+    def names(self) -> list[str]:
+        """The names of all whole files, in no order that means anything."""
+        return [path.name for path in self.root.glob(_FILES) if _NAME.fullmatch(path.name)]
+
+    def sweep(self, known_names: Container[str], *, grace_s: float) -> Sweep:
+        """Remove what a crash left half-written, and find whole files that no row names.
+
+        Parameters
+        ----------
+        known_names : container of str
+            The names that the database knows.
+        grace_s : float
+            Files younger than this, in seconds, may be between their sync and their row: they are left alone.
+
+        Returns
+        -------
+        Sweep
+            Orphans are for the caller to remove. Half-written files of living processes are left.
+        """
+        removed, orphans = 0, []
+        newest = time.time() - grace_s
+        for path in sorted(self.root.glob(_FILES)):
+            if path.name.startswith(_PART_PREFIX):
+                removed += _remove_if_abandoned(path)
+            elif _NAME.fullmatch(path.name) and path.name not in known_names and _is_older(path, newest):
+                orphans.append(path.name)
+        return Sweep(removed, tuple(orphans))
+
+
+def _write_and_name(
+    part: Path, final: Path, preface: bytes, chunks: Iterable[Bytes], crash_scope: str | None
+) -> tuple[str, int]:
+    digest, size_bytes = hashlib.sha256(), 0
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        # Held until the file has its final name or its writer is dead: tells a sweep which it is.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _write_all(descriptor, preface)
+        for chunk in chunks:
+            digest.update(chunk)
+            size_bytes += _write_all(descriptor, chunk)
+        os.fsync(descriptor)
+        _crash(crash_scope, "part_written")
+        part.rename(final)
+    finally:
+        os.close(descriptor)
+    return digest.hexdigest(), size_bytes
+
+
+def _write_all(descriptor: int, data: Bytes) -> int:
+    left = memoryview(data).cast("B")
+    size_bytes = len(left)
+    while left:
+        left = left[os.write(descriptor, left) :]
+    return size_bytes
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_if_abandoned(part: Path) -> bool:
+    try:
+        descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        part.unlink(missing_ok=True)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _is_older(path: Path, newest: float) -> bool:
+    try:
+        return path.stat().st_mtime <= newest
+    except FileNotFoundError:
+        return False
+
+
+def _translated(error: OSError) -> SpoolError:
+    # The text of an OSError carries a path; its number says all that an operator needs.
+    code = errno.errorcode.get(error.errno or 0, "unknown")
+    if error.errno in _FULL:
+        return SpoolFullError(f"the spool's disk is full ({code}); free some space, senders will try again")
+    return SpoolError(f"the spool's disk refused ({code}); look at the data directory's disk")
+
+
+def _crash(scope: str | None, step: str) -> None:
+    if scope is not None:
+        crashpoint(f"{scope}.{step}")
