@@ -7,7 +7,6 @@ gate's business.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from pydicom.uid import (
     DigitalMammographyXRayImageStorageForProcessing,
 )
 
+from dicom_node.header_values import items, text, texts
 from models.contract import ImageTrait, Laterality
 
 ROUTING_KEYWORDS = (
@@ -61,19 +61,6 @@ _TOMOSYNTHESIS_CLASSES = {
     BreastProjectionXRayImageStorageForPresentation,
     BreastProjectionXRayImageStorageForProcessing,
 }
-
-# What pydicom raises when an element's bytes are not what its VR promises.
-_MALFORMED = (
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    NotImplementedError,
-    OverflowError,
-    EOFError,
-    RecursionError,
-    struct.error,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,99 +107,76 @@ def routing_facts(header: Dataset) -> MammographyFacts:
     )
 
 
-def _values(header: Dataset, keyword: str) -> list[str]:
-    """All values of an element as upper-case text; empty where absent or malformed."""
-    try:
-        value = header.get(keyword)
-        if value is None:
-            return []
-        several = [value] if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__") else value
-        return [str(each).strip().upper() for each in several]
-    except _MALFORMED:
-        return []
-
-
-def _first(header: Dataset, keyword: str) -> str:
-    return next(iter(_values(header, keyword)), "")
-
-
 def _number(header: Dataset, keyword: str) -> float:
     try:
-        return float(_first(header, keyword))
+        return float(text(header, keyword))
     except ValueError:
         return 0.0
-
-
-def _items(header: Dataset, keyword: str) -> list[Dataset]:
-    try:
-        return [item for item in header.get(keyword) or () if isinstance(item, Dataset)]
-    except _MALFORMED:
-        return []
 
 
 def _laterality(header: Dataset) -> Laterality | None:
     frames = [
         anatomy
-        for group in _items(header, "SharedFunctionalGroupsSequence")
-        for anatomy in _items(group, "FrameAnatomySequence")
+        for group in items(header, "SharedFunctionalGroupsSequence")
+        for anatomy in items(group, "FrameAnatomySequence")
     ]
-    stated = [_first(header, "ImageLaterality"), *(_first(frame, "FrameLaterality") for frame in frames)]
+    stated = [text(header, "ImageLaterality"), *(text(frame, "FrameLaterality") for frame in frames)]
     # Laterality (0020,0060) speaks of the series' body part and is asked last.
-    side = next((each for each in [*stated, _first(header, "Laterality")] if each), "")
+    side = next((each for each in [*stated, text(header, "Laterality")] if each), "")
     return Laterality(side) if side in {"R", "L"} else None
 
 
-def _snomed_codes(items: list[Dataset]) -> Iterator[str]:
-    for item in items:
-        if _first(item, "CodingSchemeDesignator") in _SNOMED_SCHEMES:
-            yield _first(item, "CodeValue")
+def _snomed_codes(coded: list[Dataset]) -> Iterator[str]:
+    for item in coded:
+        if text(item, "CodingSchemeDesignator") in _SNOMED_SCHEMES:
+            yield text(item, "CodeValue")
 
 
 def _modifiers(header: Dataset) -> Iterator[str]:
     # PS3.3 C.8.11.7 nests the modifiers in the view's item; some devices leave them beside it.
-    yield from _snomed_codes(_items(header, "ViewModifierCodeSequence"))
-    for view in _items(header, "ViewCodeSequence"):
-        yield from _snomed_codes(_items(view, "ViewModifierCodeSequence"))
+    yield from _snomed_codes(items(header, "ViewModifierCodeSequence"))
+    for view in items(header, "ViewCodeSequence"):
+        yield from _snomed_codes(items(view, "ViewModifierCodeSequence"))
 
 
 def _view(header: Dataset, modifiers: frozenset[str]) -> str | None:
     if modifiers - _KEEPS_THE_VIEW:
         return None
-    codes = list(_snomed_codes(_items(header, "ViewCodeSequence")))
+    codes = list(_snomed_codes(items(header, "ViewCodeSequence")))
     if codes:
         return _VIEWS.get(codes[0])
-    position = _first(header, "ViewPosition")
+    position = text(header, "ViewPosition")
     return position if position in {"CC", "MLO"} else None
 
 
 def _is_for_presentation(header: Dataset) -> bool:
-    intent = _first(header, "PresentationIntentType")
+    intent = text(header, "PresentationIntentType")
     if intent:
         return intent == "FOR PRESENTATION"
-    return _first(header, "SOPClassUID") == DigitalMammographyXRayImageStorageForPresentation
+    return text(header, "SOPClassUID") == DigitalMammographyXRayImageStorageForPresentation
 
 
 def _traits(header: Dataset, modifiers: frozenset[str]) -> Iterator[ImageTrait]:
-    sop_class = _first(header, "SOPClassUID")
-    image_type = _values(header, "ImageType")
-    views = frozenset(_snomed_codes(_items(header, "ViewCodeSequence")))
-    device = _first(header, "AcquisitionDeviceProcessingDescription")
+    sop_class = text(header, "SOPClassUID")
+    image_type = texts(header, "ImageType")
+    views = frozenset(_snomed_codes(items(header, "ViewCodeSequence")))
+    device = text(header, "AcquisitionDeviceProcessingDescription")
     magnification = _number(header, "EstimatedRadiographicMagnificationFactor")
     named = "\\".join(image_type)
     said = {
-        ImageTrait.FOR_PROCESSING: _first(header, "PresentationIntentType") == "FOR PROCESSING"
+        ImageTrait.FOR_PROCESSING: text(header, "PresentationIntentType") == "FOR PROCESSING"
         or sop_class == DigitalMammographyXRayImageStorageForProcessing,
-        ImageTrait.IMPLANT: _first(header, "BreastImplantPresent") == "YES"
+        ImageTrait.IMPLANT: text(header, "BreastImplantPresent") == "YES"
         and not modifiers & _IMPLANT_DISPLACED,
         ImageTrait.MAGNIFICATION: bool(modifiers & _MAGNIFICATION) or magnification > _MAGNIFIED_FROM,
         ImageTrait.SPOT_COMPRESSION: bool(modifiers & _SPOT_COMPRESSION),
-        ImageTrait.PARTIAL_VIEW: _first(header, "PartialView") == "YES",
+        ImageTrait.PARTIAL_VIEW: text(header, "PartialView") == "YES",
         ImageTrait.TOMOSYNTHESIS: sop_class in _TOMOSYNTHESIS_CLASSES
         or _number(header, "NumberOfFrames") > 1,
         ImageTrait.SYNTHETIC_2D: "GENERATED_2D" in named,
         ImageTrait.SPECIMEN: "SPECIMEN" in named
         or bool(views & _SPECIMEN_VIEWS)
-        or _first(header, "BodyPartExamined") == "SPECIMEN",
+        or text(header, "BodyPartExamined") == "SPECIMEN",
         ImageTrait.BIOPSY: any(word in named for word in ("STEREO", "BIOPSY")) or "BIOPSY" in device,
     }
     return (trait for trait, is_said in said.items() if is_said)
