@@ -34,10 +34,11 @@ CRASHPOINTS: tuple[str, ...] = (
     "score.files_written",
     "score.committed",
     "deliver.claimed",
-    "deliver.connected",
     "deliver.object_sent",
     "deliver.all_sent",
     "deliver.committed",
+    "train.claimed",
+    "train.committed",
 )
 """Every known crash point, in the order in which a study passes them."""
 

@@ -66,7 +66,7 @@ def verify(
     config: ConfigFile = None,
     since: Annotated[int | None, typer.Option("--since-seq", help="Only events from this number on.")] = None,
     json: Json = False,
-) -> int:
+) -> None:
     """Prove that no event was changed, removed, inserted or moved; exit status 1 where one was."""
     from rich.progress import Progress
 
@@ -88,7 +88,7 @@ def verify(
             tx.audit("audit.verified", detail={"ok": report.ok, "events": report.events})
     facts = {"ok": report.ok, **asdict(report)}
     print_facts(facts, as_json=json)
-    return ExitCode.OK if report.ok else ExitCode.PROBLEM_FOUND
+    raise typer.Exit(ExitCode.OK if report.ok else ExitCode.PROBLEM_FOUND)
 
 
 @app.command("export")

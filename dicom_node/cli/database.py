@@ -24,7 +24,7 @@ def upgrade(data_dir: DataDir = None, config: ConfigFile = None) -> None:
 
 
 @app.command("check")
-def check(data_dir: DataDir = None, config: ConfigFile = None, json: Json = False) -> int:
+def check(data_dir: DataDir = None, config: ConfigFile = None, json: Json = False) -> None:
     """Compare the database with this version's tables; exit status 1 where they differ."""
     from db import schema
 
@@ -32,4 +32,4 @@ def check(data_dir: DataDir = None, config: ConfigFile = None, json: Json = Fals
         differences = schema.check(database)
         facts = {"revision": schema.current(database), "differences": differences}
     print_facts(facts if json else {**facts, "differences": differences or "none"}, as_json=json)
-    return ExitCode.PROBLEM_FOUND if differences else ExitCode.OK
+    raise typer.Exit(ExitCode.PROBLEM_FOUND if differences else ExitCode.OK)

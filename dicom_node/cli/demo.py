@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -26,7 +25,7 @@ from db.errors import DatabaseError
 from db.lifecycle import JobKind, JobState
 from db.session import Database
 from dicom_node import installation
-from dicom_node.cli.output import console, plain
+from dicom_node.cli.output import console, heading, plain_lines
 from dicom_node.cli.wiring import load_settings, open_database
 from dicom_node.delivery.destination import Destination
 from dicom_node.demo_pacs import ArchivedObject, DemoPacs
@@ -177,7 +176,7 @@ def running_node(out: Path, pacs: Destination) -> Iterator[Destination]:
         )
     try:
         deadline = time.monotonic() + START_DEADLINE_S
-        while not (out / "node" / "node.db").exists():
+        while not (out / "node" / "keys" / "audit.key").exists():  # made once the tables are there
             if node.poll() is not None or time.monotonic() > deadline:
                 raise DemoError(f"the node did not start; see {out / 'node.log'}")
             time.sleep(LOOK_EVERY_S)
@@ -252,6 +251,7 @@ def describe(
 ) -> list[dict[str, Any]]:
     """Collect, for each study, what the PACS holds now; write its pictures and its report's text."""
     from pydicom import dcmread
+    from pydicom.uid import EnhancedSRStorage
 
     from dicom_node.cli.demo_pictures import draw_overlay
     from dicom_node.results.reading import evidence_bands, report_text
@@ -260,7 +260,7 @@ def describe(
     summary = []
     for number, study in enumerate(studies, start=1):
         own = [(at, ds) for at, ds in stored if ds.StudyInstanceUID == study.study_instance_uid]
-        report = next(ds for _, ds in own if ds.Modality == "SR" and "ContentTemplateSequence" not in ds)
+        report = next(ds for _, ds in own if ds.get("SOPClassUID") == EnhancedSRStorage)
         text = report_text(report)
         (out / "reports" / f"study-{number}.txt").write_text(text + "\n")
         overlays = {
@@ -339,14 +339,14 @@ def _print(summary: list[dict[str, Any]], out: Path) -> None:
             f"{row['seconds']:.2f}",
         )
     shown = max(summary, key=lambda row: row["analysis"]["study_probability"])
-    console.rule(f"report of study {shown['number']} as the PACS holds it", align="left")
+    heading(f"report of study {shown['number']} as the PACS holds it")
     console.print(plain_lines(shown["text"]))
-    console.rule("probability of malignancy per image, breast and study", align="left")
+    heading("probability of malignancy per image, breast and study")
     console.print(table)
     console.print(
         f"threshold {shown['analysis']['threshold']:.2f}; seconds: from the last image to the stored report"
     )
-    console.rule("written", align="left")
+    heading("written")
     for what, where in (
         ("images sent", "scanner"),
         ("DICOM results, as the PACS holds them", "pacs"),
@@ -357,8 +357,3 @@ def _print(summary: list[dict[str, Any]], out: Path) -> None:
         ("the node itself (try: dicom-node study list --data-dir ...)", "node"),
     ):
         console.print(f"{what}: {out / where}", soft_wrap=True, highlight=False)
-
-
-def plain_lines(text: str) -> Group:
-    """Return lines that cannot steer the terminal."""
-    return Group(*(plain(line) for line in text.splitlines()))

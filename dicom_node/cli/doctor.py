@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import typer
 from rich.text import Text
 
 from dicom_node.cli.exit_codes import ExitCode
@@ -19,7 +20,7 @@ MARKS = {
 }
 
 
-def command(data_dir: DataDir = None, config: ConfigFile = None, json: Json = False) -> int:
+def command(data_dir: DataDir = None, config: ConfigFile = None, json: Json = False) -> None:
     """Check disk, permissions, database, broker, processes, work, bundles and every destination."""
     settings = load_settings(data_dir, config)
     findings: list[Finding] = []
@@ -31,7 +32,7 @@ def command(data_dir: DataDir = None, config: ConfigFile = None, json: Json = Fa
     if json:
         print_json([asdict(finding) for finding in findings])
     bad = any(finding.verdict is Verdict.PROBLEM for finding in findings)
-    return ExitCode.PROBLEM_FOUND if bad else ExitCode.OK
+    raise typer.Exit(ExitCode.PROBLEM_FOUND if bad else ExitCode.OK)
 
 
 def _print(finding: Finding) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from db.errors import DatabaseError
@@ -28,7 +27,7 @@ from dicom_node.cli import (
     work,
 )
 from dicom_node.cli.exit_codes import ExitCode, exit_code_of
-from dicom_node.cli.output import errors, plain
+from dicom_node.cli.output import errors, plain_lines
 from dicom_node.errors import NodeError
 
 app = typer.Typer(
@@ -70,26 +69,15 @@ def run() -> None:
     """Run one command and end with its exit status; the console script."""
     try:
         installation.check()
-        outcome = app(standalone_mode=False)
-        status_code = outcome if isinstance(outcome, int) else ExitCode.OK
-    except click.exceptions.Abort:
-        status_code = 130
-    except click.ClickException as error:
-        error.show()
-        status_code = ExitCode.USAGE
-    except KeyboardInterrupt:
-        status_code = 130
+        app()
     except (NodeError, DatabaseError) as error:
-        status_code = _report(error)
+        sys.exit(_report(error))
     except Exception as error:
-        if type(error).__module__ != "models.errors":
+        if type(error).__module__ != "models.errors":  # named without importing what needs torch
             raise
-        status_code = _report(error)
-    sys.exit(int(status_code))
+        sys.exit(_report(error))
 
 
 def _report(error: Exception) -> ExitCode:
-    errors.print(
-        plain(f"dicom-node: {error}") if "\n" not in str(error) else f"dicom-node: {error}", markup=False
-    )
+    errors.print(plain_lines(f"dicom-node: {error}"))
     return exit_code_of(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-console = Console()
+# A pipe has no width: rows stay whole there, so that grep and awk find what they look for.
+_PIPE_WIDTH = 400
+
+console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 errors = Console(stderr=True)
+
+
+def heading(title: str) -> None:
+    """Print a heading with a blank line before it."""
+    console.print()
+    console.print(Text(title, style="bold underline"))
 
 
 def print_json(value: Any) -> None:
@@ -57,3 +67,8 @@ def plain(value: Any) -> Text:
     if isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False, default=str)
     return Text("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(value)))
+
+
+def plain_lines(text: str) -> Text:
+    """Return several lines as text that cannot steer a terminal."""
+    return Text("\n").join(plain(line) for line in text.splitlines())

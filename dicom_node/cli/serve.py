@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+import typer
+
 from dicom_node import installation
 from dicom_node.cli.options import ConfigFile, DataDir, Destinations, Port, Title
 from dicom_node.cli.supervisor import Part, Supervisor
@@ -17,7 +19,7 @@ def command(
     ae_title: Title = None,
     destination: Destinations = None,
     config: ConfigFile = None,
-) -> int:
+) -> None:
     """Run the node on this machine: listener, dispatcher and workers, until SIGTERM.
 
     A part that dies is started again. With a broker, workers on other machines join with 'dicom-node work'.
@@ -31,7 +33,7 @@ def command(
     supervisor = Supervisor(_parts(settings))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
-    return supervisor.run()
+    raise typer.Exit(supervisor.run())
 
 
 def _parts(settings: Settings) -> list[Part]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dicom_node.cli.options import ConfigFile, DataDir, Json, Limit
-from dicom_node.cli.output import console, print_json, print_rows
+from dicom_node.cli.output import console, heading, print_json, print_rows
 from dicom_node.cli.wiring import completeness, load_settings, open_database, person
 
 app = typer.Typer(no_args_is_help=True, help="Studies and their revisions.")
@@ -55,7 +55,7 @@ def show(
         "results": ("sop_instance_uid", "kind", "destination", "delivery_state", "attempts"),
     }
     for name, rows in parts.items():
-        console.rule(name, align="left")
+        heading(name)
         print_rows(rows, columns[name], as_json=False, empty="none")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import platform
 import resource
@@ -123,6 +124,7 @@ def start_process(kind: str) -> None:
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     configure_logs(kind)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     crashpoints.check_crashpoint()
 
 

@@ -1,0 +1,53 @@
+"""A process dies between two steps of a study: it is still delivered, exactly once (S2-S11, R1, R5)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dicom_node.crashpoints import CRASHPOINTS, VARIABLE
+from tests.running_node import RunningNode, until
+from tests.simulators.pacs import SimulatedPacs
+from training.datasets.phantoms import LesionKind, study
+
+BROKER_ONLY = {"dispatcher.before_publish", "dispatcher.published"}
+TRAIN_ONLY = {"train.claimed", "train.committed"}
+QUIET_ONLY = {"dispatcher.completed"}
+KINDS = {("R", "CC"): (LesionKind.SPIC, True), ("R", "MLO"): (LesionKind.SPIC, True)}
+
+
+def assert_delivered_exactly_once(node: RunningNode, pacs: SimulatedPacs) -> None:
+    """The PACS holds what the node built, one content per UID, and the record agrees."""
+    rows = node.results()
+    assert {row["kind"] for row in rows} >= {"measurement_report", "text_report"}
+    assert len({row["sop_instance_uid"] for row in rows}) == len(rows)
+    assert {row["delivery_state"] for row in rows} == {"delivered"}
+    assert set(pacs.hashes) == {row["sop_instance_uid"] for row in rows}
+    assert all(len(contents) == 1 for contents in pacs.hashes.values())
+    (study_row,) = node.studies()
+    assert (study_row["revision"], study_row["state"]) == (1, "complete")
+    (job,) = node.jobs()
+    assert job["state"] == "done"
+    assert node.verify_audit().ok
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CRASHPOINTS if name not in BROKER_ONLY | TRAIN_ONLY])
+def test_a_study_is_delivered_exactly_once_though_a_process_dies_at(name: str, tmp_path: Path) -> None:
+    images = study(seed=3, kinds=KINDS, rows=640, columns=512)
+    if name in QUIET_ONLY:
+        images = images[:3]
+    marker = tmp_path / "died"
+    with (
+        SimulatedPacs() as pacs,
+        RunningNode(tmp_path, [pacs.destination], environment={VARIABLE: f"{name}@{marker}"}) as node,
+    ):
+        node.serve()
+        node.send(images)
+        node.wait_until_delivered(1)
+        until(marker.exists, 10, "the death at the crash point")
+        assert_delivered_exactly_once(node, pacs)
+        part = node.log.count("part.died")
+        assert part == 1, "exactly one process died"
+    assert "Traceback" not in node.log
