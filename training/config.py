@@ -18,6 +18,8 @@ class DemonstrationConfig:
     training_women, validation_women, test_women : int
         Women in each part of the split, half of them with a malignant lesion. A training woman gives the
         two views of one breast, the others give all four.
+    benign_women : int
+        Further women with a benign lesion, for the evaluation alone.
     rows, columns : int
         Size of a phantom before a random variation of 0.85..1.1.
     channels : tuple of int
@@ -33,15 +35,16 @@ class DemonstrationConfig:
     """
 
     seed: int = 20260101
-    training_women: int = 264
-    validation_women: int = 84
-    test_women: int = 84
+    training_women: int = 360
+    validation_women: int = 72
+    test_women: int = 72
+    benign_women: int = 24
     rows: int = 640
     columns: int = 512
     channels: tuple[int, int, int] = (12, 24, 48)
-    localising_epochs: int = 24
-    scoring_epochs: int = 4
+    localising_epochs: int = 30
+    scoring_epochs: int = 6
     localising_rate: float = 8e-3
     scoring_rate: float = 3e-3
     specificity: float = 0.90
-    preprocessing: Parameters = field(default_factory=Parameters)
+    preprocessing: Parameters = field(default_factory=lambda: Parameters(rows=288, columns=192, pixel_mm=0.8))

@@ -31,7 +31,6 @@ from training.splits import Split, split_by_woman
 
 NAME = "mammography-phantom-demonstration"
 VERSION = "1.0.0"
-_BENIGN_WOMEN = 24
 _GOLDEN_EXAMPLES = 3
 _POINTING_ENOUGH = 0.5  # lower bound; a random peak hits a lesion in 2..5 % of images
 _INTENDED_USE = (
@@ -57,7 +56,7 @@ def steps(config: DemonstrationConfig) -> dict[str, int]:
     """Stages of :func:`build` with the number of times that each calls back."""
     return {
         "phantoms": 2 * config.training_women
-        + 4 * (config.validation_women + config.test_women + _BENIGN_WOMEN),
+        + 4 * (config.validation_women + config.test_women + config.benign_women),
         "training": config.localising_epochs + config.scoring_epochs,
         "evaluation": 3,
     }
@@ -125,8 +124,8 @@ def _draw(
 def _draw_benign(first: int, config: DemonstrationConfig, advance: Advance) -> Cohort:
     """Women beyond the others with benign lesions: seen in the evaluation alone."""
     lesions = [kind for kind in LesionKind if kind is not LesionKind.NORM]
-    kinds = (LesionKind.NORM,) * first + tuple(lesions[i % len(lesions)] for i in range(_BENIGN_WOMEN))
-    women = range(first, first + _BENIGN_WOMEN)
+    kinds = (LesionKind.NORM,) * first + tuple(lesions[i % len(lesions)] for i in range(config.benign_women))
+    women = range(first, first + config.benign_women)
     return draw_cohort(
         women, kinds, config, both_breasts=True, malignant=False, advance=lambda: advance("phantoms")
     )
@@ -243,8 +242,8 @@ its breasts. Its attention map is the class activation map; the image's logit is
 Drawn by `training/datasets/phantoms.py`: {config.training_women} women for training (two views of one
 breast), {config.validation_women} for calibration and {config.test_women} for the numbers below (four views).
 Half of the women have a malignant lesion of one of the six kinds CALC, CIRC, SPIC, MISC, ARCH, ASYM in one
-breast, the others none. The {_BENIGN_WOMEN} women with benign lesions were used for the last line alone: the
-network was not taught to tell benign from malignant. Split by woman. Data digest `{data}`.
+breast, the others none. The {config.benign_women} women with benign lesions were used for the last line
+alone: the network was not taught to tell benign from malignant. Split by woman. Data digest `{data}`.
 
 ## Calibration
 Temperature {measured.temperature:.4f}. A study is positive from {point.threshold:.4f} on: specificity

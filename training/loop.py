@@ -19,7 +19,7 @@ from models import architectures
 from training.cohort import Example
 from training.config import DemonstrationConfig
 
-CROP_ROWS, CROP_COLUMNS = 128, 96
+CROP_ROWS, CROP_COLUMNS = 96, 64
 _LESION_CORE = 0.8  # of the radius: its border is as dark as its surroundings
 _LESION_WEIGHT = 5.0  # cells of lesions are rare
 _INITIAL_BIAS = -3.0  # log-odds of a cell before anything is learnt
@@ -162,7 +162,7 @@ def _crops(cases: _Cases, batch: torch.Tensor, random: torch.Generator) -> tuple
 def _crop_centre(cases: _Cases, case: int, random: torch.Generator) -> tuple[float, float]:
     lesion = cases.lesions[case]
     if lesion is not None:
-        return lesion[0] + _draw(random, -24, 25), lesion[1] + _draw(random, -32, 33)
+        return lesion[0] + _draw(random, -16, 17), lesion[1] + _draw(random, -24, 25)
     inside = cases.images[case, 0, ::8, ::8].nonzero()
     row, column = inside[_draw(random, 0, len(inside))].tolist()
     return 8.0 * column, 8.0 * row
