@@ -1,0 +1,155 @@
+"""The parts that every structured report shares: document, observer, image and evidence items.
+
+Content items are highdicom's value types, which refuse what PS3.3 C.17.3 does not allow. The header is
+plain pydicom: highdicom's documents raise on character sets, absent type 2 attributes and sexes that real
+images have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from highdicom.sr import (
+    CodeContentItem,
+    ContainerContentItem,
+    ContentItem,
+    ContentSequence,
+    ImageContentItem,
+    RelationshipTypeValues,
+    TextContentItem,
+    UIDRefContentItem,
+)
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
+from dicom_node.results import codes
+from dicom_node.results.context import BuildOrder, ResultContext
+from dicom_node.results.source import procedure_reported, referenced
+from models.contract import Outcome
+
+CONTAINS = RelationshipTypeValues.CONTAINS
+HAS_CONCEPT_MOD = RelationshipTypeValues.HAS_CONCEPT_MOD
+HAS_OBS_CONTEXT = RelationshipTypeValues.HAS_OBS_CONTEXT
+HAS_ACQ_CONTEXT = RelationshipTypeValues.HAS_ACQ_CONTEXT
+INFERRED_FROM = RelationshipTypeValues.INFERRED_FROM
+SELECTED_FROM = RelationshipTypeValues.SELECTED_FROM
+
+
+def with_children(item: ContentItem, children: Iterable[ContentItem]) -> ContentItem:
+    """Put children under a content item and give the item back."""
+    item.ContentSequence = ContentSequence(list(children))
+    return item
+
+
+def container(name: Code, children: Iterable[ContentItem], template_id: str | None = None) -> ContentItem:
+    """Make a container that its parent CONTAINS."""
+    item = ContainerContentItem(name, template_id=template_id, relationship_type=CONTAINS)
+    return with_children(item, children)
+
+
+def observation_context(context: ResultContext) -> list[ContentItem]:
+    """Say in which language, and that a device and no person is the observer (PS3.16 TID 1204, 1001).
+
+    The device is the algorithm (IHE AIR 6.5.3.1); name and serial number are those of this node.
+    """
+    texts = (
+        (codes.DEVICE_OBSERVER_NAME, context.node.ae_title),
+        (codes.DEVICE_OBSERVER_MANUFACTURER, context.bundle.manufacturer),
+        (codes.DEVICE_OBSERVER_MODEL, context.bundle.name),
+        (codes.DEVICE_OBSERVER_SERIAL, context.node.serial_number),
+    )
+    return [
+        CodeContentItem(codes.LANGUAGE, codes.ENGLISH, HAS_CONCEPT_MOD),
+        CodeContentItem(codes.OBSERVER_TYPE, codes.DEVICE, HAS_OBS_CONTEXT),
+        UIDRefContentItem(codes.DEVICE_OBSERVER_UID, context.device_uid, HAS_OBS_CONTEXT),
+        *(TextContentItem(name, value, HAS_OBS_CONTEXT) for name, value in texts),
+    ]
+
+
+def procedure(context: ResultContext) -> ContentItem:
+    """Name the imaging procedure whose images are reported."""
+    code = procedure_reported(context.sources[0])
+    return CodeContentItem(codes.PROCEDURE_REPORTED, code, HAS_CONCEPT_MOD)
+
+
+def image(name: Code, source: Dataset, relationship: RelationshipTypeValues) -> ContentItem:
+    """Reference one image of the study."""
+    return ImageContentItem(name, *referenced(source), relationship_type=relationship)
+
+
+def add_document(
+    document: Dataset, order: BuildOrder, title: Code, template_id: str, children: Sequence[ContentItem]
+) -> None:
+    """Make a header an SR document: general module, evidence, predecessors and content tree.
+
+    Parameters
+    ----------
+    document : pydicom.dataset.Dataset
+        Header; gets the attributes of PS3.3 C.17.2 and C.17.3.
+    order : BuildOrder
+        What is reported, and which objects were made beside it.
+    title : pydicom.sr.coding.Code
+        Document title.
+    template_id : str
+        Root template in the DCMR.
+    children : sequence of highdicom.sr.ContentItem
+        Content below the root.
+    """
+    context = order.context
+    document.ReferencedPerformedProcedureStepSequence = []
+    document.PerformedProcedureCodeSequence = []
+    document.CompletionFlag = "COMPLETE" if context.prediction.outcome is Outcome.SCORED else "PARTIAL"
+    if document.CompletionFlag == "PARTIAL":
+        document.CompletionFlagDescription = "Not every image was analysed"
+    # An algorithm cannot verify (PS3.3 C.17.2): the radiologist's own report is the final one.
+    document.VerificationFlag = "UNVERIFIED"
+    document.PreliminaryFlag = "PRELIMINARY"
+    document.CurrentRequestedProcedureEvidenceSequence = _evidence(order)
+    if context.predecessors:
+        document.PredecessorDocumentsSequence = _hierarchy(
+            (p.study_instance_uid, p.series_instance_uid, p.sop_class_uid, p.sop_instance_uid)
+            for p in context.predecessors
+        )
+    root = ContainerContentItem(title, template_id=template_id)
+    for element in with_children(root, children):
+        document[element.tag] = element
+
+
+def _evidence(order: BuildOrder) -> list[Dataset]:
+    sources = (
+        (str(s.StudyInstanceUID), str(s.SeriesInstanceUID), *referenced(s)) for s in order.context.sources
+    )
+    siblings = (
+        (o.study_instance_uid, o.series_instance_uid, o.sop_class_uid, o.sop_instance_uid)
+        for o in order.siblings
+        if o.kind == "segmentation"
+    )
+    return _hierarchy([*sources, *siblings])
+
+
+def _hierarchy(references: Iterable[tuple[str, str, str, str]]) -> list[Dataset]:
+    """Nest (study, series, class, instance) as PS3.3 table C.17-3 wants it, each instance once."""
+    studies: dict[str, dict[str, dict[str, str]]] = {}
+    for study_uid, series_uid, sop_class_uid, sop_instance_uid in references:
+        studies.setdefault(study_uid, {}).setdefault(series_uid, {})[sop_instance_uid] = sop_class_uid
+    return [_study_item(study_uid, series) for study_uid, series in studies.items()]
+
+
+def _study_item(study_uid: str, series: dict[str, dict[str, str]]) -> Dataset:
+    item = Dataset()
+    item.StudyInstanceUID = study_uid
+    item.ReferencedSeriesSequence = []
+    for series_uid, instances in series.items():
+        series_item = Dataset()
+        series_item.SeriesInstanceUID = series_uid
+        series_item.ReferencedSOPSequence = [sop_reference(c, i) for i, c in instances.items()]
+        item.ReferencedSeriesSequence.append(series_item)
+    return item
+
+
+def sop_reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+    """Make an item of a SOP instance reference (PS3.3 table 10-11)."""
+    item = Dataset()
+    item.ReferencedSOPClassUID = sop_class_uid
+    item.ReferencedSOPInstanceUID = sop_instance_uid
+    return item

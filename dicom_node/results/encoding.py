@@ -1,0 +1,51 @@
+"""Data set to bytes: a Part 10 file in Explicit VR Little Endian, the same bytes for the same data set."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import dcmwrite
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from dicom_node.errors import ResultError
+from dicom_node.results.source import keep_undecoded
+
+# PS3.7 D.3.3.2: a UID of this software, the same for each of its releases.
+IMPLEMENTATION_CLASS_UID = UID("2.25.335047824521173192212125332204764371636")
+IMPLEMENTATION_VERSION_NAME = "DICOM_NODE"
+TRANSFER_SYNTAX_UID = str(ExplicitVRLittleEndian)
+
+
+def encode(instance: Dataset) -> bytes:
+    """Write a result object as a whole file.
+
+    Parameters
+    ----------
+    instance : pydicom.dataset.Dataset
+        The object, complete.
+
+    Returns
+    -------
+    bytes
+        Preamble, file meta information and data set (PS3.10 section 7).
+
+    Raises
+    ------
+    ResultError
+        When the data set cannot be written.
+    """
+    instance.file_meta = FileMetaDataset()
+    instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    instance.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    instance.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    keep_undecoded(instance)
+    buffer = BytesIO()
+    try:
+        dcmwrite(buffer, instance, enforce_file_format=True)
+    except (ValueError, TypeError, AttributeError, NotImplementedError) as exc:
+        # The cause may quote patient data, so it is not kept.
+        raise ResultError(
+            f"an object of SOP class {instance.SOPClassUID} cannot be written ({type(exc).__name__})"
+        ) from None
+    return buffer.getvalue()

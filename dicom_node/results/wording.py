@@ -1,0 +1,95 @@
+"""What the reports say in words: short sentences that a radiologist reads, in ASCII.
+
+A study that was not analysed, or not wholly, must never read like a normal one.
+"""
+
+from __future__ import annotations
+
+from dicom_node.results.context import ResultContext
+from models.contract import ImageScore, Laterality, Outcome
+
+_SIDE_NAMES = {Laterality.RIGHT: "Right", Laterality.LEFT: "Left"}
+_MOST_DECIMALS = 6
+
+
+def percent(probability: float, threshold: float) -> str:
+    """Write a probability so that rounding never moves it to the other side of the threshold.
+
+    Parameters
+    ----------
+    probability, threshold : float
+        0..1.
+
+    Returns
+    -------
+    str
+        Such as ``"87.0 %"``.
+    """
+    return f"{probability * 100:.{_decimals(probability, threshold)}f} %"
+
+
+def impression(context: ResultContext) -> list[str]:
+    """Give the sentences that a reader must see first: result, standing, revision."""
+    sentences = [_result(context)]
+    if context.prediction.outcome is not Outcome.SCORED:
+        sentences.append("What was not analysed may contain disease.")
+    sentences.append("Not verified by a radiologist.")
+    if context.bundle.demonstration:
+        sentences.append("Demonstration model, not for clinical use.")
+    if context.predecessors:
+        sentences.append(
+            f"Revision {context.revision} of this AI report; it replaces the earlier AI report of the study."
+        )
+    return sentences
+
+
+def breasts(context: ResultContext) -> list[str]:
+    """Give one sentence for each breast scored."""
+    prediction = context.prediction
+    scores = {score.sop_instance_uid: score for score in prediction.images}
+    sentences = []
+    for breast in prediction.breasts:
+        views = ", ".join(
+            f"{score.view} {percent(score.probability, prediction.threshold)}"
+            for uid in breast.sop_instance_uids
+            if (score := scores.get(uid)) is not None
+        )
+        value = percent(breast.probability, prediction.threshold)
+        sentences.append(f"{_SIDE_NAMES[breast.laterality]} breast: probability of cancer {value} ({views}).")
+    return sentences
+
+
+def model(context: ResultContext) -> str:
+    """Name the model that answered."""
+    bundle = context.bundle
+    return f"AI model {bundle.name}, version {bundle.version}, digest {bundle.digest[:12]}."
+
+
+def place(score: ImageScore) -> str:
+    """Name an image as radiologists do, such as ``"R MLO"``."""
+    return f"{score.laterality} {score.view}"
+
+
+def _decimals(probability: float, threshold: float) -> int:
+    # The reader compares the two numbers printed: they must stand to each other as the exact ones do.
+    for decimals in range(1, _MOST_DECIMALS):
+        shown, limit = (round(value * 100, decimals) for value in (probability, threshold))
+        if (shown >= limit) == (probability >= threshold):
+            return decimals
+    return _MOST_DECIMALS
+
+
+def _result(context: ResultContext) -> str:
+    prediction = context.prediction
+    score = prediction.study_probability
+    if score is None:
+        return "AI result: NONE. The study was not scored; this does not mean that it is normal."
+    value = percent(score, prediction.threshold)
+    decimals = _decimals(score, prediction.threshold)
+    limit = f"threshold of {prediction.threshold * 100:.{decimals}f} %"
+    side = f"at or above the {limit}" if prediction.is_positive else f"below the {limit}"
+    if prediction.outcome is Outcome.PARTIAL:
+        word = "POSITIVE, but INCOMPLETE" if prediction.is_positive else "INCOMPLETE"
+        return f"AI result: {word}. Not every image was analysed; probability of cancer {value}, {side}."
+    word = "POSITIVE" if prediction.is_positive else "NEGATIVE"
+    return f"AI result: {word}. Probability of cancer {value}, {side}."
