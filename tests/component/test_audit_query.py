@@ -69,15 +69,13 @@ def test_events_are_found_by(trail_of_two_patients: Database, wanted: AuditFilte
     assert found(trail_of_two_patients, wanted) == events
 
 
-@pytest.mark.parametrize(
-    "field", ["study_instance_uid", "patient_id", "accession_number", "job_id", "action"]
-)
 @pytest.mark.parametrize("hostile", ["x' OR 1=1 --", "%", "_", "", "\\", "'; DROP TABLE audit_event; --"])
 def test_a_hostile_value_matches_nothing_and_does_nothing(
-    trail_of_two_patients: Database, field: str, hostile: str
+    trail_of_two_patients: Database, hostile: str
 ) -> None:
     """T24."""
-    assert found(trail_of_two_patients, AuditFilter(**{field: hostile})) == []
+    for field in ("study_instance_uid", "patient_id", "accession_number", "job_id", "bundle", "action"):
+        assert found(trail_of_two_patients, AuditFilter(**{field: hostile})) == []
     assert len(found(trail_of_two_patients, AuditFilter())) == 6
 
 
