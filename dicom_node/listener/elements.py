@@ -117,9 +117,10 @@ class _Walk:
             yield Element(tag, start, value_start, position, length == _UNDEFINED)
 
     def _is_padding(self, position: int) -> bool:
-        # Some writers fill up with NUL bytes; they carry nothing, so nothing is lost or hidden by them.
+        # Some writers fill up with NUL bytes; they carry nothing, so nothing is lost or hidden by them. A
+        # single one is the first half of a group number in big endian.
         rest = self.data[position:]
-        return rest[0] == 0 and len(rest) <= _MAX_PADDING_BYTES and not any(rest)
+        return rest[0] == 0 and len(rest) % 2 == 0 and len(rest) <= _MAX_PADDING_BYTES and not any(rest)
 
     def _header(self, position: int, end: int, encoding: _Encoding) -> tuple[int, bytes, int, int]:
         if end - position < 8:

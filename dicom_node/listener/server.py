@@ -112,6 +112,8 @@ class Listener:
         _configure_pynetdicom()
         entity = AE(self._ae_title)
         entity.maximum_pdu_size = self._limits.max_pdu_bytes
+        # Never reached: who is one too many is decided in _refusal, with an event for the audit trail.
+        entity.maximum_associations = 1_000_000
         entity.acse_timeout = self._limits.acse_timeout_s
         entity.network_timeout = self._limits.network_timeout_s
         entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID

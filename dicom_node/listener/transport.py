@@ -25,7 +25,8 @@ _PDU_HEADER = struct.Struct(">BxL")
 _P_DATA = 0x04
 # PS3.8 9.3.8: A-ABORT from the service provider, reason "invalid PDU parameter value".
 _ABORT = struct.pack(">BxLxxBB", 0x07, 4, 2, 6)
-_AWAITING_REQUEST = "Sta2"
+# Idle: bytes that came with the connection are read before its first event is handled.
+_BEFORE_REQUEST = ("Sta1", "Sta2")
 _ESTABLISHED = "Sta6"
 
 _log = structlog.get_logger(__name__)
@@ -167,7 +168,7 @@ class BoundedAssociationSocket(AssociationSocket):  # type: ignore[misc]
     def _stop_waiting(self) -> None:
         # An association whose peer left before it requested anything waits out its time-out otherwise, and
         # takes the place of others for so long. None is what a time-out gives.
-        if self._assoc.dul.state_machine.current_state == _AWAITING_REQUEST:
+        if self._assoc.dul.state_machine.current_state in _BEFORE_REQUEST:
             self._assoc.dul.to_user_queue.put(None)
 
 

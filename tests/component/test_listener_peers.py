@@ -1,0 +1,295 @@
+"""Peers that stall, lie about lengths, leave, or come all at once: one must not harm the others."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.listening import (
+    EXPLICIT_LITTLE,
+    MG_FOR_PRESENTATION,
+    PATIENT_ID,
+    PATIENT_NAME,
+    Node,
+    encoded,
+    listening,
+    mammogram,
+    uid_of,
+)
+from tests.simulators.raw_scu import (
+    IMPLICIT_LITTLE,
+    VERIFICATION,
+    AssociationEndedError,
+    AssociationRejectedError,
+    Proposal,
+    RawScu,
+    associate_request,
+    p_data,
+)
+
+C_STORE_RQ = 0x0001
+
+
+def assert_echo_is_quick(node: Node) -> None:
+    """A good peer at another address is served."""
+    started = time.monotonic()
+    with node.scu(VERIFICATION, IMPLICIT_LITTLE, source="127.0.0.2") as scu:
+        assert scu.echo() == 0x0000
+        scu.release()
+    assert time.monotonic() - started < 1.0
+
+
+def closes_within(connection: socket.socket, seconds: float) -> bool:
+    """Whether the node ends this connection in time."""
+    connection.settimeout(seconds)
+    try:
+        while connection.recv(4096):
+            pass
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_two_associations_store_at_once(tmp_path: Path) -> None:
+    meeting = threading.Barrier(2, timeout=20)
+    with listening(tmp_path) as node:
+        # Both objects are durable before either row is committed: neither association waits for the other.
+        node.rows.before = lambda: meeting.wait() and None
+
+        def send(ordinal: int) -> int:
+            dataset = mammogram(ordinal)
+            with node.scu() as scu:
+                status = scu.store(encoded(dataset), MG_FOR_PRESENTATION, uid_of(dataset))
+                scu.release()
+                return status
+
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(send, (1, 2))) == [0x0000, 0x0000]
+        assert len(node.rows.all) == 2
+
+
+def test_an_abort_in_the_middle_of_an_object_leaves_nothing(tmp_path: Path) -> None:
+    dataset = mammogram()
+    with listening(tmp_path) as node:
+        scu = node.scu()
+        scu.send_command(C_STORE_RQ, MG_FOR_PRESENTATION, uid_of(dataset))
+        scu.send_data(encoded(dataset)[:3000], is_whole=False)
+        scu.abort()
+        assert node.event_happened.wait(10)
+        assert [action for action, _ in node.events] == ["association.aborted"]
+        assert node.stored_nothing()
+        assert_echo_is_quick(node)
+
+
+def test_a_connection_lost_in_the_middle_of_a_pdu_leaves_nothing(tmp_path: Path) -> None:
+    dataset = mammogram()
+    with listening(tmp_path) as node:
+        scu = node.scu()
+        scu.send_command(C_STORE_RQ, MG_FOR_PRESENTATION, uid_of(dataset))
+        scu.socket.sendall(p_data(encoded(dataset), 1, 0x02)[:2000])
+        scu.socket.close()
+        assert node.event_happened.wait(10)
+        assert node.stored_nothing()
+        assert_echo_is_quick(node)
+
+
+@pytest.mark.parametrize(
+    "first_bytes",
+    [
+        pytest.param(b"", id="silent"),
+        pytest.param(b"\x01\x00\x00", id="half a header"),
+        pytest.param(struct.pack(">BxI", 1, 200) + b"\x00\x01", id="body withheld"),
+    ],
+)
+def test_a_stalled_connection_is_closed(tmp_path: Path, first_bytes: bytes) -> None:
+    with listening(tmp_path, acse_timeout_s=0.3, pdu_timeout_s=0.3) as node:
+        with socket.create_connection(("127.0.0.1", node.port)) as connection:
+            connection.sendall(first_bytes)
+            assert closes_within(connection, 5)
+        assert_echo_is_quick(node)
+
+
+def test_half_a_pdu_on_an_association_is_closed(tmp_path: Path) -> None:
+    with listening(tmp_path, pdu_timeout_s=0.3) as node, node.scu() as scu:
+        scu.socket.sendall(struct.pack(">BxI", 4, 1000) + b"\x00")
+        scu.wait_for_end()
+        assert node.stored_nothing()
+
+
+def test_a_message_that_trickles_in_is_ended_at_its_deadline(tmp_path: Path) -> None:
+    dataset = mammogram()
+    with listening(tmp_path, message_timeout_s=0.3) as node, node.scu() as scu:
+        scu.send_command(C_STORE_RQ, MG_FOR_PRESENTATION, uid_of(dataset))
+        scu.send_data(encoded(dataset)[:100], is_whole=False)
+        scu.wait_for_end()
+        assert node.stored_nothing()
+
+
+def test_silent_connections_of_one_address_do_not_lock_out_another(tmp_path: Path) -> None:
+    with listening(tmp_path, max_associations=4) as node:
+        silent = [socket.create_connection(("127.0.0.1", node.port)) for _ in range(50)]
+        try:
+            assert_echo_is_quick(node)
+        finally:
+            for connection in silent:
+                connection.close()
+        assert_echo_is_quick(node)
+
+
+def test_connections_that_close_at_once_take_no_place(tmp_path: Path) -> None:
+    with listening(tmp_path, max_associations=2, max_silent_connections=2) as node:
+        for _ in range(20):
+            socket.create_connection(("127.0.0.1", node.port)).close()
+        assert_echo_is_quick(node)
+
+
+def test_one_association_too_many_is_rejected_as_transient(tmp_path: Path) -> None:
+    with listening(tmp_path, max_associations=2) as node, node.scu() as first, node.scu() as second:
+        with pytest.raises(AssociationRejectedError) as rejection:
+            node.scu()
+        assert rejection.value.args == ((2, 3, 2),)
+        dataset = mammogram()
+        assert first.store(encoded(dataset), MG_FOR_PRESENTATION, uid_of(dataset)) == 0x0000
+        second.release()
+        first.release()
+
+
+@pytest.mark.parametrize("is_established", [False, True])
+def test_a_pdu_over_the_limit_is_not_read(tmp_path: Path, is_established: bool) -> None:
+    limits = {"max_any_pdu_bytes": 1 << 20, "max_request_pdu_bytes": 1 << 18}
+    with listening(tmp_path, **limits) as node:
+        if is_established:
+            connection = node.scu().socket
+        else:
+            connection = socket.create_connection(("127.0.0.1", node.port))
+        with connection:
+            connection.sendall(struct.pack(">BxI", 4 if is_established else 1, 0xFFFFFFFF))
+            assert closes_within(connection, 5)
+        assert_echo_is_quick(node)
+
+
+def test_a_message_over_the_limit_is_ended(tmp_path: Path) -> None:
+    with listening(tmp_path, max_message_bytes=100_000) as node, node.scu() as scu:
+        scu.send_command(C_STORE_RQ, MG_FOR_PRESENTATION, "2.25.1")
+        with pytest.raises((AssociationEndedError, ConnectionError)):
+            for _ in range(1000):
+                scu.send_data(bytes(32_000), is_whole=False)
+            scu.read_pdu()
+        assert node.stored_nothing()
+
+
+def test_a_command_set_over_the_limit_is_ended(tmp_path: Path) -> None:
+    with listening(tmp_path) as node, node.scu() as scu:
+        with pytest.raises((AssociationEndedError, ConnectionError)):
+            for _ in range(1000):
+                scu.socket.sendall(p_data(bytes(8000), 1, 0x01))
+            scu.read_pdu()
+        assert node.stored_nothing()
+
+
+def test_requests_sent_ahead_are_all_answered_in_turn(tmp_path: Path) -> None:
+    with listening(tmp_path, max_pipelined=2) as node, node.scu() as scu:
+        for ordinal in range(10):
+            dataset = mammogram(ordinal)
+            scu.send_command(C_STORE_RQ, MG_FOR_PRESENTATION, uid_of(dataset))
+            scu.send_data(encoded(dataset))
+        assert [scu.read_status() for _ in range(10)] == [0x0000] * 10
+        assert len(node.rows.all) == 10
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        pytest.param(b"GET / HTTP/1.1\r\nHost: node\r\n\r\n", id="HTTP"),
+        pytest.param(bytes(range(256)) * 8, id="noise"),
+        pytest.param(b"\x16\x03\x01\x02\x00" + bytes(512), id="TLS"),
+        pytest.param(associate_request((), "RAWSCU", "NODE")[:80], id="request cut short"),
+    ],
+)
+def test_what_is_no_dicom_is_ended_and_the_node_serves_on(tmp_path: Path, request_bytes: bytes) -> None:
+    with listening(tmp_path, acse_timeout_s=0.3, pdu_timeout_s=0.3) as node:
+        with socket.create_connection(("127.0.0.1", node.port)) as connection:
+            connection.sendall(request_bytes)
+            assert closes_within(connection, 5)
+        assert_echo_is_quick(node)
+
+
+def test_stopping_finishes_the_object_in_hand(tmp_path: Path) -> None:
+    in_hand, go_on = threading.Event(), threading.Event()
+
+    def pause() -> None:
+        in_hand.set()
+        assert go_on.wait(20)
+
+    dataset = mammogram()
+    with listening(tmp_path) as node, node.scu() as scu:
+        node.rows.before = pause
+        scu.send_command(C_STORE_RQ, MG_FOR_PRESENTATION, uid_of(dataset))
+        scu.send_data(encoded(dataset))
+        assert in_hand.wait(10)
+        stopping = threading.Thread(target=node.listener.stop, args=(20,))
+        stopping.start()
+        with pytest.raises(ConnectionError):
+            while True:  # until the port is closed
+                socket.create_connection(("127.0.0.1", node.port), timeout=1).close()
+        go_on.set()
+        assert scu.read_status() == 0x0000
+        scu.wait_for_end()
+        stopping.join(20)
+        assert not stopping.is_alive()
+        assert len(node.rows.all) == len(node.files()) == 1
+
+
+def test_stopping_does_not_wait_for_an_idle_association(tmp_path: Path) -> None:
+    with listening(tmp_path) as node, node.scu() as scu:
+        started = time.monotonic()
+        node.listener.stop(deadline_s=30)
+        scu.wait_for_end()
+        assert time.monotonic() - started < 5
+
+
+def test_an_object_that_is_not_finished_by_the_deadline_gets_no_success(tmp_path: Path) -> None:
+    dataset = mammogram()
+    with listening(tmp_path) as node, node.scu() as scu:
+        scu.send_command(C_STORE_RQ, MG_FOR_PRESENTATION, uid_of(dataset))
+        scu.send_data(encoded(dataset)[:100], is_whole=False)
+        node.listener.stop(deadline_s=0.2)
+        scu.wait_for_end()
+        assert node.stored_nothing()
+
+
+def test_a_restart_binds_the_same_port_at_once(tmp_path: Path) -> None:
+    with listening(tmp_path) as node, node.scu(VERIFICATION, IMPLICIT_LITTLE) as scu:
+        assert scu.echo() == 0x0000
+        port = node.port
+        node.listener.stop(deadline_s=5)
+        node.listener.start()
+        assert node.port == port
+        assert_echo_is_quick(node)
+
+
+def test_no_patient_data_in_logs_events_and_file_names(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    canaries = (PATIENT_ID, PATIENT_NAME, "1.2.SECRET")
+    good, bad = mammogram(1), mammogram(2, StudyInstanceUID=None)
+    with (
+        listening(tmp_path) as node,
+        RawScu(node.port, Proposal(MG_FOR_PRESENTATION, EXPLICIT_LITTLE)) as scu,
+    ):
+        assert scu.store(encoded(good), MG_FOR_PRESENTATION, uid_of(good)) == 0x0000
+        assert scu.store(encoded(bad), MG_FOR_PRESENTATION, uid_of(bad)) == 0xC000
+        wrong = encoded(good).replace(b"2.25.101", b"1.SECRET")
+        assert scu.store(wrong, MG_FOR_PRESENTATION, uid_of(good)) == 0xC000
+        written = repr(node.events) + repr(node.files()) + caplog.text + "".join(capfd.readouterr())
+    assert "instance.refused" in written
+    assert not [canary for canary in canaries if canary in written]
+    assert "SECRET" not in written

@@ -1,0 +1,69 @@
+"""Crash points: armed by one variable, dead exactly there, and alive after a restart."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dicom_node.crashpoints import CRASHPOINTS, VARIABLE, check_crashpoint, crashpoint
+from dicom_node.errors import SettingsError
+
+PASS_THREE_TIMES = """
+from dicom_node.crashpoints import crashpoint
+for passage in (1, 2, 3):
+    crashpoint("listener.renamed")
+    crashpoint("listener.committed")
+    print(passage, flush=True)
+"""
+
+
+def run(order: str) -> tuple[int, str]:
+    """Pass two crash points three times in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", PASS_THREE_TIMES],
+        env={**os.environ, VARIABLE: order, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout.replace("\n", "")
+
+
+def test_the_process_dies_at_the_asked_passage() -> None:
+    assert run("listener.committed") == (-signal.SIGKILL, "")
+    assert run("listener.committed:3") == (-signal.SIGKILL, "12")
+    assert run("score.claimed") == (0, "123")
+
+
+def test_with_a_marker_it_dies_once(tmp_path: Path) -> None:
+    marker = tmp_path / "died"
+    assert run(f"listener.renamed:2@{marker}") == (-signal.SIGKILL, "1")
+    assert marker.exists()
+    assert run(f"listener.renamed:2@{marker}") == (0, "123")
+
+
+def test_nothing_happens_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    for name in CRASHPOINTS:
+        crashpoint(name)
+    assert check_crashpoint() is None
+
+
+@pytest.mark.parametrize(
+    "order", ["listener", "listener.nowhere", "listener.renamed:0", "listener.renamed@rel"]
+)
+def test_a_wrong_order_is_refused_at_start(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, order)
+    with pytest.raises(SettingsError, match=VARIABLE):
+        check_crashpoint()
+
+
+def test_a_right_order_is_named_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "deliver.object_sent:2@/marker")
+    assert check_crashpoint() == "deliver.object_sent"

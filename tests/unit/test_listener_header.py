@@ -1,0 +1,217 @@
+"""Reading a received data set: complete, bounded, and no further than routing needs."""
+
+from __future__ import annotations
+
+import struct
+import time
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+
+from dicom_node.errors import UnfitObjectError
+from dicom_node.listener.contexts import TRANSFER_SYNTAX_BY_UID
+from dicom_node.listener.elements import walk
+from dicom_node.listener.header import InstanceHeader, read_header
+from dicom_node.listener.limits import ListenerLimits
+from models.contract import Laterality
+from tests.listening import EXPLICIT_LITTLE, PATIENT_ID, encoded, mammogram
+
+IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
+SYNTAXES = (EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG, JPEG_BASELINE)
+
+
+def read(data: bytes, syntax: str = EXPLICIT_LITTLE, **limits: int) -> InstanceHeader:
+    """Read with some limits."""
+    return read_header(memoryview(data), TRANSFER_SYNTAX_BY_UID[syntax], ListenerLimits(**limits))
+
+
+def nested(depth: int, *, has_undefined_length: bool) -> Dataset:
+    """A data set with sequences in sequences."""
+    inner = Dataset()
+    for _ in range(depth):
+        outer = Dataset()
+        outer.ViewCodeSequence = [inner]
+        outer["ViewCodeSequence"].is_undefined_length = has_undefined_length
+        inner.is_undefined_length_sequence_item = has_undefined_length
+        inner = outer
+    return inner
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_every_encoding_gives_the_same_header(syntax: str) -> None:
+    dataset = mammogram(ViewCodeSequence=[Dataset()])
+    dataset.ViewCodeSequence[0].CodeValue = "399368009"
+    dataset.ViewCodeSequence[0].CodingSchemeDesignator = "SCT"
+    header = read(encoded(dataset, syntax), syntax)
+    assert header.sop_instance_uid == dataset.SOPInstanceUID
+    assert (header.study_instance_uid, header.series_instance_uid) == ("2.25.100", "2.25.101")
+    assert (header.patient_id, header.accession_number, header.modality) == (PATIENT_ID, "A1", "MG")
+    assert (header.facts.laterality, header.facts.view) == (Laterality.RIGHT, "MLO")
+    assert header.facts.for_presentation
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize("has_undefined_length", [False, True])
+def test_every_truncation_is_seen(syntax: str, has_undefined_length: bool) -> None:
+    dataset = mammogram(Rows=4, Columns=4, PixelData=bytes(32))
+    dataset.ViewCodeSequence = [nested(2, has_undefined_length=has_undefined_length)]
+    dataset["ViewCodeSequence"].is_undefined_length = has_undefined_length
+    data = encoded(dataset, syntax)
+    read(data, syntax)
+    elements = walk(memoryview(data), TRANSFER_SYNTAX_BY_UID[syntax], ListenerLimits())
+    # A data set that ends behind a whole element is not truncated; without its identifiers it is refused too.
+    whole_elements = {element.end for element in elements}
+    for length in range(len(data)):
+        if length not in whole_elements:
+            with pytest.raises(UnfitObjectError):
+                read(data[:length], syntax)
+
+
+def test_nul_padding_at_the_end_is_tolerated_and_other_trailing_bytes_are_not() -> None:
+    data = encoded(mammogram())
+    assert read(data + bytes(2)).modality == read(data + bytes(512)).modality == "MG"
+    for tail in (b"\x01", b"\x00\x01", b"garbage!", b"\xff" * 64):
+        with pytest.raises(UnfitObjectError):
+            read(data + tail)
+
+
+@pytest.mark.parametrize("group", [0x0000, 0x0002])
+def test_groups_that_do_not_belong_into_a_data_set_are_refused(group: int) -> None:
+    element = struct.pack("<HH2sH", group, 0x0010, b"UI", 4) + b"1.2\0"
+    with pytest.raises(UnfitObjectError):
+        read(element + encoded(mammogram()))
+
+
+@pytest.mark.parametrize(
+    "keyword", ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"]
+)
+def test_an_identifying_uid_is_needed(keyword: str) -> None:
+    with pytest.raises(UnfitObjectError, match="missing"):
+        read(encoded(mammogram(**{keyword: None})))
+    with pytest.raises(UnfitObjectError, match="missing"):
+        read(encoded(mammogram(**{keyword: ""})))
+
+
+@pytest.mark.parametrize(
+    "uid", [b"1.2.03", b"1..2", b"1.2.", b".1.2", b"1.2/34", b"1.2\n34", b"1\x002.34", b"a.b.cd", b"1.2 34"]
+)
+def test_an_invalid_uid_is_refused_and_not_quoted(uid: bytes) -> None:
+    data = encoded(mammogram()).replace(b"2.25.101", uid.ljust(8, b"\0"))
+    with pytest.raises(UnfitObjectError, match="Series Instance UID is not valid") as refusal:
+        read(data)
+    assert uid.decode() not in str(refusal.value)
+
+
+def test_an_element_that_occurs_twice_is_refused() -> None:
+    data = encoded(mammogram())
+    with pytest.raises(UnfitObjectError, match="twice"):
+        read(data[: data.index(b"\x08\x00\x18\x00")] + data)
+
+
+@pytest.mark.parametrize("has_undefined_length", [False, True])
+@pytest.mark.parametrize("syntax", [EXPLICIT_LITTLE, IMPLICIT_LITTLE])
+def test_deep_nesting_is_refused(syntax: str, has_undefined_length: bool) -> None:
+    def data(depth: int) -> bytes:
+        dataset = mammogram()
+        dataset.update(nested(depth, has_undefined_length=has_undefined_length))
+        return encoded(dataset, syntax)
+
+    assert read(data(32), syntax).modality == "MG"
+    with pytest.raises(UnfitObjectError, match="deeply"):
+        read(data(33), syntax)
+
+
+def test_a_bomb_of_open_sequences_is_refused_quickly() -> None:
+    bomb = struct.pack("<HH2sxxLHHL", 0x0008, 0x1140, b"SQ", 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF)
+    started = time.monotonic()
+    with pytest.raises(UnfitObjectError):
+        read(bomb * 100_000)
+    assert time.monotonic() - started < 2
+
+
+def test_too_many_elements_are_refused() -> None:
+    element = struct.pack("<HH2sH", 0x0009, 0x0000, b"LO", 0)
+    with pytest.raises(UnfitObjectError, match="too many"):
+        read(element * 101, max_elements=100)
+
+
+def test_lengths_beyond_the_end_allocate_nothing() -> None:
+    lying = struct.pack("<HH2sxxL", 0x0009, 0x1001, b"OB", 0xFFFFFFF0)
+    with pytest.raises(UnfitObjectError, match="longer"):
+        read(encoded(mammogram()) + lying)
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        pytest.param({"Rows": 65535, "Columns": 65535}, id="fewer pixels than described"),
+        pytest.param({"NumberOfFrames": "2"}, id="fewer frames than described"),
+        pytest.param({"NumberOfFrames": "0"}, id="no frames"),
+        pytest.param({"Rows": 0}, id="no rows"),
+        pytest.param({"Columns": None}, id="no columns at all"),
+        pytest.param({"SamplesPerPixel": 3}, id="fewer samples than described"),
+    ],
+)
+def test_pixels_that_contradict_their_description_are_refused(elements: dict[str, Any]) -> None:
+    with pytest.raises(UnfitObjectError):
+        read(encoded(mammogram(**elements)))
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        pytest.param({"PixelData": bytes(64 * 48 * 2 + 200)}, id="padding behind the pixels"),
+        pytest.param(
+            {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0, "PixelData": bytes(384)},
+            id="one bit per pixel",
+        ),
+        pytest.param(
+            {"BitsAllocated": 8, "SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL_422"},
+            id="chrominance at half the samples",
+        ),
+    ],
+)
+def test_pixels_that_only_look_odd_are_taken(elements: dict[str, Any]) -> None:
+    assert read(encoded(mammogram(**elements))).modality == "MG"
+
+
+def test_an_object_without_pixels_is_taken() -> None:
+    data = encoded(mammogram())
+    assert read(data[: data.index(b"\xe0\x7f\x10\x00")]).modality == "MG"
+
+
+def test_text_is_decoded_by_the_data_sets_own_character_set() -> None:
+    dataset = mammogram(SpecificCharacterSet="ISO_IR 192", PatientID="Ж-7")
+    assert read(encoded(dataset)).patient_id == "Ж-7"
+
+
+def test_an_unknown_character_set_loses_no_image() -> None:
+    dataset = mammogram(SpecificCharacterSet="ISO_IR 192", PatientID="é1")
+    data = encoded(dataset).replace(b"ISO_IR 192", b"KLINGON 1 ")
+    assert read(data).patient_id.endswith("1")
+
+
+def test_an_oddly_described_view_loses_no_image() -> None:
+    data = encoded(mammogram(ImageLaterality=None)).replace(b"MG", b"M\xff")
+    assert read(data).facts.laterality is None
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_damaged_data_sets_are_read_or_refused_and_never_crash(data: st.DataObject) -> None:
+    syntax = data.draw(st.sampled_from(SYNTAXES))
+    dataset = mammogram(Rows=4, Columns=4, PixelData=bytes(32))
+    dataset.ViewCodeSequence = [nested(2, has_undefined_length=True)]
+    damaged = bytearray(encoded(dataset, syntax))
+    for _ in range(data.draw(st.integers(1, 8))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        header = read(bytes(damaged), syntax)
+    except UnfitObjectError:
+        return
+    assert "\0" not in header.patient_id
