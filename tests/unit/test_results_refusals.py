@@ -1,0 +1,133 @@
+"""What is not built: contradictions are refused before, and faulty objects after building."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from io import BytesIO
+from typing import Any
+
+import pytest
+from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.sr._concepts_dict import concepts
+from pydicom.sr.coding import Code
+
+from dicom_node.errors import ResultError
+from dicom_node.results import codes, conformance
+from dicom_node.results.builders import RESULT_BUILDERS, build_all
+from models.contract import Outcome
+from tests import results_contexts as given
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"sources": ()}, "no source images"),
+        ({"analysed_at": datetime(2026, 1, 5, 12, 0)}, "time zone"),
+        ({"node": replace(given.NODE, institution_name="Universitätsklinik")}, "institution_name"),
+        ({"node": replace(given.NODE, ae_title="A" * 17)}, "ae_title"),
+        ({"node": replace(given.NODE, serial_number="")}, "serial_number"),
+        ({"bundle": replace(given.BUNDLE, version="1\\2")}, "bundle version"),
+    ],
+)
+def test_a_context_that_cannot_be_reported_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ResultError, match=message):
+        replace(given.positive(), **wrong)
+
+
+def test_images_of_two_studies_are_refused() -> None:
+    one, two = given.sources(), given.sources(StudyInstanceUID="2.25.5")
+    with pytest.raises(ResultError, match="several studies"):
+        given.positive((*one[:2], *two[2:]))
+
+
+def test_a_prediction_that_contradicts_itself_or_its_images_is_refused() -> None:
+    said = given.prediction(given.POSITIVE)
+    first = said.images[0]
+    faulty = {
+        "outcome contradicts": replace(said, outcome=Outcome.REFUSED),
+        "no refusal": replace(said, outcome=Outcome.PARTIAL),
+        "not among": replace(said, images=(replace(first, sop_instance_uid="2.25.4"), *said.images[1:])),
+        "outside 0..1": replace(said, images=(replace(first, probability=1.5), *said.images[1:])),
+        "region outside": replace(
+            said, images=(replace(first, region=replace(first.region, right=1e5)), *said.images[1:])
+        ),
+    }
+    for message, prediction in faulty.items():
+        with pytest.raises(ResultError, match=message):
+            given.context(prediction)
+
+
+def test_another_sr_class_is_refused() -> None:
+    with pytest.raises(ResultError, match="sr_class"):
+        build_all(given.positive(), sr_class="1.2.840.10008.5.1.4.1.1.88.22")
+
+
+def broken(kind: str, change: Any) -> bytes:
+    """Build an object of a kind, break it and write it again."""
+    instance = given.read(next(o for o in build_all(given.positive()) if o.kind == kind))
+    change(instance)
+    buffer = BytesIO()
+    dcmwrite(buffer, instance)
+    return buffer.getvalue()
+
+
+def without_regions(report: Dataset) -> None:
+    for group in given.named(report, "125007"):
+        group.ContentSequence = [i for i in group.ContentSequence if i.ValueType != "SCOORD"]
+
+
+def without_evidence(report: Dataset) -> None:
+    report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence = []
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "fault"),
+    [
+        ("text_report", lambda ds: delattr(ds, "AccessionNumber"), "AccessionNumber is missing"),
+        ("text_report", lambda ds: setattr(ds, "DeviceSerialNumber", ""), "DeviceSerialNumber is empty"),
+        ("text_report", lambda ds: setattr(ds, "InstanceCreatorUID", "1.02.3"), "UID is not valid"),
+        ("text_report", lambda ds: setattr(ds, "VerificationFlag", "VERIFIED"), "claims to be verified"),
+        ("measurement_report", without_regions, "lacks its item 111030"),
+        ("measurement_report", without_evidence, "not among its evidence"),
+        ("segmentation", lambda ds: setattr(ds, "Rows", 8), "wrong length"),
+        (
+            "segmentation",
+            lambda ds: setattr(ds.SegmentSequence[0], "TrackingUID", ds.SegmentSequence[1].TrackingUID),
+            "one tracking UID",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_a_faulty_object_fails_its_own_check(kind: str, change: Any, fault: str) -> None:
+    with pytest.raises(ResultError, match=fault) as raised:
+        conformance.check(broken(kind, change))
+    assert "Phantom^Demo" not in str(raised.value)
+
+
+def test_every_builder_makes_its_kind_and_reports_come_after_what_they_list() -> None:
+    kinds = list(dict.fromkeys(built.kind for built in build_all(given.positive())))
+    assert kinds == list(RESULT_BUILDERS)
+
+
+def test_codes_are_those_of_the_standard_in_ascii() -> None:
+    tables = [value for value in vars(codes).values() if isinstance(value, dict)]
+    ours = [value for value in vars(codes).values() if isinstance(value, Code)]
+    ours += [code for table in tables for code in table.values() if isinstance(code, Code)]
+    assert len(ours) > 60
+    for code in ours:
+        assert code.meaning.isascii()
+        assert len(code.meaning) <= 64
+        entries: dict[str, Any] = concepts.get(code.scheme_designator, {})
+        known = [meaning for values in entries.values() if (meaning := values.get(code.value))]
+        if known and code.scheme_designator == "DCM":
+            assert code.meaning.lower() in {meaning[0].lower() for meaning in known}, code
+
+
+def test_what_is_written_is_a_part_10_file_in_explicit_little_endian() -> None:
+    for built in build_all(given.positive()):
+        instance = dcmread(BytesIO(built.content))
+        assert built.content[128:132] == b"DICM"
+        assert instance.file_meta.TransferSyntaxUID == built.transfer_syntax_uid == "1.2.840.10008.1.2.1"
+        assert instance.file_meta.MediaStorageSOPInstanceUID == built.sop_instance_uid
+        assert instance.file_meta.MediaStorageSOPClassUID == built.sop_class_uid
