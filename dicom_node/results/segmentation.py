@@ -28,6 +28,7 @@ from models.contract import EVIDENCE_BANDS, ImageScore
 SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
 
 _COLOURS = (CIELabColor(90.0, -8.0, 75.0), CIELabColor(70.0, 35.0, 75.0), CIELabColor(53.2, 80.1, 67.2))
+_NOMINAL_THICKNESS_MM = 1
 _BANDS = tuple(range(1, len(EVIDENCE_BANDS) + 1))
 
 
@@ -144,11 +145,16 @@ def _add_frames(instance: Dataset, source: Dataset, dimension_uid: str) -> None:
 
 
 def _pixel_measures(source: Dataset) -> Dataset:
-    # OHIF fails on a segmentation without the item, even where nothing is known of the spacing.
+    """Give the spacing in the detector's plane, as far as the image tells.
+
+    OHIF fails on a segmentation without the item, and other readers on one with a spacing and no thickness.
+    """
     measures = Dataset()
     keyword = "PixelSpacing" if is_filled(source, "PixelSpacing") else "ImagerPixelSpacing"
     if is_filled(source, keyword):
         measures.PixelSpacing = source[keyword].value
+        # A projection is as thick as what it was projected through: the compressed breast.
+        measures.SliceThickness = source.get("BodyPartThickness") or _NOMINAL_THICKNESS_MM
     return measures
 
 

@@ -111,10 +111,19 @@ def test_viewers_find_what_they_need() -> None:
         (shared,) = overlay.SharedFunctionalGroupsSequence
         orientation = shared.PlaneOrientationSequence[0].ImageOrientationPatient
         assert list(orientation) == [1, 0, 0, 0, 1, 0]
+        (measures,) = shared.PixelMeasuresSequence
+        assert measures.PixelSpacing == source.ImagerPixelSpacing
+        assert measures.SliceThickness == source.BodyPartThickness
         for number, frame in enumerate(overlay.PerFrameFunctionalGroupsSequence, 1):
             assert frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber == number
             (image,) = frame.DerivationImageSequence[0].SourceImageSequence
             assert image.ReferencedSOPInstanceUID == source.SOPInstanceUID
+
+
+def test_an_image_of_unknown_spacing_still_has_the_item_that_ohif_reads() -> None:
+    for overlay in overlays(given.positive(given.sources(ImagerPixelSpacing=None))):
+        (measures,) = overlay.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+        assert len(measures) == 0
 
 
 def test_an_overlay_of_a_lossy_image_says_lossy() -> None:
