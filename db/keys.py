@@ -125,6 +125,17 @@ class CheckpointKey:
         """
         if not path.exists():
             _write_private(path, _key_line(secrets.token_bytes(SECRET_BYTES)), replace=False)
+        return cls.load(path)
+
+    @classmethod
+    def load(cls, path: Path) -> CheckpointKey:
+        """Read the key file; who verifies must never make a new one.
+
+        Raises
+        ------
+        db.errors.AuditError
+            If the file is missing, readable by others, or not a key file.
+        """
         try:
             raw = bytes.fromhex(_read_private(path).decode("ascii", "replace"))
             return cls(Ed25519PrivateKey.from_private_bytes(raw))

@@ -80,7 +80,7 @@ def verify(
             database,
             AuditKey.load(settings.key_dir / "audit.key"),
             settings.checkpoint_dir,
-            CheckpointKey.load_or_create(settings.key_dir / "checkpoint.key").public_key,
+            CheckpointKey.load(settings.key_dir / "checkpoint.key").public_key,
             since=since,
             progress=lambda events: bar.update(task, completed=events),
         )
@@ -114,3 +114,11 @@ def export(
         with database.transaction(person()) as tx:
             tx.audit("audit.exported", detail={"filter": wanted.without_patient_data(), "events": events})
     console.print(f"{events} events written to {out}")
+
+
+@app.command("rotate-key")
+def rotate_key(data_dir: DataDir = None, config: ConfigFile = None) -> None:
+    """Sign from now on with a new key; the old ones stay, to verify what they signed."""
+    with open_database(load_settings(data_dir, config)) as database, database.transaction(person()) as tx:
+        key_id = database.trail.rotate_key(tx.session, tx.actor)
+    console.print(f"Key {key_id} signs from now on. Back up the key folder.")

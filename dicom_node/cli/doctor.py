@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 from rich.text import Text
 
 from dicom_node.cli.exit_codes import ExitCode
-from dicom_node.cli.health import Finding, Verdict, examine
 from dicom_node.cli.options import ConfigFile, DataDir, Json
 from dicom_node.cli.output import console, plain, print_json
 from dicom_node.cli.wiring import load_settings, open_database
 
+if TYPE_CHECKING:
+    from dicom_node.cli.health import Finding
+
 MARKS = {
-    Verdict.OK: Text("ok     ", style="green"),
-    Verdict.WARNING: Text("warning", style="yellow"),
-    Verdict.PROBLEM: Text("PROBLEM", style="bold red"),
+    "ok": Text("ok     ", style="green"),
+    "warning": Text("warning", style="yellow"),
+    "problem": Text("PROBLEM", style="bold red"),
 }
 
 
 def command(data_dir: DataDir = None, config: ConfigFile = None, json: Json = False) -> None:
     """Check disk, permissions, database, broker, processes, work, bundles and every destination."""
+    from dicom_node.cli.health import Verdict, examine
+
     settings = load_settings(data_dir, config)
     findings: list[Finding] = []
     with open_database(settings) as database:

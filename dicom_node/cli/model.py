@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from db.session import Database
 from dicom_node.cli.options import ConfigFile, DataDir, Json
 from dicom_node.cli.output import console, print_json, print_rows
 from dicom_node.cli.wiring import load_settings, open_database, person
+
+if TYPE_CHECKING:
+    from db.session import Database
 
 app = typer.Typer(no_args_is_help=True, help="Bundles: add, activate, roll back.")
 Digest = Annotated[str, typer.Argument(help="Digest of the bundle, or a beginning of it that only it has.")]

@@ -1,4 +1,7 @@
-"""Where the parts are put together, once per process: settings in, open parts out."""
+"""Where the parts are put together, once per process: settings in, open parts out.
+
+Heavy imports stay inside the functions, so that each command loads what it needs and no more.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from db import schema
-from db.audit import AuditTrail
-from db.audit_checkpoints import CheckpointWriter
-from db.handoff import Completeness, Route
-from db.keys import AuditKey, CheckpointKey
-from db.session import Database
 from dicom_node import crashpoints
 from dicom_node import settings as settings_module
 from dicom_node.errors import SettingsError
-from dicom_node.logs import configure_logs
 from dicom_node.settings import Settings
 
 if TYPE_CHECKING:
+    from db.handoff import Completeness
+    from db.session import Database
     from workers.claim_loop import Terms
 
 
@@ -73,6 +71,11 @@ def open_database(settings: Settings, *, upgrade: bool = False) -> Iterator[Data
         Bring the tables to this version first, as long-running processes do; otherwise another version of
         the tables is an error.
     """
+    from db import schema
+    from db.audit import AuditTrail
+    from db.keys import AuditKey, CheckpointKey
+    from db.session import Database
+
     embedded = settings.database_url is None
     if not upgrade and embedded and not (settings.data_dir / "node.db").exists():
         raise SettingsError(
@@ -82,7 +85,10 @@ def open_database(settings: Settings, *, upgrade: bool = False) -> Iterator[Data
     make_data_dir(settings)
     if upgrade:
         schema.upgrade(settings.effective_database_url)
-    trail = AuditTrail(AuditKey.load_or_create(settings.key_dir / "audit.key"))
+    audit_key, checkpoint_key = settings.key_dir / "audit.key", settings.key_dir / "checkpoint.key"
+    if upgrade:
+        CheckpointKey.load_or_create(checkpoint_key)
+    trail = AuditTrail(AuditKey.load_or_create(audit_key) if upgrade else AuditKey.load(audit_key))
     database = Database(settings.effective_database_url, trail)
     try:
         if not upgrade:
@@ -94,6 +100,7 @@ def open_database(settings: Settings, *, upgrade: bool = False) -> Iterator[Data
 
 def completeness(settings: Settings) -> Completeness:
     """Return when a study is complete and which tasks are asked of it."""
+    from db.handoff import Completeness, Route
     from models.tasks import task_named
 
     tasks = [task_named(name) for name in settings.tasks]
@@ -121,6 +128,8 @@ def person() -> str:
 
 def start_process(kind: str) -> None:
     """Prepare a long-running process: logs, private files, no core dumps with patient data."""
+    from dicom_node.logs import configure_logs
+
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     configure_logs(kind)
@@ -142,6 +151,9 @@ def worker_terms(settings: Settings) -> Terms:
 
 def audit_checkpoints(settings: Settings, database: Database) -> Callable[[], None]:
     """Return what signs an audit checkpoint whenever one is due."""
+    from db.audit_checkpoints import CheckpointWriter
+    from db.keys import CheckpointKey
+
     key = CheckpointKey.load_or_create(settings.key_dir / "checkpoint.key")
     writer = CheckpointWriter(settings.checkpoint_dir, key, settings.ae_title)
 

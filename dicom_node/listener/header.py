@@ -115,7 +115,7 @@ def read_header(data: memoryview, syntax: TransferSyntax, limits: ListenerLimits
         series_instance_uid=values.uid(_SERIES_INSTANCE_UID, "Series Instance UID"),
         patient_id=values.text(_PATIENT_ID),
         accession_number=values.text(_ACCESSION_NUMBER),
-        modality=values.text(_MODALITY),
+        modality=values.text(_MODALITY)[:16],  # longest value of representation CS (PS3.5 6.2)
         facts=_facts(values),
     )
     _check_pixel_length(values)
