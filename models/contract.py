@@ -188,6 +188,59 @@ EVIDENCE_BANDS: tuple[tuple[float, float], ...] = ((0.30, 0.60), (0.60, 0.85), (
 
 
 @dataclass(frozen=True, slots=True)
+class CodedConcept:
+    """A concept of a coding scheme, as in PS3.3 table 8.8-1: code value, scheme designator, meaning."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """The calibrated probability (0..1) of one class of a task with several.
+
+    Attributes
+    ----------
+    name : str
+        The class's short name in the bundle, such as ``"SPIC"``.
+    finding : CodedConcept
+        What it is.
+    margins : CodedConcept or None
+        For masses: their margins (PS3.16 CID 6006).
+    probability : float
+        0..1; the classes of one image add up to 1.
+    """
+
+    name: str
+    finding: CodedConcept
+    margins: CodedConcept | None
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class LesionMark:
+    """One place that a bundle whose localisation was validated points at.
+
+    Attributes
+    ----------
+    centre : tuple of float
+        Column and row in DICOM pixel coordinates (``0\\0`` is the outer corner of the first pixel).
+    outline : tuple of (float, float)
+        Closed polygon in the same coordinates, first point not repeated, at least three points.
+    probability : float
+        Calibrated probability of malignancy, 0..1.
+    finding : CodedConcept or None
+        What it is taken for; None for a bundle that only tells malignant from not.
+    """
+
+    centre: tuple[float, float]
+    outline: tuple[tuple[float, float], ...]
+    probability: float
+    finding: CodedConcept | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ImageScore:
     """What the network said about one image.
 
@@ -208,6 +261,10 @@ class ImageScore:
     evidence : numpy.ndarray or None
         ``(rows, columns)`` uint8 of the source image: 0 outside, 1..3 the band of
         :data:`EVIDENCE_BANDS`. None where the bundle's map is switched off or the score is below threshold.
+    classes : tuple of ClassScore
+        For tasks with several classes, most probable first; empty for a binary task.
+    marks : tuple of LesionMark
+        Only from bundles whose localisation was validated, and at or above the threshold.
     """
 
     sop_instance_uid: str
@@ -217,6 +274,8 @@ class ImageScore:
     probability: float
     region: Region
     evidence: NDArray[np.uint8] | None = None
+    classes: tuple[ClassScore, ...] = ()
+    marks: tuple[LesionMark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +347,8 @@ class BundleIdentity:
         Who released it.
     demonstration : bool
         True for a bundle trained on phantoms: every report says that it is not for clinical use.
+    localises : bool
+        Whether its localisation was validated, so that it may point at places (marks, CAD findings).
     configuration_digest : str
         Digest of preprocessing parameters, temperature and operating points.
     """
@@ -299,3 +360,4 @@ class BundleIdentity:
     manufacturer: str
     demonstration: bool
     configuration_digest: str = field(default="")
+    localises: bool = False

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from models.calibration import OperatingPoint
+from models.contract import CodedConcept
 from models.errors import BundleFormatError, BundleIncompleteError
 from models.preprocessing import Parameters
-from models.tasks import CodedConcept
 
 FORMAT = 1
 """Version of the manifest's own form."""

@@ -13,17 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
-from models.contract import ImageView, Laterality, Refusal, RefusalCode
+from models.contract import CodedConcept, ImageView, Laterality, Refusal, RefusalCode
 from models.errors import RegistryError, UnknownTaskError
-
-
-@dataclass(frozen=True, slots=True)
-class CodedConcept:
-    """A concept of a coding scheme, as in PS3.3 table 8.8-1: code value, scheme designator, meaning."""
-
-    value: str
-    scheme: str
-    meaning: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from models.contract import ImageTrait, ImageView, Laterality, Refusal, RefusalCode
+from models.contract import CodedConcept, ImageTrait, ImageView, Laterality, Refusal, RefusalCode
 from models.errors import NoBreastError
 from models.preprocessing import find_breast
-from models.tasks import CodedConcept, GateVerdict, Task
+from models.tasks import GateVerdict, Task
 
 _FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.2"  # Digital Mammography X-Ray Image, For Presentation
 _FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"  # Digital Mammography X-Ray Image, For Processing
