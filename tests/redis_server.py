@@ -1,0 +1,151 @@
+"""A real Redis server of a test's own: with a password, on a free port, to be killed, emptied and watched."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+import redis
+
+START_TIMEOUT_S = 20.0
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class RedisServer:
+    """One ``redis-server`` without persistence: a restart finds it empty.
+
+    Parameters
+    ----------
+    binary : str
+        Path of ``redis-server``.
+    folder : pathlib.Path
+        Where it runs.
+    """
+
+    def __init__(self, binary: str, folder: Path) -> None:
+        self._binary = binary
+        self._folder = folder
+        self.port = free_port()
+        self.password = secrets.token_hex(8)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def url(self) -> str:
+        """What a node's ``broker_url`` says."""
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+
+    def client(self) -> redis.Redis:
+        """Return a connection of the test's own."""
+        return redis.Redis(host="127.0.0.1", port=self.port, password=self.password, socket_timeout=10)
+
+    def start(self) -> None:
+        """Start it, empty, on the same port as ever, and wait until it answers."""
+        self._process = subprocess.Popen(
+            [
+                self._binary,
+                *("--port", str(self.port), "--bind", "127.0.0.1", "--requirepass", self.password),
+                *("--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"),
+            ],
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            assert time.monotonic() < deadline, "redis-server did not start"
+            threading.Event().wait(0.02)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def flush(self) -> None:
+        """Forget everything."""
+        with self.client() as client:
+            client.flushall()
+
+    def length(self, key: str) -> int:
+        """Return the number of messages in a list, by the key's full name."""
+        with self.client() as client:
+            return int(client.llen(key))  # type: ignore[arg-type]
+
+    def _answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+
+class Watcher:
+    """Everything that any client says to a server while the block runs (MONITOR)."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+        self._line = socket.create_connection(("127.0.0.1", server.port))
+        self._heard = bytearray()
+        self._thread = threading.Thread(target=self._listen, name="redis-watcher", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._line.sendall(f"AUTH {self._server.password}\r\nMONITOR\r\n".encode())
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._line.shutdown(socket.SHUT_RDWR)
+        self._thread.join(10)
+        self._line.close()
+
+    @property
+    def traffic(self) -> str:
+        """What was heard so far."""
+        return bytes(self._heard).decode("utf-8", "backslashreplace")
+
+    def _listen(self) -> None:
+        while heard := self._line.recv(65536):
+            self._heard += heard
+
+
+def redis_binary() -> str:
+    """Return the path of ``redis-server``; skip aloud where it is missing, fail in CI."""
+    found = shutil.which("redis-server")
+    if found is None:
+        words = "redis-server is not installed: install the package redis-server"
+        if os.environ.get("CI"):
+            pytest.fail(words)
+        pytest.skip(words)
+    return found
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A running server for one test module."""
+    with RedisServer(redis_binary(), tmp_path_factory.mktemp("redis")) as server:
+        yield server

@@ -1,0 +1,72 @@
+"""What is tried again, when and how often; what is stored about it."""
+
+from __future__ import annotations
+
+import pytest
+
+from db.errors import DatabaseUnavailableError, UnknownRecordError
+from dicom_node.errors import DestinationUnavailableError, ResultError, SpoolError, SpoolFullError
+from workers.retry import GiveUp, Policy, TryLater, UndeliverableError, backoff_s, code_of, decide, reason_of
+
+POLICY = Policy(attempts=5, backoff_max_s=300)
+PATIENT = "ZZCANARY^NAME"
+
+
+class ForeignError(Exception):
+    """An error of somebody else's library, whose text may quote a data set."""
+
+
+@pytest.mark.parametrize("attempt", [1, 4])
+@pytest.mark.parametrize(
+    "error",
+    [ResultError("x"), ForeignError("x"), MemoryError(), UnknownRecordError("x")],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_fails_for_an_unknown_reason_is_tried_again_at_first(error: Exception, attempt: int) -> None:
+    assert isinstance(decide(error, attempt, POLICY), TryLater)
+
+
+@pytest.mark.parametrize("attempt", [5, 6, 500])
+@pytest.mark.parametrize(
+    "error", [ResultError("x"), ForeignError("x"), MemoryError()], ids=lambda error: type(error).__name__
+)
+def test_what_keeps_failing_is_given_up_at_the_last_attempt(error: Exception, attempt: int) -> None:
+    assert isinstance(decide(error, attempt, POLICY), GiveUp)
+
+
+@pytest.mark.parametrize("attempt", [1, 5, 100_000])
+@pytest.mark.parametrize(
+    "error",
+    [DestinationUnavailableError("x"), DatabaseUnavailableError("x"), SpoolError("x"), SpoolFullError("x")],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_waits_for_others_is_tried_without_limit(error: Exception, attempt: int) -> None:
+    assert isinstance(decide(error, attempt, POLICY), TryLater)
+
+
+@pytest.mark.parametrize("attempt", [1, 5])
+def test_what_a_destination_refused_waits_for_a_person_at_once(attempt: int) -> None:
+    assert isinstance(decide(UndeliverableError("x"), attempt, POLICY), GiveUp)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "seconds"), [(1, 1), (2, 2), (3, 4), (4, 8), (9, 256), (10, 300), (11, 300), (100_000, 300)]
+)
+def test_the_wait_doubles_from_a_second_to_the_longest(attempt: int, seconds: float) -> None:
+    waits = [backoff_s(attempt, 300) for _ in range(200)]
+    assert all(0.9 * seconds <= wait <= 1.1 * seconds for wait in waits)
+    assert len(set(waits)) > 1, "jobs that failed together must not come back together"
+
+
+def test_a_failure_is_stored_under_a_code_that_stays() -> None:
+    assert code_of(DestinationUnavailableError("x")) == "DESTINATION_UNAVAILABLE"
+    assert code_of(UndeliverableError("x")) == "UNDELIVERABLE"
+    assert code_of(ForeignError("x")) == "FOREIGN"
+    assert code_of(MemoryError()) == "MEMORY"
+
+
+def test_words_of_our_own_are_stored_and_words_of_strangers_are_not() -> None:
+    assert reason_of(ResultError("the report has no region")) == "the report has no region"
+    told = reason_of(ForeignError(f"invalid value {PATIENT!r}"))
+    assert "ForeignError" in told
+    assert PATIENT not in told
