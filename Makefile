@@ -1,0 +1,66 @@
+# One command for each thing that people do here; 'make help' lists them. CI runs the same commands.
+# Everything lands in .venv. A stamp says what is installed there: a second run installs nothing.
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.installed-runtime
+TESTING := $(VENV)/.installed-test
+# Never a user's own site-packages: four of our packages have names that others use, too.
+export PYTHONNOUSERSITE := 1
+unexport PYTHONPATH PYTHONHOME
+
+DEMO_OUT ?= demo-output
+PYTEST_FLAGS ?= -n 2 --dist loadfile
+BUNDLE := models/bundles/mammography-phantom-demonstration
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo install test check format bundle benchmark wheel clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(RUNTIME) ## install, start a node and a throw-away PACS, send made-up studies, show what comes back
+	$(BIN)/dicom-node demo --out $(DEMO_OUT) $(DEMO_FLAGS)
+
+install: $(RUNTIME) ## install what the node needs into .venv
+
+test: $(TESTING) ## run all tests (PYTEST_FLAGS changes how)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+check: $(TESTING) ## form, lint, types, import contracts
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(TESTING) ## put the code into the one form
+	$(BIN)/ruff check --fix --select I
+	$(BIN)/ruff format
+
+bundle: $(RUNTIME) ## train the demonstration bundle again and compare; REPLACE=1 takes the new one
+	sh .ci/rebuild-bundle $(BIN)/python $(BUNDLE) $(if $(REPLACE),replace)
+
+benchmark: $(RUNTIME) ## time the whole node (BENCHMARK_FLAGS changes what)
+	$(BIN)/python -m benchmarks.e2e $(BENCHMARK_FLAGS)
+
+wheel: $(RUNTIME) ## build the wheel into dist/
+	$(BIN)/python -m pip wheel . --no-deps --no-build-isolation --wheel-dir dist
+
+clean: ## remove what these commands made, .venv included
+	rm -rf $(VENV) $(DEMO_OUT) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+# hatchling first, from the constraints, instead of a fresh one fetched behind pip's curtain.
+$(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt \
+		--no-build-isolation -e .
+	@touch $@
+
+$(TESTING): $(RUNTIME)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt \
+		--no-build-isolation -e '.[test]'
+	@touch $@
+
+$(BIN)/python:
+	sh .ci/make-venv $(VENV) $(PYTHON)
