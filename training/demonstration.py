@@ -29,6 +29,7 @@ from training.loop import train
 from training.packaging import Release, write_bundle
 from training.splits import Split, split_by_woman
 
+DEFAULT_SEED = DemonstrationConfig().seed
 NAME = "mammography-phantom-demonstration"
 VERSION = "1.0.0"
 _GOLDEN_EXAMPLES = 3
@@ -264,12 +265,17 @@ same bytes. Licence Apache-2.0.
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Build the demonstration bundle with a progress bar."""
-    parser = argparse.ArgumentParser(prog="python -m training.demonstration", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="new folder for the bundle")
-    folder = parser.parse_args(arguments).out
-    config = DemonstrationConfig()
+def run(folder: Path, *, seed: int = DEFAULT_SEED) -> None:
+    """Build the demonstration bundle with a progress bar, and print what was measured.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to; must not exist or be empty.
+    seed : int
+        Of everything random; the released bundle has the default.
+    """
+    config = DemonstrationConfig(seed=seed)
     with Progress(*Progress.get_default_columns(), TimeElapsedColumn()) as progress:
         bars = {stage: progress.add_task(stage, total=total) for stage, total in steps(config).items()}
         built = build(folder, config, advance=lambda stage: progress.advance(bars[stage]))
@@ -279,6 +285,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 markup=False,
             )
         progress.console.print(f"{folder}: {built.digest}", markup=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(prog="python -m training.demonstration", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="new folder for the bundle")
+    run(parser.parse_args(arguments).out)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from dicom_node.demo_pacs import ArchivedObject, DemoPacs
 from dicom_node.errors import NodeError
 from dicom_node.settings import ENVIRONMENT_PREFIX
 
+FIRST_SEED = 1003
 MARKER = "made-by-dicom-node-demo"
 SCANNER_TITLE = "DEMOSCANNER"
 START_DEADLINE_S = 180.0
@@ -144,7 +145,7 @@ def draw_studies(folder: Path, count: int, advance: Any) -> list[DemoStudy]:
             wanted = {} if kind is LesionKind.NORM else {(side, v): (kind, True) for v in ("CC", "MLO")}
             home.mkdir(parents=True, exist_ok=True)
             images = study(
-                seed=1000 + number,
+                seed=FIRST_SEED + number,
                 kinds=wanted,
                 patient_id=f"PHANTOM-{number + 1:04d}",
                 patient_name=f"Phantom^Number{number + 1}",

@@ -328,7 +328,6 @@ def _pixel_module(phantom: Phantom) -> dict[str, Any]:
         "PresentationLUTShape": "IDENTITY",
         "WindowCenter": "2048",
         "WindowWidth": "4096",
-        "VOILUTFunction": "LINEAR",
         "PixelData": phantom.pixels.astype("<u2").tobytes(),
     }
 
@@ -360,10 +359,11 @@ def study(
     Returns
     -------
     list of pydicom.dataset.Dataset
-        Four objects of one series.
+        Four objects, each in a series of its own: viewers that place an overlay by its series (OHIF) would
+        lay it over another view otherwise.
     """
     wanted = kinds or {}
-    study_instance_uid, series_instance_uid = _uid(seed, "study"), _uid(seed, "series")
+    study_instance_uid = _uid(seed, "study")
     images = []
     for number, (laterality, view) in enumerate(_PROTOCOL, start=1):
         kind, malignant = wanted.get((laterality, view), (LesionKind.NORM, False))
@@ -380,12 +380,12 @@ def study(
             data_set(
                 phantom,
                 study_instance_uid=study_instance_uid,
-                series_instance_uid=series_instance_uid,
+                series_instance_uid=_uid(seed, f"series {laterality} {view}"),
                 sop_instance_uid=_uid(seed, f"{laterality} {view}"),
                 patient_id=patient_id,
                 patient_name=patient_name,
                 accession_number=accession_number,
-                instance_number=number,
+                SeriesNumber=number,
             )
         )
     return images
