@@ -169,11 +169,6 @@ class DeliverySettings(_Section):
     connect_timeout_s: float = Field(5, gt=0, description="Seconds to open a connection.", examples=[5])
     acse_timeout_s: float = Field(15, gt=0, description="Seconds to negotiate an association.", examples=[15])
     dimse_timeout_s: float = Field(30, gt=0, description="Seconds to wait for a response.", examples=[30])
-    sr_class: Literal["3d", "comp"] = Field(
-        "3d",
-        description="Class of the TID 1500 report: Comprehensive 3D SR, or Comprehensive SR for Orthanc.",
-        examples=["3d"],
-    )
 
 
 class AuditSettings(_Section):

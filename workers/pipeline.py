@@ -72,15 +72,12 @@ class Reporting:
         Who this node is, in every object.
     destinations : tuple of Destination
         Where each study's results go.
-    sr_class : str
-        SOP Class UID of the TID 1500 report.
     default_zone : datetime.tzinfo
         Zone of studies that state no Timezone Offset From UTC (0008,0201).
     """
 
     node: NodeIdentity
     destinations: tuple[Destination, ...]
-    sr_class: str
     default_zone: tzinfo
 
 
@@ -205,7 +202,7 @@ class Scorer:
             ),
             default_zone=self._reporting.default_zone,
         )
-        return build_all(context, sr_class=self._reporting.sr_class)
+        return build_all(context)
 
     def _store(self, ordinal: int, item: BuiltObject) -> NewResult:
         file = self._results.write([item.content])

@@ -57,7 +57,6 @@ def _scorer(settings: Settings, database: Database) -> Handler:
     from dicom_node.cli.bundles import deploy_demonstration
     from dicom_node.images import DecodeLimits, ImageReader
     from dicom_node.results.context import NodeIdentity
-    from dicom_node.results.measurement_report import COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR
     from dicom_node.spool import Spool
     from models.store import BundleStore
     from workers.classifier_cache import ClassifierCache
@@ -88,7 +87,6 @@ def _scorer(settings: Settings, database: Database) -> Handler:
                 institution_name=settings.institution,
             ),
             destinations=settings.parsed_destinations,
-            sr_class=COMPREHENSIVE_3D_SR if settings.delivery.sr_class == "3d" else COMPREHENSIVE_SR,
             default_zone=settings.default_zone,
         ),
     ).score

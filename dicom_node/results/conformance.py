@@ -62,7 +62,8 @@ def check(content: bytes) -> None:
     """
     instance = dcmread(BytesIO(content))
     faults = list(_header_faults(instance))
-    faults += _report_faults(instance) if instance.Modality == "SR" else _overlay_faults(instance)
+    if instance.Modality in _FAULTS_BY_MODALITY:
+        faults += _FAULTS_BY_MODALITY[instance.Modality](instance)
     if faults:
         raise ResultError(
             f"an object of SOP class {instance.get('SOPClassUID')} failed its own check: {'; '.join(faults)}"
@@ -106,7 +107,7 @@ def _report_faults(report: Dataset) -> Iterator[str]:
 
 
 def _overlay_faults(overlay: Dataset) -> Iterator[str]:
-    bits = overlay.Rows * overlay.Columns * overlay.NumberOfFrames
+    bits = overlay.Rows * overlay.Columns * overlay.NumberOfFrames * overlay.BitsAllocated
     length = -(-bits // 8)
     if len(overlay.PixelData) != length + length % 2:
         yield "Pixel Data has the wrong length"
@@ -115,6 +116,9 @@ def _overlay_faults(overlay: Dataset) -> Iterator[str]:
     tracking = [segment.TrackingUID for segment in overlay.SegmentSequence]
     if len(tracking) != len(set(tracking)):
         yield "two segments have one tracking UID"
+
+
+_FAULTS_BY_MODALITY = {"SR": _report_faults, "SEG": _overlay_faults}
 
 
 def _evidence(report: Dataset) -> Iterator[Dataset]:

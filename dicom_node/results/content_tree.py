@@ -33,6 +33,7 @@ HAS_OBS_CONTEXT = RelationshipTypeValues.HAS_OBS_CONTEXT
 HAS_ACQ_CONTEXT = RelationshipTypeValues.HAS_ACQ_CONTEXT
 INFERRED_FROM = RelationshipTypeValues.INFERRED_FROM
 SELECTED_FROM = RelationshipTypeValues.SELECTED_FROM
+SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
 
 
 def with_children(item: ContentItem, children: Iterable[ContentItem]) -> ContentItem:
@@ -122,7 +123,7 @@ def _evidence(order: BuildOrder) -> list[Dataset]:
     siblings = (
         (o.study_instance_uid, o.series_instance_uid, o.sop_class_uid, o.sop_instance_uid)
         for o in order.siblings
-        if o.kind == "segmentation"
+        if o.sop_class_uid == SEGMENTATION_STORAGE
     )
     return _hierarchy([*sources, *siblings])
 

@@ -57,7 +57,7 @@ class BuiltObject:
     Attributes
     ----------
     kind : str
-        ``"segmentation"``, ``"text_report"`` or ``"measurement_report"``.
+        A key of :data:`dicom_node.results.builders.RESULT_BUILDERS`.
     sop_class_uid, sop_instance_uid, series_instance_uid, study_instance_uid, transfer_syntax_uid : str
         What delivery and the database need without opening the content.
     content : bytes
@@ -196,12 +196,9 @@ class BuildOrder:
     ----------
     context : ResultContext
         What to speak about.
-    sr_class : str
-        SOP Class UID of the measurement report.
     siblings : tuple of BuiltObject
         What the builders before it have made of the same context.
     """
 
     context: ResultContext
-    sr_class: str
     siblings: tuple[BuiltObject, ...] = ()

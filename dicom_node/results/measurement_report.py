@@ -45,7 +45,7 @@ COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 
 
 def build(order: BuildOrder) -> list[Dataset]:
-    """Build the measurement report of a study of which something was scored.
+    """Build the measurement report as Comprehensive 3D SR, the class that IHE AI Results names.
 
     Parameters
     ----------
@@ -57,14 +57,34 @@ def build(order: BuildOrder) -> list[Dataset]:
     list of pydicom.dataset.Dataset
         One document, or none for a refused study: no image region could be drawn.
     """
+    return _build(order, COMPREHENSIVE_3D_SR)
+
+
+def build_2d(order: BuildOrder) -> list[Dataset]:
+    """Build the same report as Comprehensive SR, the only class whose regions the Stone viewer draws.
+
+    Parameters
+    ----------
+    order : BuildOrder
+        What to report; the segmentations made before are listed as evidence.
+
+    Returns
+    -------
+    list of pydicom.dataset.Dataset
+        One document, or none for a refused study: no image region could be drawn.
+    """
+    return _build(order, COMPREHENSIVE_SR)
+
+
+def _build(order: BuildOrder, sop_class_uid: str) -> list[Dataset]:
     context = order.context
     if context.prediction.outcome is Outcome.REFUSED:
         return []
     document = new_instance(
         context,
-        sop_class_uid=order.sr_class,
+        sop_class_uid=sop_class_uid,
         # The two SOP classes are two objects, and an archive may get both.
-        kind=f"measurement_report.{order.sr_class}",
+        kind=f"measurement_report.{sop_class_uid}",
         modality="SR",
         series_number=9101,
         description="AI mammography scores",

@@ -15,6 +15,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+from pydicom.tag import Tag
 
 from dicom_node.errors import ResultError
 from dicom_node.results import codes
@@ -46,6 +47,7 @@ _OPTIONAL = (
     "IssuerOfAccessionNumberSequence",
 )
 _OFFSET = re.compile(r"([+-])(\d{2})(\d{2})")
+_REFERENCED_SOP_INSTANCE_UID = Tag(0x0008, 0x1155)
 
 
 def copy_element(source: Dataset, target: Dataset, keyword: str) -> bool:
@@ -177,3 +179,14 @@ def referenced(source: Dataset) -> tuple[str, str]:
         return str(source.SOPClassUID), str(source.SOPInstanceUID)
     except AttributeError as exc:
         raise ResultError("a source image has no SOP Class or Instance UID; ask the sender's vendor") from exc
+
+
+def referenced_instances(data_set: Dataset) -> set[str]:
+    """Give every SOP Instance UID that a data set references, at any depth; patient data stays undecoded."""
+    found: set[str] = set()
+    for tag in data_set.keys():  # noqa: SIM118 - iterating a data set decodes its elements
+        if tag == _REFERENCED_SOP_INSTANCE_UID:
+            found.add(str(data_set[tag].value))
+        elif data_set.get_item(tag).VR == "SQ":
+            found.update(*(referenced_instances(item) for item in data_set[tag].value))
+    return found

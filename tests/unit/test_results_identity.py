@@ -10,7 +10,7 @@ import pytest
 
 from dicom_node.errors import ResultError
 from dicom_node.results import identity
-from dicom_node.results.builders import build_all
+from dicom_node.results.builders import DEFAULT_KINDS, build_all
 from dicom_node.results.context import PredecessorDocument
 from dicom_node.results.measurement_report import COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR
 from tests import results_contexts as given
@@ -76,11 +76,12 @@ def test_another_model_makes_other_objects_of_the_same_images() -> None:
 
 def test_the_two_sr_classes_are_two_objects_and_the_others_stay() -> None:
     default = {o.kind: o for o in build_all(given.negative())}
-    older = {o.kind: o for o in build_all(given.negative(), sr_class=COMPREHENSIVE_SR)}
-    assert default["measurement_report"].sop_class_uid == COMPREHENSIVE_3D_SR
-    assert older["measurement_report"].sop_class_uid == COMPREHENSIVE_SR
-    assert default["measurement_report"].sop_instance_uid != older["measurement_report"].sop_instance_uid
-    assert default["text_report"] == older["text_report"]
+    both = {o.kind: o for o in build_all(given.negative(), (*DEFAULT_KINDS, "measurement_report_2d"))}
+    older = both.pop("measurement_report_2d")
+    assert both == default
+    assert both["measurement_report"].sop_class_uid == COMPREHENSIVE_3D_SR
+    assert older.sop_class_uid == COMPREHENSIVE_SR
+    assert older.sop_instance_uid != both["measurement_report"].sop_instance_uid
 
 
 def test_tracking_stays_when_a_later_revision_has_more_images() -> None:

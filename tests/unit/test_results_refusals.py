@@ -14,7 +14,7 @@ from pydicom.sr.coding import Code
 
 from dicom_node.errors import ResultError
 from dicom_node.results import codes, conformance
-from dicom_node.results.builders import RESULT_BUILDERS, build_all
+from dicom_node.results.builders import DEFAULT_KINDS, RESULT_BUILDERS, build_all
 from models.contract import Outcome
 from tests import results_contexts as given
 
@@ -58,9 +58,9 @@ def test_a_prediction_that_contradicts_itself_or_its_images_is_refused() -> None
             given.context(prediction)
 
 
-def test_another_sr_class_is_refused() -> None:
-    with pytest.raises(ResultError, match="sr_class"):
-        build_all(given.positive(), sr_class="1.2.840.10008.5.1.4.1.1.88.22")
+def test_a_kind_that_no_builder_makes_is_refused() -> None:
+    with pytest.raises(ResultError, match="no result of kind"):
+        build_all(given.positive(), ("text_report", "letter"))
 
 
 def broken(kind: str, change: Any) -> bytes:
@@ -105,9 +105,11 @@ def test_a_faulty_object_fails_its_own_check(kind: str, change: Any, fault: str)
     assert "Phantom^Demo" not in str(raised.value)
 
 
-def test_every_builder_makes_its_kind_and_reports_come_after_what_they_list() -> None:
-    kinds = list(dict.fromkeys(built.kind for built in build_all(given.positive())))
-    assert kinds == list(RESULT_BUILDERS)
+def test_every_asked_kind_is_built_in_the_order_of_the_table_and_no_other() -> None:
+    kinds = list(dict.fromkeys(built.kind for built in build_all(given.positive(), DEFAULT_KINDS[::-1])))
+    assert kinds == [kind for kind in RESULT_BUILDERS if kind in DEFAULT_KINDS]
+    (report,) = build_all(given.positive(), ["text_report"])
+    assert report.kind == "text_report"
 
 
 def test_codes_are_those_of_the_standard_in_ascii() -> None:

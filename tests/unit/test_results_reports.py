@@ -29,7 +29,7 @@ def text_report(context: ResultContext) -> Dataset:
 
 
 def reports(context: ResultContext) -> list[Dataset]:
-    return [given.read(built) for built in build_all(context) if built.kind.endswith("report")]
+    return [given.read(built) for built in build_all(context) if "report" in built.kind]
 
 
 def flags(report: Dataset) -> tuple[str, str, str]:
