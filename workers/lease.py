@@ -13,7 +13,7 @@ from types import TracebackType
 
 import structlog
 
-from db.errors import DatabaseUnavailableError, LeaseLostError
+from db.errors import DatabaseError, LeaseLostError
 from db.jobs import Claim, renew
 from db.session import Database
 
@@ -82,7 +82,7 @@ class Lease:
             self._renewed_at = time.monotonic()
         except LeaseLostError:
             self._lost.set()
-        except DatabaseUnavailableError:
+        except DatabaseError:
             # The fence protects the job; without a database nobody else can have claimed it before the
             # lease ended.
             if time.monotonic() - self._renewed_at > self._lease_s:

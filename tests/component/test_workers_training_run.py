@@ -1,0 +1,173 @@
+"""A train job runs a recipe in a child process and adds what it made; the child never outlives its job."""
+
+from __future__ import annotations
+
+import os
+import signal
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from db.deployments import BundleFacts, add_bundle
+from db.errors import LeaseLostError
+from db.jobs import Claim, queue_training
+from db.lifecycle import JobKind, JobState
+from tests.steered_node import BUNDLE, SteeredNode, on_sqlite
+from workers.claim_loop import ClaimLoop, Terms
+from workers.lease import Lease
+from workers.retry import Policy
+from workers.training_run import Trainer, TrainingError
+
+pytestmark = on_sqlite
+TERMS = Terms(lease_s=30, hard_limit_s=900, policy=Policy(attempts=2, backoff_max_s=1))
+
+
+def recipe(tmp_path: Path, body: str) -> tuple[str, ...]:
+    """Return the command of a console script whose ``train`` does what the test says."""
+    script = tmp_path / "recipe.sh"
+    script.write_text("#!/bin/sh\n" + textwrap.dedent(body))
+    script.chmod(0o700)
+    return (str(script),)
+
+
+def trainer(
+    node: SteeredNode,
+    tmp_path: Path,
+    body: str,
+    *,
+    added: list[Path] | None = None,
+    is_stopping: Callable[[], bool] = lambda: False,
+) -> Trainer:
+    def add(folder: Path) -> str:
+        if added is not None:
+            added.append(folder)
+        with node.transaction("train@host:1") as tx:
+            add_bundle(tx, BundleFacts(BUNDLE, "n", "1", "mammography_malignancy", True))
+        return BUNDLE
+
+    return Trainer(
+        node.database,
+        command=recipe(tmp_path, body),
+        output_dir=tmp_path / "training",
+        add_bundle=add,
+        is_stopping=is_stopping,
+    )
+
+
+@pytest.fixture
+def claimed(node: SteeredNode) -> Claim:
+    with node.transaction("anna") as tx:
+        queue_training(tx, recipe="demonstration", order={"seed": 7})
+    return node.claimed(JobKind.TRAIN)
+
+
+def run(node: SteeredNode, doing: Trainer, claimed: Claim) -> None:
+    with Lease(node.database, claimed, lease_s=30, hard_limit_s=900) as lease:
+        doing.train(claimed, lease)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path.name} never appeared"
+        threading.Event().wait(0.02)
+
+
+def test_the_recipe_gets_the_orders_options_and_its_bundle_is_added_not_activated(
+    node: SteeredNode, claimed: Claim, tmp_path: Path
+) -> None:
+    added: list[Path] = []
+    run(node, trainer(node, tmp_path, 'echo "$@"; mkdir -p "$4"', added=added), claimed)
+    (job,) = node.jobs(JobKind.TRAIN)
+    assert (job.state, job.bundle_digest) == (JobState.DONE, BUNDLE)
+    (folder,) = added
+    said = (tmp_path / "training" / claimed.job_id / "run-1.log").read_text().split()
+    assert said == ["train", "demonstration", "--out", str(folder), "--seed", "7"]
+    assert "bundle.activated" not in node.actions()
+
+
+def test_a_failed_run_adds_nothing_and_names_its_log(
+    node: SteeredNode, claimed: Claim, tmp_path: Path
+) -> None:
+    added: list[Path] = []
+    with pytest.raises(TrainingError, match=r"status 9; see .*run-1\.log"):
+        run(node, trainer(node, tmp_path, "exit 9", added=added), claimed)
+    assert added == []
+    (job,) = node.jobs(JobKind.TRAIN)
+    assert job.state == JobState.RUNNING, "the claim loop decides what follows"
+
+
+def test_a_run_that_keeps_failing_is_given_up(node: SteeredNode, tmp_path: Path) -> None:
+    with node.transaction("anna") as tx:
+        queue_training(tx, recipe="demonstration", order={"seed": 7})
+    loop = ClaimLoop(
+        node.database,
+        JobKind.TRAIN,
+        trainer(node, tmp_path, "exit 9").train,
+        terms=TERMS,
+        owner="train@host:1",
+    )
+    for _ in range(3):
+        loop.drain()
+        node.clock.advance(60)
+    (job,) = node.jobs(JobKind.TRAIN)
+    assert (job.state, job.attempts, job.error_code) == (JobState.FAILED, 2, "TRAINING")
+
+
+def test_a_worker_that_is_told_to_stop_ends_the_run_and_gives_the_job_back(
+    node: SteeredNode, claimed: Claim, tmp_path: Path
+) -> None:
+    pid_file = tmp_path / "pid"
+    stopping = threading.Event()
+    doing = trainer(node, tmp_path, f"echo $$ > {pid_file}; exec sleep 600", is_stopping=stopping.is_set)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, node, doing, claimed)
+        wait_for(pid_file)
+        stopping.set()
+        running.result(timeout=30)
+    (job,) = node.jobs(JobKind.TRAIN)
+    assert (job.state, job.attempts) == (JobState.QUEUED, 0), "a stop costs no attempt"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
+
+
+def test_a_lost_lease_ends_the_run(node: SteeredNode, claimed: Claim, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    doing = trainer(node, tmp_path, f"echo $$ > {pid_file}; exec sleep 600")
+    node.clock.advance(31)
+    assert node.claim(JobKind.TRAIN, "other@host:2") is not None
+    lease = Lease(node.database, claimed, lease_s=0.3, hard_limit_s=900)
+    with lease, pytest.raises(LeaseLostError):
+        doing.train(claimed, lease)
+    (job,) = node.jobs(JobKind.TRAIN)
+    assert (job.state, job.lease_owner) == (JobState.RUNNING, "other@host:2")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
+
+
+def test_a_run_that_is_killed_is_tried_again_in_a_folder_of_its_own(
+    node: SteeredNode, tmp_path: Path
+) -> None:
+    with node.transaction("anna") as tx:
+        job_id = queue_training(tx, recipe="demonstration", order={"seed": 7})
+    added: list[Path] = []
+    marker = tmp_path / "killed"
+    body = f'mkdir -p "$4"; if [ ! -e {marker} ]; then touch {marker}; kill -{signal.SIGKILL.value} $$; fi'
+    loop = ClaimLoop(
+        node.database,
+        JobKind.TRAIN,
+        trainer(node, tmp_path, body, added=added).train,
+        terms=TERMS,
+        owner="train@host:1",
+    )
+    loop.drain()
+    node.clock.advance(60)
+    loop.drain()
+    (job,) = node.jobs(JobKind.TRAIN)
+    assert (job.id, job.state, job.attempts) == (job_id, JobState.DONE, 2)
+    assert [folder.name for folder in added] == ["bundle-2"]
