@@ -1,0 +1,561 @@
+"""The command line's promises to programs and people: rows, exit statuses, and terminals left alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from db import deliveries, jobs
+from db.audit import AuditTrail
+from db.handoff import register_instance
+from db.keys import AuditKey, CheckpointKey
+from db.lifecycle import DeliveryEvent, JobKind
+from db.scoring import finish_scoring
+from db.session import Database
+from dicom_node.cli import main
+from dicom_node.settings import ENVIRONMENT_PREFIX
+from dicom_node.spool import Spool
+from tests.simulators.pacs import SimulatedPacs
+from tests.steered_node import BUNDLE, LISTENER, PACS, RULES, WORKER, four_views, mammogram, result_object
+
+SCORED, REFUSED, OPEN = "2.25.101", "2.25.102", "2.25.103"
+PATIENT_ID, ACCESSION = "P-4711", "A-0815"
+SECRET = "hunter2"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of the machine reaches the commands."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith(ENVIRONMENT_PREFIX):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run ``dicom-node`` with arguments, as its console script does."""
+
+    def run(*arguments: str | Path) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["dicom-node", *map(str, arguments)])
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main.run()
+        code = ended.value.code
+        return Answer(code if isinstance(code, int) else 0, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A data directory with a study scored and delivered, one refused by the PACS, and one still open."""
+
+    data_dir: Path
+    database: Database
+    contents: dict[str, bytes]
+    scored_job: str
+    refused_job: str
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, command: Command) -> Path:
+    """A data directory with this version's tables and keys."""
+    folder = tmp_path / "data"
+    assert command("db", "upgrade", "--data-dir", folder).status == 0
+    AuditKey.load_or_create(folder / "keys" / "audit.key")
+    CheckpointKey.load_or_create(folder / "keys" / "checkpoint.key")
+    return folder
+
+
+@pytest.fixture
+def filled(data_dir: Path) -> Iterator[Filled]:
+    database = Database(
+        f"sqlite:///{data_dir / 'node.db'}", AuditTrail(AuditKey.load(data_dir / "keys" / "audit.key"))
+    )
+    spool, contents = Spool(data_dir / "results"), {}
+    for study in (SCORED, REFUSED):
+        for instance in four_views(study):
+            with database.transaction(LISTENER) as tx:
+                register_instance(tx, instance, RULES)
+    with database.transaction(LISTENER) as tx:
+        register_instance(tx, mammogram(study=OPEN), RULES)
+    scored: dict[str, str] = {}
+    for study, event, status in (
+        (SCORED, DeliveryEvent.ACCEPTED, 0x0000),
+        (REFUSED, DeliveryEvent.REFUSE, 0xC001),
+    ):
+        content = f"DICM bytes of {study}".encode()
+        file = spool.write([content])
+        result = result_object(file_name=file.name, sha256=file.sha256, size_bytes=file.size_bytes)
+        contents[result.sop_instance_uid] = content
+        with database.transaction(WORKER) as tx:
+            claim = jobs.claim(tx, JobKind.SCORE, lease_s=60, max_attempts=5)
+            assert claim is not None
+        scored[study] = claim.job_id
+        with database.transaction(WORKER) as tx:
+            jobs.bind_bundle(tx, claim, BUNDLE)
+            finish_scoring(
+                tx,
+                claim,
+                bundle=BUNDLE,
+                outcome="scored",
+                study_probability=0.25,
+                document={"probability": 0.25},
+                results=[result],
+                destinations=[PACS],
+            )
+        with database.transaction(WORKER) as tx:
+            delivering = jobs.claim(tx, JobKind.DELIVER, lease_s=60, max_attempts=None)
+        assert delivering is not None
+        with database.transaction(WORKER) as tx:
+            (item,) = deliveries.outgoing(tx.session, delivering)
+            deliveries.record(tx, delivering, item.delivery_id, event, status=status, detail="said the PACS")
+            if event is DeliveryEvent.ACCEPTED:
+                jobs.finish(tx, delivering)
+            else:
+                jobs.give_up(tx, delivering, code="UNDELIVERABLE", reason="refused an object")
+                refused_job = delivering.job_id
+    yield Filled(data_dir, database, contents, scored[SCORED], refused_job)
+    database.close()
+
+
+def test_study_list_rows(command: Command, filled: Filled) -> None:
+    rows = command("study", "list", "--json", "--data-dir", filled.data_dir).json
+    promised = ("study_instance_uid", "revision", "state", "complete_reason", "instances")
+    assert [tuple(row[key] for key in promised) for row in rows] == [
+        (OPEN, 1, "open", None, 1),
+        (REFUSED, 1, "complete", "all_views", 4),
+        (SCORED, 1, "complete", "all_views", 4),
+    ]
+
+
+def test_job_list_rows(command: Command, filled: Filled) -> None:
+    rows = command("job", "list", "--json", "--study", SCORED, "--data-dir", filled.data_dir).json
+    promised = ("job_id", "study_instance_uid", "revision", "task", "state", "attempts", "bundle", "error")
+    assert [tuple(row[key] for key in promised) for row in rows] == [
+        (filled.scored_job, SCORED, 1, "mammography_malignancy", "done", 1, BUNDLE, None)
+    ]
+
+
+def test_job_list_can_be_narrowed(command: Command, filled: Filled) -> None:
+    where = ("--json", "--data-dir", filled.data_dir)
+    assert len(command("job", "list", *where).json) == 2, "scoring alone by default"
+    assert {row["kind"] for row in command("job", "list", "--all", *where).json} == {"score", "deliver"}
+    (failed,) = command("job", "list", "--all", "--state", "failed", *where).json
+    assert failed["job_id"] == filled.refused_job
+    assert failed["error"] == "UNDELIVERABLE: refused an object"
+    assert len(command("job", "list", "--limit", "1", *where).json) == 1
+
+
+def test_result_list_rows(command: Command, filled: Filled) -> None:
+    rows = command("result", "list", "--json", "--data-dir", filled.data_dir).json
+    promised = {"sop_instance_uid", "job_id", "kind", "destination", "delivery_state", "sha256"}
+    assert all(promised <= set(row) for row in rows)
+    assert {(row["study_instance_uid"], row["delivery_state"], row["last_status"]) for row in rows} == {
+        (SCORED, "delivered", "0000"),
+        (REFUSED, "refused", "C001"),
+    }
+    assert {row["destination"] for row in rows} == {PACS}
+
+
+def test_audit_query_rows(command: Command, filled: Filled) -> None:
+    rows = command("audit", "query", "--json", "--data-dir", filled.data_dir).json
+    promised = {"seq", "at", "actor", "action", "study_instance_uid", "job_id", "bundle", "detail"}
+    assert all(set(row) == promised for row in rows)
+    assert [row["seq"] for row in rows] == sorted(row["seq"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "studies"),
+    [
+        (("--study", SCORED), {SCORED}),
+        (("--patient-id", PATIENT_ID), {SCORED, REFUSED, OPEN}),
+        (("--accession", ACCESSION), {SCORED, REFUSED, OPEN}),
+        (("--patient-id", "P-%"), set()),
+        (("--patient-id", "x' OR 1=1 --"), set()),
+        (("--action", "study.complete"), {SCORED, REFUSED}),
+        (("--bundle", BUNDLE), {SCORED, REFUSED}),
+        (("--since", "2999-01-01"), set()),
+        (("--until", "1999-01-01T00:00:00+0000"), set()),
+        (("--until", "2999-01-01", "--study", OPEN), {OPEN}),
+    ],
+)
+def test_audit_query_finds_by(
+    command: Command, filled: Filled, options: tuple[str, ...], studies: set[str]
+) -> None:
+    rows = command("audit", "query", "--json", *options, "--data-dir", filled.data_dir).json
+    assert {row["study_instance_uid"] for row in rows} - {None} == studies
+
+
+def test_audit_query_finds_by_job(command: Command, filled: Filled) -> None:
+    rows = command("audit", "query", "--json", "--job", filled.scored_job, "--data-dir", filled.data_dir).json
+    assert [row["action"] for row in rows][:2] == ["job.queued", "job.claimed"]
+    assert {row["job_id"] for row in rows} == {filled.scored_job}
+
+
+def test_reading_the_trail_is_an_event_without_the_patient_asked_for(
+    command: Command, filled: Filled
+) -> None:
+    command("audit", "query", "--patient-id", PATIENT_ID, "--data-dir", filled.data_dir)
+    (event,) = command(
+        "audit", "query", "--json", "--action", "audit.queried", "--data-dir", filled.data_dir
+    ).json
+    assert event["detail"]["filter"] == {"patient_id": "given"}
+    assert PATIENT_ID not in json.dumps(event)
+
+
+def test_audit_verify_passes_an_untouched_trail(command: Command, filled: Filled) -> None:
+    answer = command("audit", "verify", "--json", "--data-dir", filled.data_dir)
+    assert (answer.status, answer.json["ok"]) == (0, True)
+
+
+def test_audit_verify_fails_after_one_changed_letter(command: Command, filled: Filled) -> None:
+    raw = sqlite3.connect(filled.data_dir / "node.db")
+    raw.executescript(
+        "".join(
+            f"DROP TRIGGER {name};"
+            for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        )
+    )
+    raw.execute("UPDATE audit_event SET actor = 'someone@else' WHERE seq = 3")
+    raw.commit()
+    raw.close()
+    answer = command("audit", "verify", "--json", "--data-dir", filled.data_dir)
+    assert (answer.status, answer.json["ok"]) == (1, False)
+    assert "3" in json.dumps(answer.json)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_audit_export_writes_every_event(command: Command, filled: Filled, tmp_path: Path, form: str) -> None:
+    out = tmp_path / f"trail.{form}"
+    before = len(command("audit", "query", "--json", "--data-dir", filled.data_dir).json)
+    answer = command("audit", "export", "--out", out, "--format", form, "--data-dir", filled.data_dir)
+    assert answer.status == 0
+    lines = out.read_text().splitlines()
+    assert len(lines) - (form == "csv") == before + 1, "all, and the query above"
+    assert PATIENT_ID not in out.read_text()
+
+
+def test_job_retry_queues_a_failed_delivery_again(command: Command, filled: Filled) -> None:
+    where = ("--data-dir", filled.data_dir)
+    assert command("job", "retry", filled.refused_job, *where).status == 0
+    job = command("job", "show", filled.refused_job, "--json", *where).json
+    assert (job["state"], job["attempts"], job["error"]) == ("queued", 0, None)
+    states = {r["study_instance_uid"]: r for r in command("result", "list", "--json", *where).json}
+    assert states[REFUSED]["delivery_state"] == "pending"
+    assert states[SCORED]["delivery_state"] == "delivered", "the other one is left alone"
+    assert command("audit", "verify", *where).status == 0
+
+
+def test_a_done_job_cannot_be_retried(command: Command, filled: Filled) -> None:
+    answer = command("job", "retry", filled.scored_job, "--data-dir", filled.data_dir)
+    assert answer.status == 5
+    assert "done" in answer.err
+
+
+def test_job_show_has_the_analysis(command: Command, filled: Filled) -> None:
+    job = command("job", "show", filled.scored_job, "--json", "--data-dir", filled.data_dir).json
+    assert job["analysis"] == {"probability": 0.25}
+    assert job["study_probability"] == 0.25
+
+
+def test_study_show_has_everything_of_one_study(command: Command, filled: Filled) -> None:
+    shown = command("study", "show", SCORED, "--json", "--data-dir", filled.data_dir).json
+    assert [row["revision"] for row in shown["revisions"]] == [1]
+    assert {(row["laterality"], row["view"]) for row in shown["instances"]} == {
+        ("R", "CC"),
+        ("L", "CC"),
+        ("R", "MLO"),
+        ("L", "MLO"),
+    }
+    assert {row["kind"] for row in shown["jobs"]} == {"score", "deliver"}
+    assert [row["delivery_state"] for row in shown["results"]] == ["delivered"]
+    people = command("study", "show", SCORED, "--data-dir", filled.data_dir)
+    assert people.status == 0
+    assert all(title in people.out for title in ("revisions", "instances", "jobs", "results"))
+
+
+def test_study_complete_closes_an_open_study_once(command: Command, filled: Filled) -> None:
+    where = ("--data-dir", filled.data_dir)
+    assert command("study", "complete", OPEN, *where).status == 0
+    (row,) = [r for r in command("study", "list", "--json", *where).json if r["study_instance_uid"] == OPEN]
+    assert (row["state"], row["complete_reason"]) == ("complete", "command")
+    again = command("study", "complete", OPEN, *where)
+    assert again.status == 4
+    assert "study list" in again.err
+
+
+def test_result_export_writes_the_stored_bytes(command: Command, filled: Filled, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert command("result", "export", "--out", out, "--data-dir", filled.data_dir).status == 0
+    written = {path.stem.rpartition("-")[2]: path.read_bytes() for path in out.iterdir()}
+    assert written == filled.contents
+    (event,) = command(
+        "audit", "query", "--json", "--action", "result.exported", "--data-dir", filled.data_dir
+    ).json
+    assert event["detail"] == {"objects": 2}
+
+
+def test_status_counts(command: Command, filled: Filled) -> None:
+    counts = command("status", "--json", "--data-dir", filled.data_dir).json
+    assert counts["instances"] == {"stored": 9, "conflicts": 0}
+    assert counts["deliver_jobs"]["failed"] == 1
+    assert counts["deliveries"] == {"pending": 0, "unknown": 0, "delivered": 1, "refused": 1}
+    assert command("status", "--data-dir", filled.data_dir).status == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (("job", "show", "nosuch"), 4, "job list"),
+        (("job", "retry", "nosuch"), 4, "job list"),
+        (("study", "show", "1.2.3"), 4, "study list"),
+        (("study", "complete", "1.2.3"), 4, "study list"),
+        (("result", "export", "--out", "OUT", "--study", "1.2.3"), 4, "result list"),
+        (("model", "activate", "feed"), 4, "model list"),
+        (("model", "rollback"), 4, "no earlier bundle"),
+        (("job", "list", "--state", "sideways"), 2, "sideways"),
+        (("study", "frobnicate"), 2, "frobnicate"),
+        (("job", "list", "--limit", "0"), 2, "--limit"),
+        (("audit", "query", "--since", "yesterday"), 2, "yesterday"),
+    ],
+)
+def test_what_cannot_be_done_is_answered_with_a_status_and_a_next_step(
+    command: Command, filled: Filled, tmp_path: Path, arguments: tuple[str, ...], status: int, says: str
+) -> None:
+    given = [str(tmp_path / "out") if part == "OUT" else part for part in arguments]
+    answer = command(*given, "--data-dir", filled.data_dir)
+    assert (answer.status, answer.out) == (status, "")
+    assert says in " ".join(answer.err.split())
+    assert "Traceback" not in answer.err
+
+
+def test_a_folder_without_a_node_is_named(command: Command, tmp_path: Path) -> None:
+    answer = command("study", "list", "--data-dir", tmp_path / "empty")
+    assert answer.status == 3
+    assert "serve" in answer.err
+    assert not (tmp_path / "empty").exists(), "looking makes nothing"
+
+
+def test_an_unreachable_database_is_status_6(
+    command: Command, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DICOM_NODE_DATABASE_URL", f"postgresql+psycopg://node:{SECRET}@127.0.0.1:1/node")
+    answer = command("study", "list", "--data-dir", data_dir)
+    assert answer.status == 6
+    assert SECRET not in answer.err
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("UPDATE alembic_version SET version_num = '9999'", "later version"),
+        ("DELETE FROM alembic_version", "db upgrade"),
+    ],
+    ids=["later", "none"],
+)
+def test_tables_of_another_version_are_status_7(
+    command: Command, data_dir: Path, statement: str, says: str
+) -> None:
+    raw = sqlite3.connect(data_dir / "node.db")
+    raw.execute(statement)
+    raw.commit()
+    raw.close()
+    answer = command("study", "list", "--data-dir", data_dir)
+    assert answer.status == 7
+    assert says in " ".join(answer.err.split())
+
+
+def test_db_check_passes_what_db_upgrade_made_and_finds_a_missing_column(
+    command: Command, data_dir: Path
+) -> None:
+    assert command("db", "upgrade", "--data-dir", data_dir).status == 0, "again is harmless"
+    right = command("db", "check", "--json", "--data-dir", data_dir)
+    assert (right.status, right.json["differences"]) == (0, [])
+    raw = sqlite3.connect(data_dir / "node.db")
+    raw.execute("ALTER TABLE process RENAME COLUMN seen_at TO seen")
+    raw.commit()
+    raw.close()
+    wrong = command("db", "check", "--json", "--data-dir", data_dir)
+    assert wrong.status == 1
+    assert "seen_at" in json.dumps(wrong.json["differences"])
+
+
+@pytest.mark.parametrize("json_flag", [("--json",), ()], ids=["json", "table"])
+def test_config_show_masks_secrets(
+    command: Command, data_dir: Path, monkeypatch: pytest.MonkeyPatch, json_flag: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("DICOM_NODE_DATABASE_URL", f"postgresql+psycopg://node:{SECRET}@db/node")
+    monkeypatch.setenv("DICOM_NODE_BROKER_URL", f"redis://:{SECRET}@redis:6379/0")
+    answer = command("config", "show", *json_flag, "--data-dir", data_dir)
+    assert answer.status == 0
+    assert "database_url" in answer.out
+    assert SECRET not in answer.out + answer.err
+
+
+def test_flags_rank_over_environment_over_file_over_defaults(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dicom_node import settings
+
+    def in_force(**flags: Any) -> tuple[str, int, str]:
+        found = settings.load(config_file=file, flags={"data_dir": tmp_path, **flags})
+        return found.ae_title, found.port, found.institution
+
+    file: Path | None = None
+    assert in_force() == ("DICOM_NODE", 11112, "")
+    file = tmp_path / "settings.toml"
+    file.write_text('ae_title = "FILE"\nport = 1\ninstitution = "File"\n')
+    assert in_force() == ("FILE", 1, "File")
+    monkeypatch.setenv("DICOM_NODE_AE_TITLE", "ENVIRONMENT")
+    monkeypatch.setenv("DICOM_NODE_PORT", "2")
+    assert in_force() == ("ENVIRONMENT", 2, "File")
+    assert in_force(ae_title="FLAG") == ("FLAG", 2, "File")
+
+
+def test_config_check_accepts_right_settings(command: Command, data_dir: Path) -> None:
+    assert command("config", "check", "--data-dir", data_dir).status == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "example"),
+    [
+        ('port = "many"', "port", "11112"),
+        ("port = 99999", "port", "11112"),
+        ('ae_title = "WAY_TOO_LONG_FOR_AN_AE_TITLE"', "ae_title", "DICOM_NODE"),
+        ('destinations = ["nowhere"]', "destinations", "PACS@pacs.example.org:104"),
+        ("[jobs]\nlease_s = 0", "jobs.lease_s", "60"),
+        ('[completeness]\nstandard_views = ["R XX"]', "completeness.standard_views", "R CC"),
+        ("prot = 11112", "prot", "config show"),
+        ("port = ", "settings.toml", "TOML"),
+    ],
+)
+@pytest.mark.parametrize("what", [("config", "check"), ("listen",), ("serve",)], ids=lambda w: w[0])
+def test_a_wrong_setting_is_refused_with_its_name_and_an_example(
+    command: Command, tmp_path: Path, what: tuple[str, ...], text: str, names: str, example: str
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(text)
+    answer = command(*what, "--data-dir", tmp_path / "data", "--config", file)
+    assert (answer.status, answer.out) == (3, "")
+    said = " ".join(answer.err.split())
+    assert names in said
+    assert example in said
+    assert not (tmp_path / "data").exists(), "nothing is made before the settings are right"
+
+
+def test_a_misspelt_variable_is_refused_with_what_was_probably_meant(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DICOM_NODE_DESTINATION", "PACS@h:104")
+    answer = command("config", "check", "--data-dir", tmp_path)
+    assert answer.status == 3
+    assert "DESTINATIONS" in " ".join(answer.err.split())
+
+
+def test_an_unknown_task_is_refused_by_config_check(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('tasks = ["palmistry"]')
+    answer = command("config", "check", "--data-dir", tmp_path, "--config", file)
+    assert answer.status in (3, 5)
+    assert "palmistry" in answer.err
+
+
+def test_an_unknown_queue_is_refused(command: Command, data_dir: Path) -> None:
+    answer = command("work", "--queues", "score,dance", "--data-dir", data_dir)
+    assert answer.status == 3
+    assert "score,deliver" in " ".join(answer.err.split())
+
+
+def test_every_command_finds_a_started_node_by_its_data_directory_alone(
+    command: Command, data_dir: Path, tmp_path: Path
+) -> None:
+    from dicom_node.cli.wiring import load_settings, remember_start
+
+    file = tmp_path / "settings.toml"
+    file.write_text('institution = "General"\n')
+    flags = {"port": 4242, "ae_title": "MAMMO_AI", "destinations": ["PACS@10.0.0.1:104"]}
+    remember_start(load_settings(data_dir, file, flags), config=file, flags=flags)
+    found = command("config", "show", "--json", "--data-dir", data_dir).json
+    assert (found["port"], found["ae_title"], found["destinations"]) == (
+        4242,
+        "MAMMO_AI",
+        ["PACS@10.0.0.1:104"],
+    )
+    assert found["institution"] == "General"
+
+
+def test_control_characters_of_data_never_reach_the_terminal(command: Command, filled: Filled) -> None:
+    evil = "\x1b[2Jgone\x07\x9b31m\r\n\u202e"
+    with filled.database.transaction(LISTENER) as tx:
+        register_instance(tx, mammogram(study="2.25.9", view=evil, calling_ae_title=evil), RULES)
+    shown = command("study", "show", "2.25.9", "--data-dir", filled.data_dir)
+    trail = command("audit", "query", "--study", "2.25.9", "--data-dir", filled.data_dir)
+    as_json = command("study", "show", "2.25.9", "--json", "--data-dir", filled.data_dir)
+    for answer in (shown, trail, as_json):
+        assert answer.status == 0
+        assert not [c for c in answer.out + answer.err if not c.isprintable() and c != "\n"]
+    assert "gone" in shown.out, "the rest of it is shown"
+    assert as_json.json["instances"][0]["view"] == evil, "programs get it whole, escaped"
+
+
+def test_doctor_fails_for_a_destination_that_is_down_and_says_what_to_do(
+    command: Command, data_dir: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.toml"
+    with SimulatedPacs() as pacs:
+        alive, dead = pacs.destination, "DEAD@127.0.0.1:1"
+        file.write_text(
+            f'destinations = ["{alive}", "{dead}"]\n[delivery]\nconnect_timeout_s = 1\n'
+            "[listener]\nminimum_free_bytes = 0\n"
+        )
+        answer = command("doctor", "--json", "--data-dir", data_dir, "--config", file)
+    found = {row["check"]: row for row in answer.json}
+    assert found[f"C-ECHO {alive}"]["verdict"] == "ok"
+    assert found[f"C-ECHO {dead}"]["verdict"] == "problem"
+    assert found[f"C-ECHO {dead}"]["advice"]
+    assert found["database"]["verdict"] == "ok"
+    assert answer.status == 1
+
+
+def test_doctor_tells_failed_work(command: Command, filled: Filled) -> None:
+    answer = command("doctor", "--json", "--data-dir", filled.data_dir)
+    (work,) = [row for row in answer.json if row["check"] == "work"]
+    assert work["verdict"] == "problem"
+    assert "job retry" in work["advice"]
+    assert command("doctor", "--data-dir", filled.data_dir).status == 1, "the table tells the same"
+
+
+def test_queued_training_is_a_job(command: Command, data_dir: Path) -> None:
+    answer = command("train", "demonstration", "--queue", "--seed", "5", "--data-dir", data_dir)
+    assert answer.status == 0
+    (job,) = command("job", "list", "--kind", "train", "--json", "--data-dir", data_dir).json
+    assert job["job_id"] in answer.out
+    assert (job["task"], job["state"]) == ("demonstration", "queued")
