@@ -82,6 +82,17 @@ def sources(*, implicit: bool = False, **overrides: Any) -> tuple[Dataset, ...]:
     return tuple(header(image, implicit=implicit, overrides=overrides) for image in images())
 
 
+@cache
+def renderings() -> dict[str, NDArray[np.uint16]]:
+    """Show the four images as a display does: one linear window over all their values, 0..65535."""
+    shown = {}
+    for image in images():
+        low = float(image.WindowCenter) - float(image.WindowWidth) / 2
+        grey = np.clip((image.pixel_array - low) / float(image.WindowWidth), 0, 1)
+        shown[str(image.SOPInstanceUID)] = np.rint(grey * 65535).astype(np.uint16)
+    return shown
+
+
 def attention(column: float, row: float) -> NDArray[np.uint8]:
     """Draw an evidence map that fades from one point, (rows, columns) uint8, 0..3."""
     rows, columns = np.mgrid[:ROWS, :COLUMNS]
@@ -146,6 +157,7 @@ def context(said: StudyPrediction, headers: tuple[Dataset, ...] | None = None, *
             "bundle": BUNDLE,
             "node": NODE,
             "analysed_at": ANALYSED_AT,
+            "renderings": renderings(),
             **more,
         }
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, tzinfo
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import ResultError
@@ -99,6 +102,9 @@ class ResultContext:
         The reports of the revision that this one replaces.
     default_zone : datetime.tzinfo
         Zone of the site, used where the images name none.
+    renderings : mapping of str to numpy.ndarray
+        By SOP Instance UID, each scored image as a display shows it: ``(rows, columns)`` uint16 P-values, 0
+        is black. Only the kinds that draw pictures look at them; they refuse an image that is not here.
 
     Raises
     ------
@@ -114,6 +120,7 @@ class ResultContext:
     revision: int = 1
     predecessors: tuple[PredecessorDocument, ...] = ()
     default_zone: tzinfo = UTC
+    renderings: Mapping[str, NDArray[np.uint16]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.sources:

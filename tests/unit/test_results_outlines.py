@@ -1,0 +1,104 @@
+"""Lines drawn on an image lie on the edge of what they go round, in DICOM pixel coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dicom_node.results.outlines import outline_of, outlines_of
+from models.contract import LesionMark
+from tests import results_contexts as given
+
+
+def filled(points: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Fill a closed polygon: the pixels whose centre an odd number of edges lies to the right of."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]] + 0.5
+    inside = np.zeros(shape, bool)
+    for (x0, y0), (x1, y1) in pairwise(points):
+        crosses = (y0 > rows) != (y1 > rows)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            inside ^= crosses & (columns < (x1 - x0) * (rows - y0) / (y1 - y0) + x0)
+    return inside
+
+
+def test_a_rectangle_is_its_four_outer_corners() -> None:
+    area = np.zeros((7, 9), bool)
+    area[2:5, 3:8] = True
+    assert outline_of(area).tolist() == [[3, 2], [8, 2], [8, 5], [3, 5], [3, 2]]
+
+
+def drawn(drawing: str) -> NDArray[np.bool_]:
+    """Make an area from lines of ``#`` and ``.``, at eight pixels a character: no corner hides in 0.75."""
+    area = np.array([[cell == "#" for cell in line] for line in drawing.split("/")])
+    return np.kron(area, np.ones((8, 8), bool))
+
+
+@pytest.mark.parametrize(
+    "drawing",
+    ["#", "#.../##../.##./..##", "..#../#####/..#..", "#.#/#.#/###", "###/#../#.#/###", "##.#/.###/##.."],
+)
+def test_an_outline_encloses_its_area_and_nothing_else(drawing: str) -> None:
+    area = drawn(drawing)
+    assert np.array_equal(filled(outline_of(area), area.shape), area)
+
+
+def test_a_hole_is_not_walked_round() -> None:
+    assert filled(outline_of(drawn("####/#..#/####")), (24, 32)).all()
+
+
+def test_a_round_area_keeps_within_a_pixel_of_its_edge_with_few_points() -> None:
+    rows, columns = np.mgrid[:900, :700] + 0.5
+    radii = np.hypot(columns - 301, rows - 422)
+    points = outline_of(radii <= 250)
+    assert len(points) < 500  # of 2000 steps from pixel to pixel
+    assert np.abs(np.hypot(*(points - (301, 422)).T) - 250).max() <= 1
+    wrong = filled(points, radii.shape) != (radii <= 250)
+    assert np.abs(radii[wrong] - 250).max() <= 1
+
+
+def test_attention_is_outlined_round_bands_two_and_three_where_they_lie() -> None:
+    score = given.prediction(given.POSITIVE).images[0]
+    (outline,) = outlines_of(score)
+    assert outline.mark is None
+    assert score.evidence is not None
+    wrong = filled(outline.points, score.evidence.shape) != (score.evidence >= 2)
+    assert wrong.sum() < 0.05 * (score.evidence >= 2).sum()
+    assert np.abs((outline.points.min(axis=0) + outline.points.max(axis=0)) / 2 - (100.5, 150.5)).max() <= 1
+
+
+def test_areas_without_the_strongest_band_are_left_out_and_the_largest_come_first() -> None:
+    evidence = np.zeros((given.ROWS, given.COLUMNS), np.uint8)
+    evidence[10:20, 10:20], evidence[12:14, 12:14] = 2, 3
+    evidence[50:90, 50:90], evidence[52:80, 52:80] = 2, 3
+    evidence[150:190, 50:90] = 2
+    evidence[200:220, 50:90] = 1
+    score = replace(given.prediction(given.POSITIVE).images[0], evidence=evidence)
+    assert [(o.number, o.points.min(axis=0).tolist()) for o in outlines_of(score)] == [
+        (1, [50, 50]),
+        (2, [10, 10]),
+    ]
+
+
+def test_at_most_four_areas_are_outlined() -> None:
+    evidence = np.zeros((given.ROWS, given.COLUMNS), np.uint8)
+    evidence[10:300:20, 10:20] = 3
+    score = replace(given.prediction(given.POSITIVE).images[0], evidence=evidence)
+    assert len(outlines_of(score)) == 4
+
+
+def test_marks_go_before_attention_and_are_closed_once() -> None:
+    triangle = ((60.5, 20.0), (80.25, 20.0), (70.0, 44.5))
+    marks = (LesionMark((70.0, 30.0), triangle, 0.9), LesionMark((70.0, 30.0), (*triangle, triangle[0]), 0.8))
+    score = replace(given.prediction(given.POSITIVE).images[0], marks=marks)
+    for number, (outline, mark) in enumerate(zip(outlines_of(score), marks, strict=True), start=1):
+        assert (outline.number, outline.mark) == (number, mark)
+        assert outline.points.tolist() == [list(point) for point in (*triangle, triangle[0])]
+
+
+@pytest.mark.parametrize("evidence", [None, np.zeros((given.ROWS, given.COLUMNS), np.uint8)])
+def test_nothing_to_show_gives_no_line(evidence: NDArray[np.uint8] | None) -> None:
+    assert outlines_of(replace(given.prediction(given.POSITIVE).images[0], evidence=evidence)) == ()
