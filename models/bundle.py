@@ -113,6 +113,7 @@ class Bundle:
             manufacturer=self.manifest.manufacturer,
             demonstration=self.manifest.demonstration,
             configuration_digest=self.manifest.configuration_digest,
+            localises=self.manifest.localises,
         )
 
 

@@ -30,7 +30,7 @@ from models.contract import (
     StudyPrediction,
 )
 from models.errors import DeviceUnavailableError, GoldenMismatchError, RegistryError, WeightsError
-from models.evidence import band_image
+from models.evidence import attention_image, band_image, marks_of
 from models.preprocessing import Prepared, prepare
 from models.tasks import GateVerdict, Task, task_named
 
@@ -156,6 +156,7 @@ def predict_study(
     unreadable: Sequence[Refusal],
     *,
     stopwatch: Stopwatch = _untimed,
+    with_attention: bool = False,
 ) -> StudyPrediction:
     """Score a study: the task's gate, then each image, each breast and the study.
 
@@ -169,16 +170,21 @@ def predict_study(
         One refusal for each image that could not be read.
     stopwatch : callable
         ``stopwatch(stage)`` gives a context manager that is entered around each stage.
+    with_attention : bool
+        Whether to spread the map over the source images too, where it is shown at all; 1 byte per pixel.
     """
     manifest = classifier.bundle.manifest
     with stopwatch("preprocess"):
         verdict = classifier.task.gate(views, unreadable)
-        prepared = [prepare(view, manifest.preprocessing) for view in verdict.accepted]
+        prepared = [
+            prepare(view, manifest.preprocessing, breast)
+            for view, breast in zip(verdict.accepted, verdict.breasts, strict=True)
+        ]
     with stopwatch("forward"):
         answers = [classifier.forward(image.tensor[np.newaxis]) for image in prepared]
     with stopwatch("evidence"):
         images = tuple(
-            _image_score(classifier, view, image, logits, activations)
+            _image_score(classifier, view, image, logits, activations, with_attention=with_attention)
             for view, image, (logits, activations) in zip(verdict.accepted, prepared, answers, strict=True)
         )
     breasts = _breast_scores(images)
@@ -199,6 +205,8 @@ def _image_score(
     image: Prepared,
     logits: NDArray[np.float32],
     activations: NDArray[np.float32],
+    *,
+    with_attention: bool,
 ) -> ImageScore:
     if view.laterality is None or view.view is None:
         raise RegistryError(f"The gate of {classifier.task.name} accepted an image without a side or view.")
@@ -214,6 +222,8 @@ def _image_score(
         probability=probability,
         region=image.region,
         evidence=band_image(activations[0, 0], image) if is_shown else None,
+        marks=marks_of(activations[0, 0], image, probability) if is_shown and manifest.localises else (),
+        attention=attention_image(activations[0, 0], image) if is_shown and with_attention else None,
     )
 
 

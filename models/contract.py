@@ -265,6 +265,11 @@ class ImageScore:
         For tasks with several classes, most probable first; empty for a binary task.
     marks : tuple of LesionMark
         Only from bundles whose localisation was validated, and at or above the threshold.
+    attention : numpy.ndarray or None
+        ``(rows, columns)`` uint8 of the source image: the map as a share of its own maximum, 255 for the
+        maximum. Only where somebody asked for it.
+    frame : int or None
+        For an image of several frames, the 1-based number of the one that was scored.
     """
 
     sop_instance_uid: str
@@ -276,6 +281,8 @@ class ImageScore:
     evidence: NDArray[np.uint8] | None = None
     classes: tuple[ClassScore, ...] = ()
     marks: tuple[LesionMark, ...] = ()
+    attention: NDArray[np.uint8] | None = None
+    frame: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

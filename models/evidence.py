@@ -1,7 +1,7 @@
-"""From a class activation map on the network's grid to bands on the source image's pixels.
+"""From a class activation map on the network's grid to bands and marks on the source image's pixels.
 
-Decides which source pixels lie in which evidence band. Does not know whether a map is shown: the classifier
-decides that.
+Decides which source pixels lie in which evidence band, and which places the map points at. Does not know
+whether a map is shown or may point: the classifier decides that.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import ndimage, sparse
 
-from models.contract import EVIDENCE_BANDS
+from models.contract import EVIDENCE_BANDS, LesionMark
+from models.outlines import outline_of
 from models.preprocessing import Geometry, Prepared
+
+_MARKED_SHARE = EVIDENCE_BANDS[1][0]  # bands 2 and 3 together
+_MOST_MARKS = 3  # per image; more places at once are no localisation
 
 
 def band_image(
@@ -37,6 +41,90 @@ def band_image(
         :data:`models.contract.EVIDENCE_BANDS`, 0 below the lowest band and outside the breast. All 0 where
         the map has nothing above 0 inside the breast.
     """
+    values = _values_in_box(activation, prepared, grid_shape)
+    left, top, right, bottom = prepared.breast.box
+    bands = np.zeros((prepared.geometry.source_rows, prepared.geometry.source_columns), dtype=np.uint8)
+    highest = float(values.max())
+    if highest > 0.0:
+        inside = bands[top:bottom, left:right]
+        for lower, _ in EVIDENCE_BANDS:
+            inside += values >= np.float32(lower * highest)
+    return bands
+
+
+def attention_image(activation: NDArray[np.float32], prepared: Prepared) -> NDArray[np.uint8]:
+    """Spread a class activation map over the source image.
+
+    Parameters
+    ----------
+    activation : numpy.ndarray
+        ``(h, w)`` float32, the map over the whole network grid; only what is above 0 is evidence.
+    prepared : Prepared
+        The image that the map belongs to.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(rows, columns)`` uint8 of the source image: share of the map's maximum inside the breast, 255 for
+        the maximum, 0 outside the breast.
+    """
+    values = _values_in_box(activation, prepared)
+    left, top, right, bottom = prepared.breast.box
+    image = np.zeros((prepared.geometry.source_rows, prepared.geometry.source_columns), dtype=np.uint8)
+    highest = float(values.max())
+    if highest > 0.0:
+        image[top:bottom, left:right] = np.rint(values * np.float32(255.0 / highest)).astype(np.uint8)
+    return image
+
+
+def marks_of(
+    activation: NDArray[np.float32], prepared: Prepared, probability: float
+) -> tuple[LesionMark, ...]:
+    """Point at the places where a class activation map is strong.
+
+    Parameters
+    ----------
+    activation : numpy.ndarray
+        ``(h, w)`` float32, the map over the whole network grid; only what is above 0 is evidence.
+    prepared : Prepared
+        The image that the map belongs to.
+    probability : float
+        The image's calibrated probability, 0..1. Each mark carries it: a map shares out evidence within the
+        image and has no calibration of its own.
+
+    Returns
+    -------
+    tuple of LesionMark
+        At most three connected areas of the two upper :data:`models.contract.EVIDENCE_BANDS`, the strongest
+        first. The centre is where the map is highest. Empty where the map has nothing above 0.
+    """
+    values = _values_in_box(activation, prepared)
+    highest = float(values.max())
+    if highest <= 0.0:
+        return ()
+    labels, _ = ndimage.label(values >= np.float32(_MARKED_SHARE * highest))
+    areas = ndimage.find_objects(labels)
+    peaks = ndimage.maximum_position(values, labels, range(1, len(areas) + 1))
+    ranked = sorted(range(len(areas)), key=lambda index: (-values[peaks[index]], peaks[index]))
+    cell = prepared.geometry.scale_x * prepared.geometry.scale_y
+    left, top = prepared.breast.box[:2]
+    marks: list[LesionMark] = []
+    for index in ranked:
+        rows, columns = areas[index]
+        inside = labels[rows, columns] == index + 1
+        # What is smaller than a cell of the network's grid is a crumb that the breast's edge cut off.
+        if not marks or inside.sum() >= cell:
+            row, column = peaks[index]
+            centre = (left + float(column) + 0.5, top + float(row) + 0.5)
+            outline = outline_of(inside, (left + columns.start, top + rows.start))
+            marks.append(LesionMark(centre, outline, probability))
+    return tuple(marks[:_MOST_MARKS])
+
+
+def _values_in_box(
+    activation: NDArray[np.float32], prepared: Prepared, grid_shape: tuple[int, int] | None = None
+) -> NDArray[np.float32]:
+    """Return the positive map on the source pixels of the breast's box, 0 outside the breast."""
     grid_rows, grid_columns = grid_shape or prepared.tensor.shape[1:]
     left, top, right, bottom = (int(edge) for edge in prepared.breast.box)
     across = _interpolation(
@@ -48,13 +136,7 @@ def band_image(
     on_columns = np.ascontiguousarray((across @ np.ascontiguousarray(positive.T)).T)
     values: NDArray[np.float32] = down @ on_columns
     values *= _mask_in_box(prepared)
-    bands = np.zeros((prepared.geometry.source_rows, prepared.geometry.source_columns), dtype=np.uint8)
-    highest = float(values.max())
-    if highest > 0.0:
-        inside = bands[top:bottom, left:right]
-        for lower, _ in EVIDENCE_BANDS:
-            inside += values >= np.float32(lower * highest)
-    return bands
+    return values
 
 
 def _interpolation(

@@ -22,6 +22,9 @@ FORMAT = 1
 
 _T = TypeVar("_T")
 
+# Fields that bundles released before them lack; left out where they claim nothing, or digests would change.
+_OPTIONAL = frozenset({"localises"})
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -69,6 +72,8 @@ class Manifest:
         Measured on the test split.
     files : Mapping of str to str
         Relative path to ``sha256`` hex digest of every other file.
+    localises : bool
+        Whether the map was validated against drawn lesions, so that results may point at places.
     """
 
     format: int
@@ -88,18 +93,24 @@ class Manifest:
     split_sha256: str
     metrics: tuple[Metric, ...]
     files: Mapping[str, str]
+    localises: bool = False
 
     @property
     def digest(self) -> str:
         """``sha256`` of the canonical manifest, which holds the digest of every file: the bundle's name."""
-        return hashlib.sha256(canonical(asdict(self))).hexdigest()
+        return hashlib.sha256(canonical(_claims(self))).hexdigest()
 
     @property
     def configuration_digest(self) -> str:
         """``sha256`` of what turns the same weights into other results."""
-        everything = asdict(self)
-        chosen = ("preprocessing", "temperature", "operating_points", "evidence_enabled")
-        return hashlib.sha256(canonical({name: everything[name] for name in chosen})).hexdigest()
+        everything = _claims(self)
+        chosen = {"preprocessing", "temperature", "operating_points", "evidence_enabled", *_OPTIONAL}
+        return hashlib.sha256(canonical({n: v for n, v in everything.items() if n in chosen})).hexdigest()
+
+
+def _claims(manifest: Manifest) -> dict[str, Any]:
+    """Return the manifest as its file holds it."""
+    return {name: value for name, value in asdict(manifest).items() if value or name not in _OPTIONAL}
 
 
 def canonical(value: Any) -> bytes:
@@ -109,7 +120,7 @@ def canonical(value: Any) -> bytes:
 
 def write(manifest: Manifest) -> bytes:
     """Return the manifest as the bytes of ``manifest.json``, indented for people."""
-    return (json.dumps(asdict(manifest), sort_keys=True, indent=2, allow_nan=False) + "\n").encode("ascii")
+    return (json.dumps(_claims(manifest), sort_keys=True, indent=2, allow_nan=False) + "\n").encode("ascii")
 
 
 def parse(content: bytes) -> Manifest:
@@ -184,12 +195,13 @@ def _record(kind: type[_T], raw: Any, where: str) -> _T:
     if not isinstance(raw, dict):
         raise BundleFormatError(f"{where} must be an object.")
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    if missing := [name for name in names if name not in raw]:
+    if missing := [name for name in names if name not in raw and name not in _OPTIONAL]:
         raise BundleIncompleteError(f"{where} lacks {', '.join(missing)}.")
     if unknown := sorted(set(raw) - set(names)):
         raise BundleFormatError(f"{where} has unknown fields: {', '.join(unknown)}.")
     hints = get_type_hints(kind)
-    return kind(**{name: _value(hints[name], name, raw[name], f"{where}: {name}") for name in names})
+    given = [name for name in names if name in raw]
+    return kind(**{name: _value(hints[name], name, raw[name], f"{where}: {name}") for name in given})
 
 
 def _value(hint: Any, name: str, raw: Any, where: str) -> Any:
