@@ -201,6 +201,7 @@ class Scorer:
                 for p in work.predecessors
             ),
             default_zone=self._reporting.default_zone,
+            input_uids=tuple(instance.sop_instance_uid for instance in work.instances),
             renderings={view.sop_instance_uid: view.pixels for view in study.views},
         )
         return build_all(context)

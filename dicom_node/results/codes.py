@@ -96,6 +96,11 @@ SOURCE_FOR_PROCESSING = Code("121322", "DCM", "Source image for image processing
 SPATIAL_CONCEPT = Code("309825002", "SCT", "Spatial and Relational Concept")
 CLASS_ACTIVATION = Code("130402", "DCM", "Class activation")
 
+# Key Object Selection (PS3.16 TID 2010, CID 7010)
+REJECTED_FOR_QUALITY = Code("113001", "DCM", "Rejected for Quality Reasons")
+REJECTED_FOR_SAFETY = Code("113037", "DCM", "Rejected for Patient Safety Reasons")
+KEY_OBJECT_DESCRIPTION = Code("113012", "DCM", "Key Object Description")
+
 # How the analysis went (PS3.16 CID 6042)
 SUCCEEDED = Code("111222", "DCM", "Succeeded")
 PARTIALLY_SUCCEEDED = Code("111223", "DCM", "Partially Succeeded")

@@ -107,7 +107,7 @@ def add_document(
     document.PreliminaryFlag = "PRELIMINARY"
     document.CurrentRequestedProcedureEvidenceSequence = _evidence(order)
     if context.predecessors:
-        document.PredecessorDocumentsSequence = _hierarchy(
+        document.PredecessorDocumentsSequence = hierarchy(
             (p.study_instance_uid, p.series_instance_uid, p.sop_class_uid, p.sop_instance_uid)
             for p in context.predecessors
         )
@@ -125,10 +125,10 @@ def _evidence(order: BuildOrder) -> list[Dataset]:
         for o in order.siblings
         if o.sop_class_uid == SEGMENTATION_STORAGE
     )
-    return _hierarchy([*sources, *siblings])
+    return hierarchy([*sources, *siblings])
 
 
-def _hierarchy(references: Iterable[tuple[str, str, str, str]]) -> list[Dataset]:
+def hierarchy(references: Iterable[tuple[str, str, str, str]]) -> list[Dataset]:
     """Nest (study, series, class, instance) as PS3.3 table C.17-3 wants it, each instance once."""
     studies: dict[str, dict[str, dict[str, str]]] = {}
     for study_uid, series_uid, sop_class_uid, sop_instance_uid in references:

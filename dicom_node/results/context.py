@@ -102,6 +102,9 @@ class ResultContext:
         The reports of the revision that this one replaces.
     default_zone : datetime.tzinfo
         Zone of the site, used where the images name none.
+    input_uids : tuple of str
+        SOP Instance UIDs of everything that the revision holds, also of what could not be read: results of
+        another set of inputs are other objects. Empty for those of the sources.
     renderings : mapping of str to numpy.ndarray
         By SOP Instance UID, each scored image as a display shows it: ``(rows, columns)`` uint16 P-values, 0
         is black. Only the kinds that draw pictures look at them; they refuse an image that is not here.
@@ -120,6 +123,7 @@ class ResultContext:
     revision: int = 1
     predecessors: tuple[PredecessorDocument, ...] = ()
     default_zone: tzinfo = UTC
+    input_uids: tuple[str, ...] = ()
     renderings: Mapping[str, NDArray[np.uint16]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -129,6 +133,8 @@ class ResultContext:
             raise ResultError("analysed_at has no time zone; pass the persisted UTC start of the analysis")
         if len({str(source.StudyInstanceUID) for source in self.sources}) != 1:
             raise ResultError("the source images belong to several studies; build one study at a time")
+        if self.input_uids and not {str(s.SOPInstanceUID) for s in self.sources} <= set(self.input_uids):
+            raise ResultError("a source image is not among the revision's inputs")
         self._check_names()
         self._check_scores()
 
@@ -176,8 +182,13 @@ class ResultContext:
         return next(s for s in self.sources if s.SOPInstanceUID == sop_instance_uid)
 
     def uid(self, kind: str, ordinal: int = 0) -> str:
-        """Give the UID of a thing made from all the revision's images."""
-        uids = [str(source.SOPInstanceUID) for source in self.sources]
+        """Give the UID of a thing made from the whole revision.
+
+        Later revisions say that they are, and name what they replace: even from the same images they make
+        other objects than the first.
+        """
+        uids = self.input_uids or tuple(str(source.SOPInstanceUID) for source in self.sources)
+        kind = kind if self.revision == 1 else f"{kind}.revision-{self.revision}"
         return identity.uid_for(kind, self.bundle.digest, self.bundle.configuration_digest, uids, ordinal)
 
     def tracking_uid(self, sop_instance_uid: str, band: int = 0) -> str:

@@ -93,6 +93,16 @@ def test_tracking_stays_when_a_later_revision_has_more_images() -> None:
     assert not {o.sop_instance_uid for o in build_all(early)} & {o.sop_instance_uid for o in build_all(late)}
 
 
+def test_an_input_that_could_not_be_read_makes_other_objects() -> None:
+    read = tuple(str(source.SOPInstanceUID) for source in given.sources())
+    stated = {o.sop_instance_uid for o in build_all(given.positive(input_uids=read))}
+    longer = {o.sop_instance_uid for o in build_all(given.positive(input_uids=(*read, "2.25.5")))}
+    assert stated == {o.sop_instance_uid for o in build_all(given.positive())}
+    assert not stated & longer
+    with pytest.raises(ResultError, match="not among the revision's inputs"):
+        given.positive(input_uids=read[1:])
+
+
 def test_a_report_cannot_replace_itself() -> None:
     context = given.positive()
     text = next(o for o in build_all(context) if o.kind == "text_report")
@@ -100,7 +110,7 @@ def test_a_report_cannot_replace_itself() -> None:
         text.sop_class_uid, text.sop_instance_uid, text.series_instance_uid, text.study_instance_uid
     )
     with pytest.raises(ResultError, match="replace itself"):
-        build_all(replace(context, predecessors=(itself,), revision=2))
+        build_all(replace(context, predecessors=(itself,)))
 
 
 def test_every_time_is_the_start_of_the_analysis_in_the_zone_of_the_images() -> None:
