@@ -205,7 +205,7 @@ def _box_around(mask: NDArray[np.bool_], step: int, rows: int, columns: int) -> 
     return int(x[0]) * step, int(y[0]) * step, right, bottom
 
 
-def prepare(view: ImageView, parameters: Parameters) -> Prepared:
+def prepare(view: ImageView, parameters: Parameters, breast: Breast | None = None) -> Prepared:
     """Put one image on the network's grid.
 
     Parameters
@@ -214,13 +214,15 @@ def prepare(view: ImageView, parameters: Parameters) -> Prepared:
         An image that its task's gate accepted; its laterality says which side the chest wall is on.
     parameters : Parameters
         The bundle's.
+    breast : Breast, optional
+        What :func:`find_breast` gave for this image, where it was asked before.
 
     Raises
     ------
     NoBreastError
         If no breast is found.
     """
-    breast = find_breast(view.pixels, view.padding)
+    breast = breast or find_breast(view.pixels, view.padding)
     geometry = _geometry(view, breast, parameters)
     across = _axis_weights(geometry, breast.box[0], breast.box[2], 1, parameters.columns, along_rows=False)
     down = _axis_weights(geometry, breast.box[1], breast.box[3], 1, parameters.rows, along_rows=True)

@@ -12,9 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from models.contract import CodedConcept, ImageView, Laterality, Refusal, RefusalCode
 from models.errors import RegistryError, UnknownTaskError
+
+if TYPE_CHECKING:
+    from models.preprocessing import Breast
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,8 @@ class GateVerdict:
     ----------
     accepted : tuple of ImageView
         The images to score, in the task's order.
+    breasts : tuple of Breast
+        Where the gate found the breast in each of them, so that nobody has to look again.
     refusals : tuple of Refusal
         Why the others are not scored, study-wide reasons first.
     is_complete : bool
@@ -32,6 +38,7 @@ class GateVerdict:
     """
 
     accepted: tuple[ImageView, ...]
+    breasts: tuple[Breast, ...]
     refusals: tuple[Refusal, ...]
     is_complete: bool
 

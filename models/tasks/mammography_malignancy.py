@@ -6,19 +6,21 @@ below; it never guesses a missing side or view.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import MappingProxyType
 
 import numpy as np
 
 from models.contract import CodedConcept, ImageTrait, ImageView, Laterality, Refusal, RefusalCode
 from models.errors import NoBreastError
-from models.preprocessing import find_breast
+from models.preprocessing import Breast, find_breast
 from models.tasks import GateVerdict, Task
 
 _FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.2"  # Digital Mammography X-Ray Image, For Presentation
 _FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"  # Digital Mammography X-Ray Image, For Processing
 _TOMOSYNTHESIS = "1.2.840.10008.5.1.4.1.1.13.1.3"  # Breast Tomosynthesis Image
+
+_Place = tuple[Laterality | None, str | None]  # side and view
 
 _STANDARD_VIEWS = (
     (Laterality.RIGHT, "CC"),
@@ -76,27 +78,28 @@ def gate(views: Sequence[ImageView], unreadable: Sequence[Refusal]) -> GateVerdi
         Accepted images in the order R CC, R MLO, L CC, L MLO.
     """
     refusals = list(unreadable)
-    accepted: dict[tuple[Laterality | None, str | None], ImageView] = {}
+    accepted: dict[_Place, tuple[ImageView, Breast]] = {}
     for view in sorted(views, key=_uid_order, reverse=True):
         place = (view.laterality, view.view)
-        code = _reason_against(view)
-        if code is None and place in accepted:
-            code = RefusalCode.DUPLICATE_VIEW
-        if code is None:
-            accepted[place] = view
+        found = _breast_or_reason_against(view)
+        if isinstance(found, Breast) and place not in accepted:
+            accepted[place] = (view, found)
         else:
+            code = RefusalCode.DUPLICATE_VIEW if isinstance(found, Breast) else found
             refusals.append(Refusal(code, view.sop_instance_uid, view.laterality, view.view))
     refusals.sort(key=_refusal_order)
+    chosen = [accepted[place] for place in _STANDARD_VIEWS if place in accepted]
     return GateVerdict(
-        accepted=tuple(accepted[place] for place in _STANDARD_VIEWS if place in accepted),
+        accepted=tuple(view for view, _ in chosen),
+        breasts=tuple(breast for _, breast in chosen),
         refusals=tuple(_about_the_study(accepted, refusals) + refusals),
         is_complete=len(accepted) == len(_STANDARD_VIEWS) and all(r.code in _NEVER_WANTED for r in refusals),
     )
 
 
-def _reason_against(view: ImageView) -> RefusalCode | None:
-    """Return the first reason why this image cannot be scored."""
-    return _reason_in_header(view) or _reason_in_pixels(view)
+def _breast_or_reason_against(view: ImageView) -> Breast | RefusalCode:
+    """Return where the breast is, or the first reason why this image cannot be scored."""
+    return _reason_in_header(view) or _breast_or_reason_in_pixels(view)
 
 
 def _reason_in_header(view: ImageView) -> RefusalCode | None:
@@ -114,18 +117,18 @@ def _reason_in_header(view: ImageView) -> RefusalCode | None:
     return None
 
 
-def _reason_in_pixels(view: ImageView) -> RefusalCode | None:
+def _breast_or_reason_in_pixels(view: ImageView) -> Breast | RefusalCode:
     if min(view.rows, view.columns) < _MINIMUM_SIDE:
         return RefusalCode.IMAGE_TOO_SMALL
     if _is_blank(view):
         return RefusalCode.BLANK_IMAGE
     try:
-        side = find_breast(view.pixels, view.padding).chest_wall_side
+        breast = find_breast(view.pixels, view.padding)
     except NoBreastError:
         return RefusalCode.NO_BREAST_FOUND
-    if side is not None and side is not view.laterality:
+    if breast.chest_wall_side not in (None, view.laterality):
         return RefusalCode.LATERALITY_CONTRADICTS_PIXELS
-    return None
+    return breast
 
 
 def _is_blank(view: ImageView) -> bool:
@@ -134,9 +137,7 @@ def _is_blank(view: ImageView) -> bool:
     return values.size == 0 or int(np.ptp(values)) < _BLANK_RANGE
 
 
-def _about_the_study(
-    accepted: dict[tuple[Laterality | None, str | None], ImageView], refusals: list[Refusal]
-) -> list[Refusal]:
+def _about_the_study(accepted: Collection[_Place], refusals: list[Refusal]) -> list[Refusal]:
     if not accepted:
         return [Refusal(RefusalCode.NO_SCORABLE_IMAGE)]
     named = {(refusal.laterality, refusal.view) for refusal in refusals}

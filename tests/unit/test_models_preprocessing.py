@@ -168,6 +168,13 @@ def test_the_same_pixels_give_the_same_bytes() -> None:
     assert prepare(view(), SMALL).tensor.tobytes() == prepare(view(), SMALL).tensor.tobytes()
 
 
+def test_a_breast_that_was_found_before_gives_the_same_bytes() -> None:
+    found = find_breast(view().pixels)
+    again = prepare(view(), SMALL, found)
+    assert again.tensor.tobytes() == prepare(view(), SMALL).tensor.tobytes()
+    assert again.breast is found
+
+
 @pytest.mark.parametrize("side", list(Laterality))
 @pytest.mark.parametrize(("row", "column"), [(4, 2), (7, 3), (6, 1)])
 def test_a_peak_of_the_map_is_marked_where_it_came_from(side: Laterality, row: int, column: int) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from models.contract import ImageTrait, ImageView, Laterality, Refusal, RefusalCode
 from models.errors import RegistryError, UnknownTaskError
+from models.preprocessing import find_breast
 from models.tasks import all_tasks, scan, task_named
 from training.cohort import display_view
 from training.datasets.phantoms import draw
@@ -46,6 +47,14 @@ def test_the_four_standard_views_are_accepted_in_the_order_of_results(four_views
         ]
         assert verdict.refusals == ()
         assert verdict.is_complete
+
+
+def test_each_accepted_image_comes_with_its_breast(four_views: list[ImageView]) -> None:
+    verdict = TASK.gate(four_views[::-1], ())
+    expected = [find_breast(view.pixels, view.padding) for view in verdict.accepted]
+    assert [breast.box for breast in verdict.breasts] == [breast.box for breast in expected]
+    for breast, other in zip(verdict.breasts, expected, strict=True):
+        assert np.array_equal(breast.mask, other.mask)
 
 
 def test_missing_views_are_named_and_the_others_scored(four_views: list[ImageView]) -> None:
