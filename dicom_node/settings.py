@@ -148,8 +148,11 @@ class ScoringSettings(_Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where networks run.", examples=["auto"]
     )
-    threads: int | None = Field(
-        None, ge=1, description="Threads per score process; default: cores divided by workers.", examples=[4]
+    threads: int = Field(
+        1,
+        ge=1,
+        description="Threads of a forward pass on the CPU; more only where that many cores are always free.",
+        examples=[4],
     )
     decode_memory_bytes: int = Field(
         4 << 30,

@@ -20,7 +20,7 @@ def add_bundle(settings: Settings, database: Database, folder: Path, *, actor: s
     models.errors.BundleError
         If anything about it is not right. Nothing is stored then.
     """
-    identity = Classifier.load(folder, device="cpu", threads=None).identity
+    identity = Classifier.load(folder, device="cpu", threads=1).identity
     digest = BundleStore(settings.bundles_dir).add(folder)
     facts = BundleFacts(digest, identity.name, identity.version, identity.task, identity.demonstration)
     with database.transaction(actor) as tx:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import gc
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -63,11 +63,14 @@ def _scorer(settings: Settings, database: Database) -> Handler:
     from workers.pipeline import Reporting, Scorer
 
     deploy_demonstration(settings, database, actor=process_name("score"))
-    threads = settings.scoring.threads or max(1, (os.cpu_count() or 1) // max(1, settings.scoring.workers))
     classifiers = ClassifierCache(
-        BundleStore(settings.bundles_dir).path_of, device=settings.scoring.device, threads=threads
+        BundleStore(settings.bundles_dir).path_of,
+        device=settings.scoring.device,
+        threads=settings.scoring.threads,
     )
     classifiers.warm(database, settings.tasks)
+    # What is loaded now stays; looking through it for garbage again and again slows the building of results.
+    gc.freeze()
     return Scorer(
         database,
         spool=Spool(settings.spool_dir),
