@@ -10,13 +10,21 @@ from collections.abc import Callable, Collection
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import ResultError
-from dicom_node.results import conformance, encoding, measurement_report, segmentation, text_report
+from dicom_node.results import (
+    conformance,
+    encoding,
+    measurement_report,
+    presentation_state,
+    segmentation,
+    text_report,
+)
 from dicom_node.results.context import BuildOrder, BuiltObject, ResultContext
 from dicom_node.results.source import referenced_instances
 
 RESULT_BUILDERS: dict[str, Callable[[BuildOrder], list[Dataset]]] = {
     # The reports come after what they list as evidence.
     "segmentation": segmentation.build,
+    "presentation_state": presentation_state.build,
     "text_report": text_report.build,
     "measurement_report": measurement_report.build,
     "measurement_report_2d": measurement_report.build_2d,

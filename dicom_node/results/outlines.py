@@ -1,6 +1,6 @@
 """Where a picture of one image gets its lines: the model's marks, or the edge of its strongest attention.
 
-Points are DICOM pixel coordinates, column before row: ``0\\\\0`` is the outer corner of the first pixel
+Points are DICOM pixel coordinates, column before row: ``0\\0`` is the outer corner of the first pixel
 (PS3.3 C.10.5.1.2), so that lines drawn from them need no half pixel of correction.
 """
 
@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from models.contract import ImageScore, LesionMark
+from models.outlines import outline_of
 
 Points = NDArray[np.float64]
 
 _OUTLINED_BAND, _STRONGEST_BAND = 2, 3
 # More lines than these would hide the breast that they are drawn on.
 _MOST_OUTLINES = 4
-_TOLERANCE_PX = 0.75
-# Column and row of one step to the right, down, left and up: each is a right turn from the one before.
-_STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,52 +68,6 @@ def outlines_of(score: ImageScore) -> tuple[Outline, ...]:
     )
 
 
-def outline_of(area: NDArray[np.bool_]) -> Points:
-    """Walk round one connected area along the edges of its pixels.
-
-    Parameters
-    ----------
-    area : numpy.ndarray
-        ``(rows, columns)`` bool; one area, whose pixels touch by their sides. Holes are not walked round.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(n, 2)`` float64, column and row; closed, and nowhere more than 0.75 pixels from the very edge.
-    """
-    inside = np.pad(area, 1).tolist()
-    row = next(number for number, line in enumerate(inside) if True in line)
-    column = inside[row].index(True)
-    start, heading = (column, row), 0
-    corners = [start]
-    while True:
-        step = _STEPS[heading]
-        column, row = column + step[0], row + step[1]
-        # The area is at the right hand. Where two pixels meet by a corner alone they stay apart.
-        if not _ahead(inside, column, row, heading, 0):
-            turned = (heading + 1) % 4
-        elif _ahead(inside, column, row, heading, -1):
-            turned = (heading - 1) % 4
-        else:
-            continue
-        corners.append((column, row))
-        if (column, row) == start and turned == 0:
-            break
-        heading = turned
-    return _simplified(np.array(corners, np.float64)) - 1.0
-
-
-def _ahead(inside: list[list[bool]], column: int, row: int, heading: int, side: int) -> bool:
-    """Tell whether the pixel ahead of a corner, at the right hand (0) or the left (-1), is in the area."""
-    if heading == 0:
-        return inside[row + side][column]
-    if heading == 1:
-        return inside[row][column - 1 - side]
-    if heading == 2:
-        return inside[row - 1 - side][column - 1]
-    return inside[row - 1][column + side]
-
-
 def _attention(evidence: NDArray[np.uint8]) -> list[Points]:
     # Most of a mammogram is air: labels are made where the attention is, and there alone.
     rows, columns = (np.flatnonzero((evidence >= _OUTLINED_BAND).any(axis=axis)) for axis in (1, 0))
@@ -129,36 +81,10 @@ def _attention(evidence: NDArray[np.uint8]) -> list[Points]:
     found = []
     for number in numbers[np.argsort(-sizes, kind="stable")]:
         down, across = boxes[number - 1]
-        points = outline_of(labels[down, across] == number)
-        found.append(points + np.array([left + across.start, top + down.start]))
+        corner = (left + across.start, top + down.start)
+        found.append(_closed(np.array(outline_of(labels[down, across] == number, corner))))
     return found
 
 
 def _closed(points: Points) -> Points:
     return points if np.array_equal(points[0], points[-1]) else np.vstack([points, points[:1]])
-
-
-def _simplified(points: Points) -> Points:
-    """Leave out the points of a closed line that lie within the tolerance of it (Douglas and Peucker)."""
-    farthest = int(np.argmax(np.hypot(*(points - points[0]).T)))
-    kept = {0, farthest, len(points) - 1}
-    spans = [(0, farthest), (farthest, len(points) - 1)]
-    while spans:
-        first, last = spans.pop()
-        if last - first < 2:
-            continue
-        distances = _distances(points[first + 1 : last], points[first], points[last])
-        worst = int(np.argmax(distances))
-        if distances[worst] > _TOLERANCE_PX:
-            middle = first + 1 + worst
-            kept.add(middle)
-            spans += [(first, middle), (middle, last)]
-    return points[sorted(kept)]
-
-
-def _distances(points: Points, start: Points, end: Points) -> Points:
-    """Distances of points from the piece of line between two others."""
-    along = end - start
-    length = float(along @ along)
-    share = np.clip((points - start) @ along / length, 0.0, 1.0) if length else np.zeros(len(points))
-    return np.asarray(np.hypot(*(points - start - share[:, np.newaxis] * along).T))

@@ -6,7 +6,7 @@ A study that was not analysed, or not wholly, must never read like a normal one.
 from __future__ import annotations
 
 from dicom_node.results.context import ResultContext
-from models.contract import ImageScore, Laterality, Outcome
+from models.contract import ImageScore, Laterality, LesionMark, Outcome
 
 _SIDE_NAMES = {Laterality.RIGHT: "Right", Laterality.LEFT: "Left"}
 _MOST_DECIMALS = 6
@@ -59,6 +59,34 @@ def breasts(context: ResultContext) -> list[str]:
     return sentences
 
 
+def image(context: ResultContext, score: ImageScore) -> str:
+    """Give one sentence for one image scored, such as ``"R CC: probability of cancer 91.0 %, at or ..."``."""
+    return (
+        f"{place(score)}: probability of cancer {_compared(score.probability, context.prediction.threshold)}."
+    )
+
+
+def mark(number: int, mark: LesionMark, threshold: float) -> str:
+    """Give the label of one marked place, such as ``"AI 1: 87.0 %"``, with what it is taken for."""
+    finding = f", {mark.finding.meaning}" if mark.finding else ""
+    return f"AI {number}: {percent(mark.probability, threshold)}{finding}"
+
+
+def headline(context: ResultContext) -> str:
+    """Give the result of a scored study in one short line."""
+    prediction = context.prediction
+    score = prediction.study_probability or 0.0
+    decimals = _decimals(score, prediction.threshold)
+    words = [
+        f"AI {'POSITIVE' if prediction.is_positive else 'NEGATIVE'}",
+        *(["INCOMPLETE"] if prediction.outcome is not Outcome.SCORED else []),
+        f"{score * 100:.{decimals}f} % (threshold {prediction.threshold * 100:.{decimals}f} %)",
+        "not verified by a radiologist",
+        *(["demonstration model"] if context.bundle.demonstration else []),
+    ]
+    return ", ".join(words)
+
+
 def model(context: ResultContext) -> str:
     """Name the model that answered."""
     bundle = context.bundle
@@ -79,17 +107,20 @@ def _decimals(probability: float, threshold: float) -> int:
     return _MOST_DECIMALS
 
 
+def _compared(probability: float, threshold: float) -> str:
+    limit = f"threshold of {threshold * 100:.{_decimals(probability, threshold)}f} %"
+    side = "at or above" if probability >= threshold else "below"
+    return f"{percent(probability, threshold)}, {side} the {limit}"
+
+
 def _result(context: ResultContext) -> str:
     prediction = context.prediction
     score = prediction.study_probability
     if score is None:
         return "AI result: NONE. The study was not scored; this does not mean that it is normal."
-    value = percent(score, prediction.threshold)
-    decimals = _decimals(score, prediction.threshold)
-    limit = f"threshold of {prediction.threshold * 100:.{decimals}f} %"
-    side = f"at or above the {limit}" if prediction.is_positive else f"below the {limit}"
+    compared = _compared(score, prediction.threshold)
     if prediction.outcome is Outcome.PARTIAL:
         word = "POSITIVE, but INCOMPLETE" if prediction.is_positive else "INCOMPLETE"
-        return f"AI result: {word}. Not every image was analysed; probability of cancer {value}, {side}."
+        return f"AI result: {word}. Not every image was analysed; probability of cancer {compared}."
     word = "POSITIVE" if prediction.is_positive else "NEGATIVE"
-    return f"AI result: {word}. Probability of cancer {value}, {side}."
+    return f"AI result: {word}. Probability of cancer {compared}."

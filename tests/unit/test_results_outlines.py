@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dicom_node.results.outlines import outline_of, outlines_of
+from dicom_node.results.outlines import outlines_of
 from models.contract import LesionMark
 from tests import results_contexts as given
 
@@ -23,41 +23,6 @@ def filled(points: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bo
         with np.errstate(divide="ignore", invalid="ignore"):
             inside ^= crosses & (columns < (x1 - x0) * (rows - y0) / (y1 - y0) + x0)
     return inside
-
-
-def test_a_rectangle_is_its_four_outer_corners() -> None:
-    area = np.zeros((7, 9), bool)
-    area[2:5, 3:8] = True
-    assert outline_of(area).tolist() == [[3, 2], [8, 2], [8, 5], [3, 5], [3, 2]]
-
-
-def drawn(drawing: str) -> NDArray[np.bool_]:
-    """Make an area from lines of ``#`` and ``.``, at eight pixels a character: no corner hides in 0.75."""
-    area = np.array([[cell == "#" for cell in line] for line in drawing.split("/")])
-    return np.kron(area, np.ones((8, 8), bool))
-
-
-@pytest.mark.parametrize(
-    "drawing",
-    ["#", "#.../##../.##./..##", "..#../#####/..#..", "#.#/#.#/###", "###/#../#.#/###", "##.#/.###/##.."],
-)
-def test_an_outline_encloses_its_area_and_nothing_else(drawing: str) -> None:
-    area = drawn(drawing)
-    assert np.array_equal(filled(outline_of(area), area.shape), area)
-
-
-def test_a_hole_is_not_walked_round() -> None:
-    assert filled(outline_of(drawn("####/#..#/####")), (24, 32)).all()
-
-
-def test_a_round_area_keeps_within_a_pixel_of_its_edge_with_few_points() -> None:
-    rows, columns = np.mgrid[:900, :700] + 0.5
-    radii = np.hypot(columns - 301, rows - 422)
-    points = outline_of(radii <= 250)
-    assert len(points) < 500  # of 2000 steps from pixel to pixel
-    assert np.abs(np.hypot(*(points - (301, 422)).T) - 250).max() <= 1
-    wrong = filled(points, radii.shape) != (radii <= 250)
-    assert np.abs(radii[wrong] - 250).max() <= 1
 
 
 def test_attention_is_outlined_round_bands_two_and_three_where_they_lie() -> None:
