@@ -13,6 +13,9 @@ from dicom_node.errors import ResultError
 from dicom_node.results import (
     conformance,
     encoding,
+    fractional_segmentation,
+    key_objects,
+    lesion_segmentation,
     measurement_report,
     presentation_state,
     segmentation,
@@ -24,7 +27,10 @@ from dicom_node.results.source import referenced_instances
 RESULT_BUILDERS: dict[str, Callable[[BuildOrder], list[Dataset]]] = {
     # The reports come after what they list as evidence.
     "segmentation": segmentation.build,
+    "lesion_segmentation": lesion_segmentation.build,
+    "fractional_segmentation": fractional_segmentation.build,
     "presentation_state": presentation_state.build,
+    "key_objects": key_objects.build,
     "text_report": text_report.build,
     "measurement_report": measurement_report.build,
     "measurement_report_2d": measurement_report.build_2d,

@@ -96,7 +96,12 @@ SOURCE_FOR_PROCESSING = Code("121322", "DCM", "Source image for image processing
 SPATIAL_CONCEPT = Code("309825002", "SCT", "Spatial and Relational Concept")
 CLASS_ACTIVATION = Code("130402", "DCM", "Class activation")
 
+# What a marked place is (PS3.16 CID 7150, 7151)
+ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure")
+LESION = Code("52988006", "SCT", "Lesion")
+
 # Key Object Selection (PS3.16 TID 2010, CID 7010)
+OF_INTEREST = Code("113000", "DCM", "Of Interest")
 REJECTED_FOR_QUALITY = Code("113001", "DCM", "Rejected for Quality Reasons")
 REJECTED_FOR_SAFETY = Code("113037", "DCM", "Rejected for Patient Safety Reasons")
 KEY_OBJECT_DESCRIPTION = Code("113012", "DCM", "Key Object Description")
