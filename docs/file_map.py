@@ -1,0 +1,94 @@
+"""The README's map of the files: a line for every folder and every module of the second level.
+
+A module's line is the first one of its docstring; folders and other files are explained here.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+MAP_BEGIN, MAP_END = "<!-- file map: written by docs/generate.py -->", "<!-- end of the file map -->"
+PACKAGES: Mapping[str, str] = {
+    "dicom_node": "The DICOM edges, settings, and the command line on top.",
+    "workers": "Jobs in motion. Owns Celery.",
+    "models": "The pure heart of inference. With training, owns torch and MONAI.",
+    "training": "Making a new bundle.",
+    "db": "The node's only truth. Owns SQLAlchemy and Alembic.",
+}
+FOLDERS: Mapping[str, str] = {
+    "dicom_node/listener": (
+        "The storage SCP: what arrives becomes a file and a row, and only then gets Success."
+    ),
+    "dicom_node/results": (
+        "Result objects as pure functions: TID 1500 SR, text SR, SEG; their UIDs and checks."
+    ),
+    "dicom_node/delivery": "Results on their way out: C-STORE with a deadline on every wait.",
+    "dicom_node/cli": "The command line: one file per command or group.",
+    "workers/tasks": "The worker tasks of Celery: one file each.",
+    "models/tasks": "The clinical tasks: one file each, with the gate that refuses.",
+    "models/architectures": "The networks: one file each.",
+    "models/bundles": "The demonstration bundle that ships with the program.",
+    "training/datasets": "Phantoms: made-up mammograms.",
+    "db/migrations": "Alembic's migrations, for both databases.",
+}
+OTHERS: Mapping[str, str] = {
+    "docker": "Images, compose file, systemd unit; see docker/README.md.",
+    "tests": (
+        "unit (nothing needed), component (database, localhost), system (whole nodes), simulators (peers)."
+    ),
+    "benchmarks": "One command each, printing ratios.",
+    "docs": (
+        "tutorial, how-to, explanation, reference, decisions; generate.py writes what follows from the code."
+    ),
+    ".ci": "What CI runs, and the list of system packages.",
+    "Makefile": "One command for each thing that people do here.",
+    "pyproject.toml": "Dependencies, the console script, import contracts, settings of the tools.",
+    "constraints.txt": "The exact versions of everything that is installed.",
+    "CONTRIBUTING.md": "How to set up, test, extend and commit.",
+    "CHANGELOG.md": "What changed, for the person who upgrades.",
+    "SECURITY.md": "Reporting a weakness; what the node protects and what not.",
+    "LICENSE": "Apache License 2.0.",
+}
+
+
+def file_map() -> str:
+    """Return every folder and every module of the second level, in a line each."""
+    width = 26
+    lines = []
+    for package, meaning in PACKAGES.items():
+        lines += [f"{package + '/':<{width}}{meaning}"]
+        inner = {
+            path.removeprefix(f"{package}/") + "/": what
+            for path, what in FOLDERS.items()
+            if path.startswith(package)
+        }
+        modules = {
+            path.name: first_line(path)
+            for path in sorted((ROOT / package).glob("*.py"))
+            if path.name[0] != "_"
+        }
+        lines += [f"  {name:<{width - 2}}{what}" for name, what in {**modules, **inner}.items()]
+    lines += [
+        f"{name + ('/' if (ROOT / name).is_dir() else ''):<{width}}{what}" for name, what in OTHERS.items()
+    ]
+    return "```text\n" + "\n".join(lines) + "\n```"
+
+
+def first_line(path: Path) -> str:
+    """Return the first line of a module's docstring."""
+    return (
+        (ast.get_docstring(ast.parse(path.read_text())) or "")
+        .partition("\n")[0]
+        .replace("``", "")
+        .replace(":mod:", "")
+    )
+
+
+def readme() -> str:
+    """Return the README with the present map in it."""
+    before, rest = README.read_text().split(MAP_BEGIN)
+    return f"{before}{MAP_BEGIN}\n{file_map()}\n{MAP_END}{rest.split(MAP_END)[1]}"

@@ -1,0 +1,39 @@
+"""Write what follows from the code: ``python docs/generate.py``, or ``--check`` it.
+
+These are the reference pages and the README's map of the files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from file_map import README, ROOT, readme
+from reference_pages import PAGES
+
+REFERENCE = ROOT / "docs" / "reference"
+NOTE = (
+    "<!-- Written by docs/generate.py from the code: change the code, then run `python docs/generate.py`. -->"
+)
+
+
+def main() -> int:
+    """Write or check all pages; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit status 1 where a page is stale"
+    )
+    check = parser.parse_args().check
+    texts = {REFERENCE / name: f"{NOTE}\n\n{page()}\n" for name, page in PAGES.items()}
+    texts[README] = readme()
+    stale = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
+    if not check:
+        for path in stale:
+            path.write_text(texts[path])
+    if stale:
+        sys.stdout.write(f"{'stale' if check else 'written'}: {', '.join(path.name for path in stale)}\n")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,311 @@
+"""The reference pages that follow from the code.
+
+What a page says beyond its tables stands here; what the tables say stands in the code alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from db import lifecycle, listing
+from db.audit_query import AuditRow
+from dicom_node import crashpoints
+from dicom_node.cli.exit_codes import ExitCode
+from dicom_node.cli.main import app
+from dicom_node.delivery.status import STATUS_TABLE
+from dicom_node.listener import status as listener_status
+from dicom_node.listener.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
+from dicom_node.results.encoding import TRANSFER_SYNTAX_UID
+from dicom_node.settings import ENVIRONMENT_PREFIX, Settings
+from models.contract import REFUSAL_MEANINGS
+from models.tasks import all_tasks
+
+HELP_WIDTH = "100"
+_COMMENTED = re.compile(r"^\s+\"?(?P<name>[\w.]+)\"?(?: = .*?)?,?  # (?P<comment>.+)$", re.MULTILINE)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def comments(source: str) -> dict[str, str]:
+    """Return the comment at the end of each member's line, by the member's name."""
+    return {found["name"]: found["comment"] for found in _COMMENTED.finditer(source)}
+
+
+def code(value: object) -> str:
+    """Return a value as inline code."""
+    return f"`{value}`"
+
+
+def cli() -> str:
+    """Return every command's help."""
+    parts = [
+        "# Command line",
+        "Every command finds the node by `--data-dir`, by a configuration file or by the environment; see "
+        "[settings](settings.md). What ends with which status: [exit statuses](exit-statuses.md). The rows "
+        "of `--json`: [JSON rows](json-rows.md).",
+    ]
+    for path in command_paths():
+        title = " ".join(("dicom-node", *path))
+        parts += [f"## {title}", f"```text\n{help_of(path)}\n```"]
+    return "\n\n".join(parts)
+
+
+def command_paths() -> list[tuple[str, ...]]:
+    """Return the path of every command and group, such as ``("audit", "verify")``; ``()`` is the program."""
+    paths: list[tuple[str, ...]] = [()]
+
+    def walk(command: Any, path: tuple[str, ...]) -> None:
+        for name, inner in getattr(command, "commands", {}).items():
+            paths.append((*path, name))
+            walk(inner, (*path, name))
+
+    walk(get_command(app), ())
+    return paths
+
+
+def help_of(path: Sequence[str]) -> str:
+    """Return what ``--help`` prints."""
+    environment = {"COLUMNS": HELP_WIDTH, "DICOM_NODE_CONFIG": None}
+    result = CliRunner().invoke(app, [*path, "--help"], prog_name="dicom-node", env=environment)
+    return "\n".join(line.rstrip() for line in result.output.strip().splitlines())
+
+
+def settings() -> str:
+    """Return every setting."""
+    rows = list(_setting_rows(Settings, ""))
+    return "\n\n".join(
+        [
+            "# Settings",
+            "Read once per process, in this order, the later ranking over the earlier: defaults; what "
+            "`serve` or `listen` was started with (`DATA_DIR/node.toml`); a TOML file (`--config`, or "
+            f"`{ENVIRONMENT_PREFIX}CONFIG`); environment variables; command-line options. A wrong setting, "
+            f"and an environment variable that begins with `{ENVIRONMENT_PREFIX}` and names none, stops the "
+            "start with exit status 3. Secrets are masked wherever settings are shown.",
+            table(("setting", "default", "meaning", "example", "environment variable"), rows),
+            "A setting with a dot lives in a section of the TOML file:",
+            '```toml\ndata_dir = "/var/lib/dicom-node"\ndestinations = ["PACS@pacs.example.org:104"]\n\n'
+            "[completeness]\nquiet_period_s = 120\n```",
+            "Lists are separated by commas in the environment: "
+            f"`{ENVIRONMENT_PREFIX}DESTINATIONS=PACS@10.0.0.5:104,ARCHIVE@10.0.0.6:11112`.",
+        ]
+    )
+
+
+def _setting_rows(model: type[BaseModel], prefix: str) -> Iterable[tuple[str, ...]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _setting_rows(field.annotation, f"{prefix}{name}.")
+            continue
+        secret = SecretStr.__name__ in str(field.annotation)
+        default = "none" if field.default in (None, "") else code(_shown(field.default))
+        variable = ENVIRONMENT_PREFIX + f"{prefix}{name}".replace(".", "__").upper()
+        meaning = (field.description or "") + (" Secret." if secret else "")
+        yield code(prefix + name), default, meaning, code(_shown((field.examples or [""])[0])), code(variable)
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) or "(none)" if isinstance(value, list) else str(value)
+
+
+def exit_statuses() -> str:
+    """Return the exit statuses."""
+    meanings = comments(inspect.getsource(ExitCode))
+    return "\n\n".join(
+        [
+            "# Exit statuses",
+            "A promise to scripts. What went wrong is one line on standard error, with what to do next.",
+            table(
+                ("status", "name", "meaning"),
+                [(str(int(m)), code(m.name), meanings[m.name]) for m in ExitCode],
+            ),
+            "Two more come from worker processes, and `serve` starts those again: 75, one job outlasted "
+            "`jobs.hard_limit_s`; 76, the broker's messages no longer arrived.",
+        ]
+    )
+
+
+def dicom() -> str:
+    """Return what is accepted and what is answered."""
+    meanings = comments(inspect.getsource(listener_status.Status))
+    return "\n\n".join(
+        [
+            "# DICOM: what is accepted, what is answered",
+            "## As storage SCP\nThe node accepts each of these SOP classes in each of these transfer "
+            f"syntaxes, and Verification (`{VERIFICATION}`) in the uncompressed ones. Data sets are stored "
+            "as received. Deflated syntaxes are not offered.",
+            table(("SOP class", "UID"), [(c.name, code(c.uid)) for c in STORAGE_CLASSES]),
+            table(
+                ("transfer syntax", "UID", "encapsulated"),
+                [(s.name, code(s.uid), "yes" if s.is_encapsulated else "no") for s in TRANSFER_SYNTAXES],
+            ),
+            "### Statuses of the C-STORE response",
+            table(
+                ("status", "name", "meaning"),
+                [(f"`{s:04X}`", s.name, meanings[s.name]) for s in listener_status.Status],
+            ),
+            "## As storage SCU\nResults are sent in one transfer syntax, "
+            f"{next(s.name for s in TRANSFER_SYNTAXES if s.uid == TRANSFER_SYNTAX_UID)}, in one "
+            "presentation context per SOP class: Segmentation, Enhanced SR (the text report) and "
+            "Comprehensive 3D SR (the measurement report). `doctor` asks by Verification. What the "
+            "destination's status means for the object:",
+            table(
+                ("status", "meaning", "the object is", "stored with a warning"),
+                [
+                    (
+                        f"`{r.first:04X}`" if r.first == r.last else f"`{r.first:04X}` to `{r.last:04X}`",
+                        r.meaning,
+                        r.state.value.replace("_", " "),
+                        "yes" if r.is_warning else "",
+                    )
+                    for r in STATUS_TABLE
+                ],
+            ),
+            "The first row that holds a status decides.",
+        ]
+    )
+
+
+ROWS: Mapping[str, Callable[..., Any]] = {
+    "study list --json": listing.studies,
+    "job list --json": listing.jobs,
+    "result list --json": listing.results,
+    "model list --json": listing.bundles,
+    "study show --json`, key `instances": listing.instances,
+}
+
+
+def json_rows() -> str:
+    """Return the keys of every listing."""
+    sections = [f"## `{command}`\n" + _bullets(row_keys(source)) for command, source in ROWS.items()]
+    audit = "## `audit query --json`\n" + _bullets([field.name for field in fields(AuditRow)])
+    return "\n\n".join(
+        [
+            "# JSON rows",
+            "`--json` prints one document: a list of rows, newest first (`audit query`: oldest first). "
+            "Keys are not removed or renamed without a new major version; new ones may come. Times are ISO "
+            "8601 with their zone.",
+            *sections,
+            audit,
+        ]
+    )
+
+
+def row_keys(function: Callable[..., Any]) -> list[str]:
+    """Return the keys of the rows that a function of :mod:`db.listing` makes."""
+    tree = ast.parse(inspect.getsource(function))
+    rows = [n.elt for n in ast.walk(tree) if isinstance(n, ast.ListComp) and isinstance(n.elt, ast.Dict)]
+    (row,) = rows
+    return [str(ast.literal_eval(key)) for key in row.keys if key is not None]
+
+
+def _bullets(words: Iterable[str]) -> str:
+    return ", ".join(map(code, words))
+
+
+def states() -> str:
+    """Return the states and their transitions."""
+    sections = [
+        _machine("Study revision", lifecycle.RevisionState, lifecycle.REVISION_TRANSITIONS),
+        "Why a revision was judged complete:\n\n" + _members(lifecycle.CompletionReason),
+        _machine("Job", lifecycle.JobState, lifecycle.JOB_TRANSITIONS),
+        _machine(
+            "Delivery of one object to one destination",
+            lifecycle.DeliveryState,
+            lifecycle.DELIVERY_TRANSITIONS,
+        ),
+    ]
+    opening = (
+        "# States\n\nWhat a table does not hold is refused, by `db/lifecycle.py` and by the database's own "
+        "constraints."
+    )
+    return "\n\n".join([opening, *sections])
+
+
+def _machine(title: str, kind: type[Enum], transitions: Mapping[tuple[Any, Any], Any]) -> str:
+    rows = [(code(s.value), code(e.value), code(after.value)) for (s, e), after in transitions.items()]
+    return f"## {title}\n\n{_members(kind)}\n\n{table(('state', 'event', 'next state'), rows)}"
+
+
+def _members(kind: type[Enum]) -> str:
+    meanings = comments(inspect.getsource(kind))
+    return table(("state" if "State" in kind.__name__ else "reason", "what is true then"),
+                 [(code(m.value), meanings[m.name]) for m in kind])  # fmt: skip
+
+
+def refusal_codes() -> str:
+    """Return why images and studies are not scored."""
+    tasks = [
+        f"* `{task.name}`: {task.title}. Standard views: "
+        + ", ".join(f"{side} {view}" for side, view in task.standard_views)
+        for task in all_tasks().values()
+    ]
+    return "\n\n".join(
+        [
+            "# Refusal codes",
+            "Why an image or a study was not scored: in the report, in `dicom-node job show`, in the audit "
+            "trail. How to read them: [Why was a study not scored?](../how-to/why-not-scored.md)",
+            table(("code", "meaning"), [(code(c.value), meaning) for c, meaning in REFUSAL_MEANINGS.items()]),
+            "## Tasks\n" + "\n".join(tasks),
+        ]
+    )
+
+
+# Where the name alone does not tell; the first points are explained beside their names in the code.
+LATER_POINTS: dict[str, str] = {
+    "dispatcher.completed": "quiet studies are complete and their jobs queued, in one commit",
+    "dispatcher.before_publish": "jobs are noted as rung for; no message is sent",
+    "dispatcher.published": "one message is sent",
+    "score.claimed": "the lease is committed; nothing is done",
+    "score.decoded": "the images are read",
+    "score.predicted": "the prediction is in memory",
+    "score.files_written": "the result files are durable; no row names them",
+    "score.committed": "outcome, result objects and deliver jobs are committed",
+    "deliver.claimed": "the lease is committed; no association is open",
+    "deliver.object_sent": "one answer came; it is not recorded",
+    "deliver.all_sent": "every answer is recorded; the job is not ended",
+    "deliver.committed": "the job is ended",
+    "train.claimed": "the lease is committed; the run is not started",
+    "train.committed": "the bundle is added and the job is ended",
+}
+
+
+def crash_points() -> str:
+    """Return where tests make a process die."""
+    meanings = comments(inspect.getsource(crashpoints)) | LATER_POINTS
+    rows = [(code(name), meanings[name]) for name in crashpoints.CRASHPOINTS]
+    return "\n\n".join(
+        [
+            "# Crash points",
+            f"For tests alone. `{crashpoints.VARIABLE}=NAME[:PASSAGE][@/MARKER]` makes a process kill "
+            "itself at the named place, at its n-th passage, and with a marker file only once. In "
+            "production nothing is set. In the order in which a study passes them:",
+            table(("name", "what is true there"), rows),
+        ]
+    )
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "command-line.md": cli,
+    "settings.md": settings,
+    "exit-statuses.md": exit_statuses,
+    "dicom.md": dicom,
+    "json-rows.md": json_rows,
+    "states.md": states,
+    "refusal-codes.md": refusal_codes,
+    "crash-points.md": crash_points,
+}
