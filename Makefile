@@ -41,7 +41,7 @@ format: $(TESTING) ## put the code into the one form
 bundle: $(RUNTIME) ## train the demonstration bundle again and compare; REPLACE=1 takes the new one
 	sh .ci/rebuild-bundle $(BIN)/python $(BUNDLE) $(if $(REPLACE),replace)
 
-benchmark: $(RUNTIME) ## time the whole node (BENCHMARK_FLAGS changes what)
+benchmark: $(TESTING) ## time the whole node (BENCHMARK_FLAGS changes what)
 	$(BIN)/python -m benchmarks.e2e $(BENCHMARK_FLAGS)
 
 wheel: $(RUNTIME) ## build the wheel into dist/

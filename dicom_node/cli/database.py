@@ -7,7 +7,7 @@ import typer
 from dicom_node.cli.exit_codes import ExitCode
 from dicom_node.cli.options import ConfigFile, DataDir, Json
 from dicom_node.cli.output import console, print_facts
-from dicom_node.cli.wiring import load_settings, make_data_dir, open_database
+from dicom_node.cli.wiring import load_settings, open_database
 
 app = typer.Typer(no_args_is_help=True, help="The database's tables.")
 
@@ -17,10 +17,8 @@ def upgrade(data_dir: DataDir = None, config: ConfigFile = None) -> None:
     """Bring the tables to this version; safe to repeat and to run from several machines."""
     from db import schema
 
-    settings = load_settings(data_dir, config)
-    make_data_dir(settings)
-    schema.upgrade(settings.effective_database_url)
-    console.print(f"The tables are at revision {schema.head()}.")
+    with open_database(load_settings(data_dir, config), upgrade=True):
+        console.print(f"The tables are at revision {schema.head()}.")
 
 
 @app.command("check")
