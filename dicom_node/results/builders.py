@@ -18,6 +18,7 @@ from dicom_node.results import (
     lesion_segmentation,
     measurement_report,
     presentation_state,
+    secondary_capture,
     segmentation,
     text_report,
 )
@@ -31,6 +32,7 @@ RESULT_BUILDERS: dict[str, Callable[[BuildOrder], list[Dataset]]] = {
     "fractional_segmentation": fractional_segmentation.build,
     "presentation_state": presentation_state.build,
     "key_objects": key_objects.build,
+    "secondary_capture": secondary_capture.build,
     "text_report": text_report.build,
     "measurement_report": measurement_report.build,
     "measurement_report_2d": measurement_report.build_2d,
