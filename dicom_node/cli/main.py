@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -66,7 +67,8 @@ def main(
 
 
 def run() -> None:
-    """Run one command and end with its exit status; the console script."""
+    """Run one command and end with its exit status."""
+    os.umask(0o077)  # whatever a command writes may hold patient data
     try:
         installation.check()
         app()

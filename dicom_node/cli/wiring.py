@@ -127,10 +127,9 @@ def person() -> str:
 
 
 def start_process(kind: str) -> None:
-    """Prepare a long-running process: logs, private files, no core dumps with patient data."""
+    """Prepare a long-running process: logs, and no core dumps with patient data."""
     from dicom_node.logs import configure_logs
 
-    os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     configure_logs(kind)
     logging.getLogger("alembic").setLevel(logging.WARNING)
