@@ -11,7 +11,6 @@ from pydicom.dataset import Dataset
 
 from dicom_node.errors import ResultError
 from dicom_node.results import (
-    conformance,
     encoding,
     fractional_segmentation,
     key_objects,
@@ -22,6 +21,7 @@ from dicom_node.results import (
     segmentation,
     text_report,
 )
+from dicom_node.results.checks.checker import refuse_faulty
 from dicom_node.results.context import BuildOrder, BuiltObject, ResultContext
 from dicom_node.results.source import referenced_instances
 
@@ -71,7 +71,8 @@ def build_all(context: ResultContext, kinds: Collection[str] = DEFAULT_KINDS) ->
     for kind, build in RESULT_BUILDERS.items():
         if kind in kinds:
             instances = build(BuildOrder(context, built))
-            built += tuple(finished(kind, instance, context) for instance in instances)
+            built += tuple(_written(kind, instance, context) for instance in instances)
+    refuse_faulty((item.content for item in built), context.sources)
     return built
 
 
@@ -92,12 +93,17 @@ def finished(kind: str, instance: Dataset, context: ResultContext) -> BuiltObjec
     ResultError
         When it may not be sent.
     """
+    built = _written(kind, instance, context)
+    refuse_faulty([built.content], context.sources)
+    return built
+
+
+def _written(kind: str, instance: Dataset, context: ResultContext) -> BuiltObject:
     if instance.SOPInstanceUID in {p.sop_instance_uid for p in context.predecessors}:
         raise ResultError(
             "a report would replace itself: the same model has reported on the same images before"
         )
     content = encoding.encode(instance)
-    conformance.check(content)
     named = referenced_instances(instance)
     return BuiltObject(
         kind=kind,

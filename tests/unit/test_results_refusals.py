@@ -13,8 +13,9 @@ from pydicom.sr._concepts_dict import concepts
 from pydicom.sr.coding import Code
 
 from dicom_node.errors import ResultError
-from dicom_node.results import codes, conformance
+from dicom_node.results import codes
 from dicom_node.results.builders import DEFAULT_KINDS, RESULT_BUILDERS, build_all
+from dicom_node.results.checks.checker import refuse_faulty
 from models.contract import Outcome
 from tests import results_contexts as given
 
@@ -84,24 +85,28 @@ def without_evidence(report: Dataset) -> None:
 @pytest.mark.parametrize(
     ("kind", "change", "fault"),
     [
-        ("text_report", lambda ds: delattr(ds, "AccessionNumber"), "AccessionNumber is missing"),
-        ("text_report", lambda ds: setattr(ds, "DeviceSerialNumber", ""), "DeviceSerialNumber is empty"),
-        ("text_report", lambda ds: setattr(ds, "InstanceCreatorUID", "1.02.3"), "UID is not valid"),
-        ("text_report", lambda ds: setattr(ds, "VerificationFlag", "VERIFIED"), "claims to be verified"),
-        ("measurement_report", without_regions, "lacks its item 111030"),
-        ("measurement_report", without_evidence, "not among its evidence"),
-        ("segmentation", lambda ds: setattr(ds, "Rows", 8), "wrong length"),
+        ("text_report", lambda ds: delattr(ds, "AccessionNumber"), "OBJ-04 .*AccessionNumber"),
+        ("text_report", lambda ds: setattr(ds, "DeviceSerialNumber", ""), "OBJ-03 .*DeviceSerialNumber"),
+        (
+            "text_report",
+            lambda ds: setattr(ds, "InstanceCreatorUID", "1.02.3"),
+            "OBJ-01 .*InstanceCreatorUID",
+        ),
+        ("text_report", lambda ds: setattr(ds, "VerificationFlag", "VERIFIED"), "SR-03 .*VerificationFlag"),
+        ("measurement_report", without_regions, "MR-07 .*group 1"),
+        ("measurement_report", without_evidence, "SR-04 .*no evidence"),
+        ("segmentation", lambda ds: setattr(ds, "Rows", 8), "SEG-02"),
         (
             "segmentation",
             lambda ds: setattr(ds.SegmentSequence[0], "TrackingUID", ds.SegmentSequence[1].TrackingUID),
-            "one tracking UID",
+            "SEG-06 .*segment 2",
         ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 def test_a_faulty_object_fails_its_own_check(kind: str, change: Any, fault: str) -> None:
     with pytest.raises(ResultError, match=fault) as raised:
-        conformance.check(broken(kind, change))
+        refuse_faulty([broken(kind, change)])
     assert "Phantom^Demo" not in str(raised.value)
 
 

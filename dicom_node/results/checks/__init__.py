@@ -1,0 +1,1 @@
+"""The node's own checker of result objects: rules as data, one module for each kind of object."""
