@@ -36,6 +36,7 @@ RESULT_BUILDERS: dict[str, Callable[[BuildOrder], list[Dataset]]] = {
     "text_report": text_report.build,
     "measurement_report": measurement_report.build,
     "measurement_report_2d": measurement_report.build_2d,
+    "measurement_report_all_classes": measurement_report.build_all_classes,
 }
 """Kind of object -> what builds it, in the order of building; each gives as many as there is to say."""
 

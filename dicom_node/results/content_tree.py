@@ -73,9 +73,13 @@ def procedure(context: ResultContext) -> ContentItem:
     return CodeContentItem(codes.PROCEDURE_REPORTED, code, HAS_CONCEPT_MOD)
 
 
-def image(name: Code, source: Dataset, relationship: RelationshipTypeValues) -> ContentItem:
-    """Reference one image of the study."""
-    return ImageContentItem(name, *referenced(source), relationship_type=relationship)
+def image(
+    name: Code, source: Dataset, relationship: RelationshipTypeValues, frame: int | None = None
+) -> ContentItem:
+    """Reference one image of the study, or one frame of it."""
+    return ImageContentItem(
+        name, *referenced(source), referenced_frame_numbers=frame, relationship_type=relationship
+    )
 
 
 def add_document(

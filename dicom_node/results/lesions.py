@@ -9,7 +9,7 @@ from pydicom.sr.coding import Code
 
 from dicom_node.results import codes, identity, wording
 from dicom_node.results.context import ResultContext
-from models.contract import CodedConcept, ImageScore, LesionMark
+from models.contract import ClassScore, CodedConcept, ImageScore, LesionMark
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,11 @@ class Lesion:
     number: int
     name: str
     tracking_uid: str
+
+    @property
+    def own_class(self) -> ClassScore | None:
+        """The image's class that says what the place is: the most probable one of the same finding."""
+        return next((c for c in self.score.classes if c.finding == self.mark.finding), None)
 
     @property
     def finding(self) -> Code:

@@ -9,16 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-from highdicom.sr import (
-    CodeContentItem,
-    ContentItem,
-    GraphicTypeValues,
-    NumContentItem,
-    ScoordContentItem,
-    TextContentItem,
-    UIDRefContentItem,
-)
+from highdicom.sr import CodeContentItem, ContentItem, NumContentItem, TextContentItem
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
@@ -26,9 +17,6 @@ from dicom_node.results import codes, wording
 from dicom_node.results.content_tree import (
     CONTAINS,
     HAS_ACQ_CONTEXT,
-    HAS_CONCEPT_MOD,
-    HAS_OBS_CONTEXT,
-    SELECTED_FROM,
     add_document,
     container,
     image,
@@ -38,7 +26,9 @@ from dicom_node.results.content_tree import (
 )
 from dicom_node.results.context import BuildOrder, ResultContext
 from dicom_node.results.header import new_instance
-from models.contract import ImageScore, Laterality, Outcome, Region
+from dicom_node.results.lesions import lesions
+from dicom_node.results.measurement_groups import image_group, lesion_group
+from models.contract import Laterality, Outcome
 
 COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -76,7 +66,25 @@ def build_2d(order: BuildOrder) -> list[Dataset]:
     return _build(order, COMPREHENSIVE_SR)
 
 
-def _build(order: BuildOrder, sop_class_uid: str) -> list[Dataset]:
+def build_all_classes(order: BuildOrder) -> list[Dataset]:
+    """Build the report as :func:`build` does, with the probability of every class of each image.
+
+    Parameters
+    ----------
+    order : BuildOrder
+        What to report; the segmentations made before are listed as evidence.
+
+    Returns
+    -------
+    list of pydicom.dataset.Dataset
+        One document; none for a refused study or one that was not scored by classes.
+    """
+    if not any(score.classes for score in order.context.prediction.images):
+        return []
+    return _build(order, COMPREHENSIVE_3D_SR, every_class=True)
+
+
+def _build(order: BuildOrder, sop_class_uid: str, *, every_class: bool = False) -> list[Dataset]:
     context = order.context
     if context.prediction.outcome is Outcome.REFUSED:
         return []
@@ -84,12 +92,13 @@ def _build(order: BuildOrder, sop_class_uid: str) -> list[Dataset]:
         context,
         sop_class_uid=sop_class_uid,
         # The two SOP classes are two objects, and an archive may get both.
-        kind=f"measurement_report.{sop_class_uid}",
+        kind=f"measurement_report.{sop_class_uid}{'.all_classes' if every_class else ''}",
         modality="SR",
         series_number=9101,
         description="AI mammography scores",
     )
-    groups = [_group(context, score) for score in context.prediction.images]
+    groups = [image_group(context, s, every_class=every_class) for s in context.prediction.images]
+    groups += [lesion_group(context, lesion) for lesion in lesions(context)]
     children = [
         *observation_context(context),
         procedure(context),
@@ -99,11 +108,6 @@ def _build(order: BuildOrder, sop_class_uid: str) -> list[Dataset]:
     ]
     add_document(document, order, codes.IMAGING_MEASUREMENT_REPORT, "1500", children)
     return [document]
-
-
-def tracking_identifier(score: ImageScore) -> str:
-    """Name what a measurement group and its segment speak of, such as ``"AI image score R CC"``."""
-    return f"AI image score {wording.place(score)}"
 
 
 def _library_group(context: ResultContext) -> ContentItem:
@@ -148,50 +152,10 @@ def _view(context: ResultContext, source: Dataset) -> str:
     return scored.get(str(source.SOPInstanceUID)) or str(source.get("ViewPosition", ""))
 
 
-def _group(context: ResultContext, score: ImageScore) -> ContentItem:
-    """Report one image's score (PS3.16 TID 1410); the order of the items is the template's."""
-    bundle = context.bundle
-    parameters = f"decision threshold {context.prediction.threshold:.4f}"
-    site = CodeContentItem(codes.FINDING_SITE, codes.BREAST, HAS_CONCEPT_MOD)
-    side = CodeContentItem(codes.LATERALITY, codes.SIDES[score.laterality], HAS_CONCEPT_MOD)
-    tracking_uid = context.tracking_uid(score.sop_instance_uid)
-    probability = round(score.probability * 100, 4)
-    items = [
-        TextContentItem(codes.TRACKING_IDENTIFIER, tracking_identifier(score), HAS_OBS_CONTEXT),
-        UIDRefContentItem(codes.TRACKING_UNIQUE_IDENTIFIER, tracking_uid, HAS_OBS_CONTEXT),
-        with_children(site, [side]),
-        TextContentItem(codes.ALGORITHM_NAME, bundle.name, HAS_CONCEPT_MOD),
-        TextContentItem(codes.ALGORITHM_VERSION, bundle.version, HAS_CONCEPT_MOD),
-        TextContentItem(codes.ALGORITHM_PARAMETERS, parameters, HAS_CONCEPT_MOD),
-        CodeContentItem(codes.ALGORITHM_FAMILY, codes.ARTIFICIAL_INTELLIGENCE, HAS_CONCEPT_MOD),
-        NumContentItem(codes.PROBABILITY_OF_CANCER, probability, codes.PERCENT, relationship_type=CONTAINS),
-        CodeContentItem(codes.GEOMETRIC_PURPOSE, codes.BOUNDED_BY, CONTAINS),
-        _region(context, score),
-    ]
-    return container(codes.MEASUREMENT_GROUP, items, template_id="1410")
-
-
-def _region(context: ResultContext, score: ImageScore) -> ContentItem:
-    # A closed POLYLINE: the Stone viewer draws no other outline.
-    item = ScoordContentItem(
-        codes.IMAGE_REGION,
-        GraphicTypeValues.POLYLINE,
-        _corners(score.region),
-        relationship_type=CONTAINS,
-    )
-    source = context.source(score.sop_instance_uid)
-    return with_children(item, [image(codes.ORIGINAL_SOURCE, source, SELECTED_FROM)])
-
-
-def _corners(region: Region) -> np.ndarray:
-    """Walk round a region, back to its start: ``(5, 2)`` float32, column and row."""
-    left, top, right, bottom = region.left, region.top, region.right, region.bottom
-    return np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)], np.float32)
-
-
 def _comments(context: ResultContext) -> list[ContentItem]:
     sentences = wording.impression(context)
     sentences += wording.breasts(context)
+    sentences += wording.findings(context)
     sentences += [f"{refusal.sentence}." for refusal in context.prediction.refusals]
     sentences.append(wording.model(context))
     return [TextContentItem(codes.COMMENT, " ".join(sentences), CONTAINS)]

@@ -13,7 +13,8 @@ from dicom_node.results.content_tree import sop_reference
 from dicom_node.results.context import BuildOrder, ResultContext
 from dicom_node.results.grayscale_transform import add_grayscale_transform
 from dicom_node.results.header import new_instance
-from dicom_node.results.measurement_report import tracking_identifier
+from dicom_node.results.lesions import lesions_of
+from dicom_node.results.measurement_groups import tracking_identifier
 from dicom_node.results.outlines import Outline, Points, outlines_of
 from dicom_node.results.source import is_filled, referenced
 from models.contract import ImageScore, Outcome
@@ -163,7 +164,11 @@ def _line(context: ResultContext, score: ImageScore, outline: Outline) -> Datase
     item.GraphicData = outline.points.reshape(-1).tolist()
     item.GraphicType = "POLYLINE"
     item.GraphicFilled = "N"
-    return _tracked(context, score, item) if outline.mark is None else item
+    if outline.mark is None:
+        return _tracked(context, score, item)
+    lesion = next(x for x in lesions_of(context, score) if x.number == outline.number)
+    item.TrackingID, item.TrackingUID = lesion.name, lesion.tracking_uid
+    return item
 
 
 def _tracked(context: ResultContext, score: ImageScore, item: Dataset) -> Dataset:

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from dicom_node.errors import ResultError
 from dicom_node.results import codes, wording
 from dicom_node.results.context import BuildOrder, ResultContext
-from dicom_node.results.measurement_report import tracking_identifier
+from dicom_node.results.measurement_groups import tracking_identifier
 from dicom_node.results.segment_frames import (
     add_binary_pixels,
     new_segmentation,

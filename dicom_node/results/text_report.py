@@ -66,7 +66,8 @@ def build(order: BuildOrder) -> list[Dataset]:
 
 
 def _findings(context: ResultContext) -> list[ContentItem]:
-    scored = [TextContentItem(codes.FINDING, text, CONTAINS) for text in wording.breasts(context)]
+    sentences = [*wording.breasts(context), *wording.findings(context)]
+    scored = [TextContentItem(codes.FINDING, text, CONTAINS) for text in sentences]
     return scored + [_refused(context, refusal) for refusal in context.prediction.refusals]
 
 

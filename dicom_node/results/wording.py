@@ -6,7 +6,7 @@ A study that was not analysed, or not wholly, must never read like a normal one.
 from __future__ import annotations
 
 from dicom_node.results.context import ResultContext
-from models.contract import ImageScore, Laterality, LesionMark, Outcome
+from models.contract import ClassScore, ImageScore, Laterality, LesionMark, Outcome
 
 _SIDE_NAMES = {Laterality.RIGHT: "Right", Laterality.LEFT: "Left"}
 _MOST_DECIMALS = 6
@@ -59,10 +59,23 @@ def breasts(context: ResultContext) -> list[str]:
     return sentences
 
 
+def findings(context: ResultContext) -> list[str]:
+    """Give one sentence for each image with classes, and for each with marked places."""
+    threshold = context.prediction.threshold
+    sentences = []
+    for score in context.prediction.images:
+        if score.classes:
+            sentences.append(f"{place(score)}: most probable finding {_class(score.classes[0])}.")
+        if score.marks and context.bundle.localises:
+            marks = "; ".join(mark(number, m, threshold) for number, m in enumerate(score.marks, start=1))
+            sentences.append(f"{place(score)}: places marked: {marks}.")
+    return sentences
+
+
 def image(context: ResultContext, score: ImageScore) -> str:
     """Give one sentence for one image scored, such as ``"R CC: probability of cancer 91.0 %, at or ..."``."""
     return (
-        f"{place(score)}: probability of cancer {_compared(score.probability, context.prediction.threshold)}."
+        f"{place(score)}: probability of cancer {compared(score.probability, context.prediction.threshold)}."
     )
 
 
@@ -98,6 +111,15 @@ def place(score: ImageScore) -> str:
     return f"{score.laterality} {score.view}"
 
 
+def _class(score: ClassScore) -> str:
+    meaning = score.finding.meaning
+    words = meaning[:1].lower() + meaning[1:]
+    if score.margins:
+        # PS3.16 CID 6006 calls margins "Spiculated lesion"; here they follow the name of the lesion.
+        words += f", {score.margins.meaning.removesuffix(' lesion').lower()}"
+    return f"{words} ({score.probability * 100:.1f} %)"
+
+
 def _decimals(probability: float, threshold: float) -> int:
     # The reader compares the two numbers printed: they must stand to each other as the exact ones do.
     for decimals in range(1, _MOST_DECIMALS):
@@ -107,7 +129,8 @@ def _decimals(probability: float, threshold: float) -> int:
     return _MOST_DECIMALS
 
 
-def _compared(probability: float, threshold: float) -> str:
+def compared(probability: float, threshold: float) -> str:
+    """Say a probability and on which side of the threshold it lies."""
     limit = f"threshold of {threshold * 100:.{_decimals(probability, threshold)}f} %"
     side = "at or above" if probability >= threshold else "below"
     return f"{percent(probability, threshold)}, {side} the {limit}"
@@ -118,9 +141,9 @@ def _result(context: ResultContext) -> str:
     score = prediction.study_probability
     if score is None:
         return "AI result: NONE. The study was not scored; this does not mean that it is normal."
-    compared = _compared(score, prediction.threshold)
+    value = compared(score, prediction.threshold)
     if prediction.outcome is Outcome.PARTIAL:
         word = "POSITIVE, but INCOMPLETE" if prediction.is_positive else "INCOMPLETE"
-        return f"AI result: {word}. Not every image was analysed; probability of cancer {compared}."
+        return f"AI result: {word}. Not every image was analysed; probability of cancer {value}."
     word = "POSITIVE" if prediction.is_positive else "NEGATIVE"
-    return f"AI result: {word}. Probability of cancer {compared}."
+    return f"AI result: {word}. Probability of cancer {value}."

@@ -1,0 +1,155 @@
+"""The measurement groups of the report: one for each image scored, then one for each place marked.
+
+Each group has an image region, see :mod:`dicom_node.results.measurement_report`. What it says of a finding
+is coded by the rows of PS3.16 TID 1410; the order of the items is the template's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from highdicom.sr import (
+    CodeContentItem,
+    ContentItem,
+    GraphicTypeValues,
+    NumContentItem,
+    ScoordContentItem,
+    TextContentItem,
+    UIDRefContentItem,
+)
+from pydicom.sr.coding import Code
+
+from dicom_node.results import codes, wording
+from dicom_node.results.content_tree import (
+    CONTAINS,
+    HAS_CONCEPT_MOD,
+    HAS_OBS_CONTEXT,
+    SELECTED_FROM,
+    container,
+    image,
+    with_children,
+)
+from dicom_node.results.context import ResultContext
+from dicom_node.results.lesions import Lesion, code_of
+from models.contract import ClassScore, ImageScore, Region
+
+
+def tracking_identifier(score: ImageScore) -> str:
+    """Name what a measurement group and its segment speak of, such as ``"AI image score R CC"``."""
+    return f"AI image score {wording.place(score)}"
+
+
+def image_group(context: ResultContext, score: ImageScore, *, every_class: bool = False) -> ContentItem:
+    """Report what the model said of one image; the region is what was fed to the network.
+
+    Parameters
+    ----------
+    context : ResultContext
+        What is reported.
+    score : models.contract.ImageScore
+        The image's score; with classes, the most probable one is the finding.
+    every_class : bool
+        Whether to report the probability of every class instead of the first alone. OHIF prints them all
+        under the same label.
+    """
+    classes = score.classes if every_class else score.classes[:1]
+    top = score.classes[0] if score.classes else None
+    return _group(
+        context,
+        score,
+        tracking=(tracking_identifier(score), context.tracking_uid(score.sop_instance_uid)),
+        finding=code_of(top.finding) if top else None,
+        probability=score.probability,
+        evaluations=[*_certainties(classes), *_margins(top)],
+        points=_corners(score.region),
+    )
+
+
+def lesion_group(context: ResultContext, lesion: Lesion) -> ContentItem:
+    """Report one marked place; the region is its outline.
+
+    Parameters
+    ----------
+    context : ResultContext
+        What is reported.
+    lesion : dicom_node.results.lesions.Lesion
+        The place; segment and presentation state name it alike.
+    """
+    outline = np.array([*lesion.mark.outline, lesion.mark.outline[0]], np.float32)
+    return _group(
+        context,
+        lesion.score,
+        tracking=(lesion.name, lesion.tracking_uid),
+        finding=lesion.finding,
+        probability=lesion.mark.probability,
+        evaluations=_margins(lesion.own_class),
+        points=outline,
+    )
+
+
+def _group(
+    context: ResultContext,
+    score: ImageScore,
+    *,
+    tracking: tuple[str, str],
+    finding: Code | None,
+    probability: float,
+    evaluations: Iterable[ContentItem],
+    points: np.ndarray,
+) -> ContentItem:
+    bundle, threshold = context.bundle, context.prediction.threshold
+    site = CodeContentItem(codes.FINDING_SITE, codes.BREAST, HAS_CONCEPT_MOD)
+    side = CodeContentItem(codes.LATERALITY, codes.SIDES[score.laterality], HAS_CONCEPT_MOD)
+    opinion = codes.MALIGNANT if probability >= threshold else codes.BENIGN
+    items = [
+        TextContentItem(codes.TRACKING_IDENTIFIER, tracking[0], HAS_OBS_CONTEXT),
+        UIDRefContentItem(codes.TRACKING_UNIQUE_IDENTIFIER, tracking[1], HAS_OBS_CONTEXT),
+        *([CodeContentItem(codes.FINDING, finding, CONTAINS)] if finding else []),
+        with_children(site, [side]),
+        TextContentItem(codes.ALGORITHM_NAME, bundle.name, HAS_CONCEPT_MOD),
+        TextContentItem(codes.ALGORITHM_VERSION, bundle.version, HAS_CONCEPT_MOD),
+        TextContentItem(codes.ALGORITHM_PARAMETERS, f"decision threshold {threshold:.4f}", HAS_CONCEPT_MOD),
+        CodeContentItem(codes.ALGORITHM_FAMILY, codes.ARTIFICIAL_INTELLIGENCE, HAS_CONCEPT_MOD),
+        _percentage(codes.PROBABILITY_OF_CANCER, probability),
+        CodeContentItem(codes.CLASSIFICATION, opinion, CONTAINS),
+        *evaluations,
+        CodeContentItem(codes.GEOMETRIC_PURPOSE, codes.BOUNDED_BY, CONTAINS),
+        _region(context, score, points),
+    ]
+    return container(codes.MEASUREMENT_GROUP, items, template_id="1410")
+
+
+def _percentage(name: Code, probability: float) -> ContentItem:
+    return NumContentItem(name, round(probability * 100, 4), codes.PERCENT, relationship_type=CONTAINS)
+
+
+def _certainties(classes: Sequence[ClassScore]) -> Iterator[ContentItem]:
+    """Say how sure the model is of each class (PS3.16 TID 300, with the class as modifier)."""
+    for score in classes:
+        item = _percentage(codes.CERTAINTY_OF_FINDING, score.probability)
+        modifiers = [CodeContentItem(codes.FINDING, code_of(score.finding), HAS_CONCEPT_MOD)]
+        if score.margins:
+            # Several classes of the same finding differ in their margins alone.
+            modifiers.append(CodeContentItem(codes.MARGINS, code_of(score.margins), HAS_CONCEPT_MOD))
+        yield with_children(item, modifiers)
+
+
+def _margins(score: ClassScore | None) -> Iterator[ContentItem]:
+    if score and score.margins:
+        yield CodeContentItem(codes.MARGINS, code_of(score.margins), CONTAINS)
+
+
+def _region(context: ResultContext, score: ImageScore, points: np.ndarray) -> ContentItem:
+    # A closed POLYLINE: the Stone viewer draws no other outline.
+    item = ScoordContentItem(
+        codes.IMAGE_REGION, GraphicTypeValues.POLYLINE, points, relationship_type=CONTAINS
+    )
+    source = context.source(score.sop_instance_uid)
+    return with_children(item, [image(codes.ORIGINAL_SOURCE, source, SELECTED_FROM, score.frame)])
+
+
+def _corners(region: Region) -> np.ndarray:
+    """Walk round a region, back to its start: ``(5, 2)`` float32, column and row."""
+    left, top, right, bottom = region.left, region.top, region.right, region.bottom
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)], np.float32)
