@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from db import deliveries, jobs
@@ -14,7 +14,8 @@ from dicom_node.crashpoints import crashpoint
 from dicom_node.delivery.destination import Destination
 from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, SendResult, send
 from dicom_node.delivery.status import SendState
-from dicom_node.errors import DestinationUnavailableError
+from dicom_node.errors import DestinationUnavailableError, ResultError
+from dicom_node.results.checks.checker import faults_of_file, in_short
 from workers.lease import Lease
 from workers.retry import UndeliverableError
 
@@ -70,8 +71,9 @@ class Sender:
             raise UndeliverableError("the deliver job names no destination")
         with self._database.reading() as session:
             objects = deliveries.outgoing(session, claim)
-        by_uid = {o.sop_instance_uid: o for o in objects}
-        last: list[SendResult] = []
+        last = self._stop_faulty(claim, objects, lease)
+        stopped = {result.sop_instance_uid for result in last}
+        by_uid = {o.sop_instance_uid: o for o in objects if o.sop_instance_uid not in stopped}
 
         def on_result(sop_instance_uid: str, result: SendResult) -> None:
             crashpoint("deliver.object_sent")
@@ -80,7 +82,7 @@ class Sender:
             last.append(result)
 
         send(
-            [self._outgoing(o) for o in objects],
+            [self._outgoing(o) for o in by_uid.values()],
             Destination.parse(claim.destination),
             calling_ae_title=self._calling_ae_title,
             timeouts=self._timeouts,
@@ -88,6 +90,17 @@ class Sender:
         )
         crashpoint("deliver.all_sent")
         self._end(claim, last)
+
+    def _stop_faulty(self, claim: Claim, objects: Sequence[OutgoingObject], lease: Lease) -> list[SendResult]:
+        """Refuse for good what the node's own check does not let out; the other objects go on."""
+        stopped = []
+        for item in objects:
+            if detail := _fault_in(self._path_of(item.file_name)):
+                lease.check()
+                result = SendResult(item.sop_instance_uid, SendState.REFUSED, None, detail)
+                self._record(claim, item, result)
+                stopped.append(result)
+        return stopped
 
     def _outgoing(self, item: OutgoingObject) -> Outgoing:
         return Outgoing(
@@ -121,3 +134,14 @@ class Sender:
             raise UndeliverableError(f"{claim.destination} refused an object: {detail}")
         with self._database.transaction(claim.owner) as tx:
             jobs.finish(tx, claim, detail={"destination": claim.destination, "objects": len(states)})
+
+
+def _fault_in(path: Path) -> str:
+    """Say why a stored object must not be sent; nothing where it may, or where sending will tell."""
+    try:
+        faults = faults_of_file(path)
+    except ResultError as exc:
+        return f"not sent: {exc}"
+    except OSError:
+        return ""
+    return f"not sent, it fails the node's own check: {in_short(faults)}" if faults else ""
