@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node.errors import ResultError
 from dicom_node.results import (
+    encapsulated_pdf,
     encoding,
     fractional_segmentation,
     key_objects,
@@ -33,6 +34,7 @@ RESULT_BUILDERS: dict[str, Callable[[BuildOrder], list[Dataset]]] = {
     "presentation_state": presentation_state.build,
     "key_objects": key_objects.build,
     "secondary_capture": secondary_capture.build,
+    "encapsulated_pdf": encapsulated_pdf.build,
     "text_report": text_report.build,
     "measurement_report": measurement_report.build,
     "measurement_report_2d": measurement_report.build_2d,

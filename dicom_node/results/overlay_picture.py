@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 from dicom_node.errors import ResultError
 from dicom_node.results import wording
 from dicom_node.results.context import ResultContext
-from dicom_node.results.outlines import Outline, outlines_of
-from models.contract import ImageScore
+from dicom_node.results.outlines import Points, outlines_of
+from models.contract import ImageScore, LesionMark
 
 Picture = NDArray[np.uint8]
 
@@ -27,7 +27,7 @@ _LINE_COLOUR = (64, 224, 255)
 _TEXT_COLOUR = (255, 255, 255)
 _WARNING_COLOUR = (255, 214, 10)
 _LEAST_FONT_SIZE = 11
-_CHARACTERS_ACROSS = 88
+_CHARACTERS_ACROSS, _LABELS_ACROSS = 88, 52
 
 
 def overlay_picture(context: ResultContext, score: ImageScore, reduction: int) -> Picture:
@@ -64,7 +64,8 @@ def overlay_picture(context: ResultContext, score: ImageScore, reduction: int) -
     sheet = Image.fromarray(picture)
     for outline in outlines_of(score):
         if outline.mark is not None:
-            _draw(sheet, outline, reduction, context.prediction.threshold)
+            points = outline.points / reduction
+            _draw(sheet, points, outline.mark, outline.number, context.prediction.threshold)
     return np.asarray(sheet)
 
 
@@ -86,7 +87,7 @@ def captioned(picture: Picture, warning: str, sentences: Iterable[str]) -> Pictu
         The picture with rows added above it.
     """
     columns = picture.shape[1]
-    font = _font(columns)
+    font = _font(columns, _CHARACTERS_ACROSS)
     ascent, descent = font.getmetrics()
     height, margin = round((ascent + descent) * 1.15), ascent // 2
     lines = [(line, _WARNING_COLOUR) for line in _broken(warning, font, columns - 2 * margin)]
@@ -107,27 +108,21 @@ def _shade(picture: Picture, bands: NDArray[np.uint8]) -> None:
         shown[inside] = (shown[inside] * (1 - _OPACITY) + np.array(colour) * _OPACITY).astype(np.uint8)
 
 
-def _draw(sheet: Image.Image, outline: Outline, reduction: int, threshold: float) -> None:
+def _draw(sheet: Image.Image, outline: Points, mark: LesionMark, number: int, threshold: float) -> None:
     # Pillow counts from the centre of the first pixel, DICOM from its outer corner.
-    points = [(float(x), float(y)) for x, y in outline.points / reduction - 0.5]
+    points = [(float(x), float(y)) for x, y in outline - 0.5]
     draw = ImageDraw.Draw(sheet)
     draw.line(points, fill=_LINE_COLOUR, width=1 + sheet.width // 600)
-    if outline.mark is not None:
-        font = _font(sheet.width)
-        label = wording.mark(outline.number, outline.mark, threshold)
-        left, top = max(points)[0] + font.size / 2, min(y for _, y in points)
-        draw.text(
-            (max(0.0, min(left, sheet.width - font.getlength(label))), top),
-            label,
-            fill=_LINE_COLOUR,
-            font=font,
-            stroke_width=1,
-            stroke_fill=(0, 0, 0),
-        )
+    font = _font(sheet.width, _LABELS_ACROSS)
+    label = f"{number}: {wording.percent(mark.probability, threshold)}"
+    left, top = max(points)[0] + font.size / 2, min(y for _, y in points)
+    place = max(0.0, min(left, sheet.width - font.getlength(label))), top
+    draw.text(place, label, fill=_LINE_COLOUR, font=font, stroke_width=1, stroke_fill=(0, 0, 0))
 
 
-def _font(columns: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size=max(_LEAST_FONT_SIZE, columns * 2 // _CHARACTERS_ACROSS))
+def _font(columns: int, characters_across: int) -> ImageFont.FreeTypeFont:
+    # A character is about half as wide as the size of its font.
+    font = ImageFont.load_default(size=max(_LEAST_FONT_SIZE, columns * 2 // characters_across))
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise ResultError("this Pillow has no FreeType to draw words with; install the released wheel")
     return font
