@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import and_, select
+from sqlalchemy.orm import Session, aliased
 
 from db.errors import LeaseLostError
 from db.jobs import Claim
@@ -13,12 +13,21 @@ from db.lifecycle import DELIVERY_TRANSITIONS, DeliveryEvent, DeliveryState, Job
 from db.session import Transaction
 from db.tables import Delivery, Job, ResultObject, Revision, Study
 
-SETTLED = (DeliveryState.DELIVERED, DeliveryState.REFUSED)
+SETTLED = (DeliveryState.DELIVERED, DeliveryState.REFUSED, DeliveryState.NOT_NEEDED)
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingObject:
-    """One stored result object that a destination has not settled yet."""
+    """One stored result object that a destination has not settled yet.
+
+    Attributes
+    ----------
+    fallback_for : str or None
+        SOP Instance UID of the object that is sent rather than this one where the destination accepts its
+        class.
+    is_needless : bool
+        Whether the destination has that other object already.
+    """
 
     delivery_id: int
     sop_instance_uid: str
@@ -27,13 +36,18 @@ class OutgoingObject:
     file_name: str
     sha256: str
     attempts: int
+    fallback_for: str | None = None
+    is_needless: bool = False
 
 
 def outgoing(session: Session, claim: Claim) -> tuple[OutgoingObject, ...]:
     """Return what a deliver job still has to send, in the order in which the objects were built."""
+    other_result, other = aliased(ResultObject), aliased(Delivery)
     rows = session.execute(
-        select(Delivery, ResultObject)
+        select(Delivery, ResultObject, other_result.sop_instance_uid, other.state)
         .join(ResultObject, Delivery.result_id == ResultObject.id)
+        .outerjoin(other_result, Delivery.fallback_for == other_result.id)
+        .outerjoin(other, and_(other.result_id == other_result.id, other.job_id == Delivery.job_id))
         .where(Delivery.job_id == claim.job_id, Delivery.state.not_in(SETTLED))
         .order_by(ResultObject.id)
     ).all()
@@ -46,8 +60,10 @@ def outgoing(session: Session, claim: Claim) -> tuple[OutgoingObject, ...]:
             result.file_name,
             result.sha256,
             delivery.attempts,
+            fallback_for,
+            other_state == DeliveryState.DELIVERED,
         )
-        for delivery, result in rows
+        for delivery, result, fallback_for, other_state in rows
     )
 
 

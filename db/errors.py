@@ -7,6 +7,7 @@
     ├── SchemaError                the tables are not those of this version
     ├── TransitionRefusedError     a state does not follow from another
     ├── LeaseLostError             another worker owns the job now: stop and write nothing
+    ├── RecallRefusedError         the bundle's studies cannot be scored by another one now
     ├── UnknownRecordError         no study, job, bundle or deployment of that name
     └── AuditError                 the audit trail cannot be written or does not verify
 
@@ -38,6 +39,10 @@ class LeaseLostError(DatabaseError):
 
 class UnknownRecordError(DatabaseError):
     """There is no record of that name; list what exists with the matching ``list`` command."""
+
+
+class RecallRefusedError(DatabaseError):
+    """The bundle cannot be recalled yet; let another bundle answer for its task first."""
 
 
 class AuditError(DatabaseError):

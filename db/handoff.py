@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -165,6 +165,34 @@ def complete_study(tx: Transaction, study_instance_uid: str, rules: Completeness
             "no open revision of that study; 'dicom-node study list' shows what is open and what is complete"
         )
     _complete(tx, study, revision, CompletionReason.COMMAND, rules)
+    return revision.number
+
+
+def complete_for_recall(tx: Transaction, study_instance_uid: str, task: str, rules: Completeness) -> int:
+    """Have a study scored again because the bundle that scored it was recalled.
+
+    Instances that wait in an open revision are scored along; without any, a revision of the same instances is
+    opened and complete at once.
+
+    Returns
+    -------
+    int
+        Number of the revision that is scored.
+
+    Raises
+    ------
+    UnknownRecordError
+        If there is no such study.
+    """
+    study = _locked_study(tx.session, study_instance_uid)
+    latest = None if study is None else _latest_revision(tx.session, study)
+    if study is None or latest is None:
+        raise UnknownRecordError("no such study; 'dicom-node study list' shows all")
+    if latest.state != RevisionState.OPEN:
+        # Nothing new arrived, so no other task has anything new to say.
+        rules = replace(rules, routes=tuple(route for route in rules.routes if route.task == task))
+    revision = _open_revision(tx, study, rules)
+    _complete(tx, study, revision, CompletionReason.RECALL, rules)
     return revision.number
 
 

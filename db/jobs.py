@@ -28,7 +28,7 @@ from db.lifecycle import (
     sources_of,
 )
 from db.session import Transaction, changed_rows
-from db.tables import Delivery, Job, Revision, Study
+from db.tables import REJECTION_NOTE, Delivery, Job, ResultObject, Revision, Study
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +283,8 @@ def take_unpublished(
 def _due(kind: JobKind, now: datetime, max_attempts: int | None) -> Any:
     """SQL: the job may be claimed now.
 
-    A score job waits for those of earlier revisions of its study, whose report it will name as predecessor.
+    A score job waits for those of earlier revisions of its study, whose report it will name as predecessor. A
+    deliver job with a rejection note waits for those of earlier revisions, which send what it withdraws.
     """
     waiting, ended = (
         and_(Job.state == JobState.QUEUED, Job.next_try_at <= now),
@@ -292,7 +293,7 @@ def _due(kind: JobKind, now: datetime, max_attempts: int | None) -> Any:
     condition = and_(Job.kind == kind, or_(waiting, ended))
     if max_attempts is not None:
         condition = and_(condition, Job.attempts < max_attempts)
-    if kind is JobKind.SCORE:
+    if kind is not JobKind.TRAIN:
         earlier_job, earlier, own = aliased(Job), aliased(Revision), aliased(Revision)
         blocked = exists().where(
             own.id == Job.revision_id,
@@ -300,11 +301,24 @@ def _due(kind: JobKind, now: datetime, max_attempts: int | None) -> Any:
             earlier.number < own.number,
             earlier_job.revision_id == earlier.id,
             earlier_job.task == Job.task,
-            earlier_job.kind == JobKind.SCORE,
+            earlier_job.kind == kind,
             earlier_job.state.in_((JobState.QUEUED, JobState.RUNNING)),
         )
-        condition = and_(condition, ~blocked)
+        if kind is JobKind.DELIVER:
+            blocked = blocked.where(earlier_job.destination == Job.destination)
+            condition = and_(condition, or_(~_has_rejection_note(), ~blocked))
+        else:
+            condition = and_(condition, ~blocked)
     return condition
+
+
+def _has_rejection_note() -> Any:
+    """SQL: the deliver job sends a rejection note."""
+    return exists().where(
+        Delivery.job_id == Job.id,
+        Delivery.result_id == ResultObject.id,
+        ResultObject.kind == REJECTION_NOTE,
+    )
 
 
 def _dead(kind: JobKind, now: datetime, limit: int) -> tuple[Any, ...]:

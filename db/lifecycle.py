@@ -25,6 +25,7 @@ class CompletionReason(StrEnum):
 
     ALL_VIEWS = "all_views"  # every standard view of the protocol is there, For Presentation
     COMMAND = "command"  # a person or program said so
+    RECALL = "recall"  # the bundle that scored the study before was recalled
     QUIET_PERIOD = "quiet_period"  # nothing more arrived for the configured time
 
 
@@ -63,6 +64,7 @@ class DeliveryState(StrEnum):
     UNKNOWN = "unknown"  # sent, but the answer was lost: the destination may hold it
     DELIVERED = "delivered"  # the destination answered success, a warning, or "already there"
     REFUSED = "refused"  # the destination will not take it; a person must look
+    NOT_NEEDED = "not_needed"  # the destination takes the same content as an object of another class
 
 
 class DeliveryEvent(StrEnum):
@@ -72,6 +74,7 @@ class DeliveryEvent(StrEnum):
     NO_ANSWER = "no_answer"
     TURNED_AWAY = "turned_away"
     REFUSE = "refuse"
+    PASS_OVER = "pass_over"
     RETRY = "retry"
 
 
@@ -79,6 +82,7 @@ REVISION_TRANSITIONS: Mapping[tuple[RevisionState, CompletionReason], RevisionSt
     (RevisionState.OPEN, CompletionReason.ALL_VIEWS): RevisionState.COMPLETE,
     (RevisionState.OPEN, CompletionReason.COMMAND): RevisionState.COMPLETE,
     (RevisionState.OPEN, CompletionReason.QUIET_PERIOD): RevisionState.COMPLETE,
+    (RevisionState.OPEN, CompletionReason.RECALL): RevisionState.COMPLETE,
 }
 
 JOB_TRANSITIONS: Mapping[tuple[JobState, JobEvent], JobState] = {
@@ -97,10 +101,12 @@ DELIVERY_TRANSITIONS: Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState
     (DeliveryState.PENDING, DeliveryEvent.NO_ANSWER): DeliveryState.UNKNOWN,
     (DeliveryState.PENDING, DeliveryEvent.TURNED_AWAY): DeliveryState.PENDING,
     (DeliveryState.PENDING, DeliveryEvent.REFUSE): DeliveryState.REFUSED,
+    (DeliveryState.PENDING, DeliveryEvent.PASS_OVER): DeliveryState.NOT_NEEDED,
     (DeliveryState.UNKNOWN, DeliveryEvent.ACCEPTED): DeliveryState.DELIVERED,
     (DeliveryState.UNKNOWN, DeliveryEvent.NO_ANSWER): DeliveryState.UNKNOWN,
     (DeliveryState.UNKNOWN, DeliveryEvent.TURNED_AWAY): DeliveryState.UNKNOWN,
     (DeliveryState.UNKNOWN, DeliveryEvent.REFUSE): DeliveryState.REFUSED,
+    (DeliveryState.UNKNOWN, DeliveryEvent.PASS_OVER): DeliveryState.NOT_NEEDED,
     (DeliveryState.REFUSED, DeliveryEvent.RETRY): DeliveryState.PENDING,
 }
 

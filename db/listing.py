@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from db.lifecycle import DeliveryState, JobKind, JobState, RevisionState
@@ -149,10 +149,19 @@ def results(
     *,
     study_instance_uid: str | None = None,
     job_id: str | None = None,
+    needless: bool = False,
     limit: int = 1000,
 ) -> list[Row]:
-    """Return a row per result object and destination, newest first."""
+    """Return a row per result object and destination, newest first.
+
+    Of two objects with the same content in two classes only the one that was or would first be sent is there,
+    unless ``needless``.
+    """
     conditions: list[ColumnElement[bool]] = []
+    if not needless:
+        untried = and_(Delivery.fallback_for.is_not(None), Delivery.state == DeliveryState.PENDING)
+        needed = and_(Delivery.state != DeliveryState.NOT_NEEDED, ~untried)
+        conditions.append(or_(Delivery.id.is_(None), needed))
     if study_instance_uid is not None:
         conditions.append(Study.study_instance_uid == study_instance_uid)
     if job_id is not None:
@@ -184,6 +193,7 @@ def results(
             else None,
             "detail": delivery.detail if delivery else None,
             "updated_at": delivery.updated_at.isoformat() if delivery else None,
+            "withdrawn": bool(delivery and delivery.withdrawn_by),
             "file": result.file_name,
         }
         for result, delivery, study, number in session.execute(query)

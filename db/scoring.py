@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import Session
 
 from db.canonical import canonical_json
 from db.jobs import Claim, audit_job, end_attempt
-from db.lifecycle import DeliveryState, JobEvent, JobKind, JobState
+from db.lifecycle import CompletionReason, DeliveryState, JobEvent, JobKind, JobState
 from db.session import Transaction
-from db.tables import Analysis, Delivery, Instance, Job, ResultObject, Revision
+from db.tables import REJECTION_NOTE, Analysis, Delivery, Instance, Job, ResultObject, Revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,79 @@ class NewResult:
 
 
 @dataclass(frozen=True, slots=True)
+class SupersededDelivery:
+    """A result object of an earlier revision that a destination has, or will have once it answers."""
+
+    delivery_id: int
+    destination: str
+    result: ResultObject
+
+
+@dataclass(frozen=True, slots=True)
 class ScoreInput:
-    """What a score job reads: a revision's instances, and the reports that this one will replace."""
+    """What a score job reads.
+
+    Attributes
+    ----------
+    study_instance_uid : str
+        The study.
+    revision : int
+        Number of the revision to score.
+    reason : CompletionReason
+        Why the revision is complete; after a recall all earlier results are withdrawn.
+    instances : tuple of Instance
+        Everything that the revision holds.
+    predecessors : tuple of ResultObject
+        The results that this revision's will replace.
+    superseded : tuple of SupersededDelivery
+        Where results of any earlier revision are that no rejection note has withdrawn.
+    """
 
     study_instance_uid: str
     revision: int
+    reason: CompletionReason
     instances: tuple[Instance, ...]
     predecessors: tuple[ResultObject, ...]
+    superseded: tuple[SupersededDelivery, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OrderedObject:
+    """One result object that a destination wants.
+
+    Attributes
+    ----------
+    sop_instance_uid : str
+        The object.
+    fallback_for : str or None
+        SOP Instance UID of the object that is sent rather than this one where the destination accepts its
+        class.
+    """
+
+    sop_instance_uid: str
+    fallback_for: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryOrder:
+    """What one destination gets of a score job.
+
+    Attributes
+    ----------
+    destination : str
+        ``AE@HOST:PORT``.
+    objects : tuple of OrderedObject
+        At least one, in the order of sending.
+    note : str or None
+        SOP Instance UID of the rejection note among them.
+    withdrawn : tuple of int
+        The earlier deliveries that the note withdraws.
+    """
+
+    destination: str
+    objects: tuple[OrderedObject, ...]
+    note: str | None = None
+    withdrawn: tuple[int, ...] = ()
 
 
 def score_input(session: Session, claim: Claim) -> ScoreInput:
@@ -72,11 +138,48 @@ def score_input(session: Session, claim: Claim) -> ScoreInput:
         .limit(1)
     ).one_or_none()
     predecessors = session.scalars(
-        select(ResultObject).where(ResultObject.job_id == earlier).order_by(ResultObject.id)
+        select(ResultObject)
+        .where(ResultObject.job_id == earlier, ResultObject.kind != REJECTION_NOTE, ~_only_spare())
+        .order_by(ResultObject.id)
     ).all()
     return ScoreInput(
-        revision.study.study_instance_uid, revision.number, tuple(instances), tuple(predecessors)
+        revision.study.study_instance_uid,
+        revision.number,
+        CompletionReason(str(revision.complete_reason)),
+        tuple(instances),
+        tuple(predecessors),
+        _superseded(session, claim, revision),
     )
+
+
+def _only_spare() -> Any:
+    """SQL: the object was made for destinations that take its content in another class, and went to none."""
+    spare = or_(
+        Delivery.state == DeliveryState.NOT_NEEDED,
+        and_(Delivery.fallback_for.is_not(None), Delivery.state == DeliveryState.PENDING),
+    )
+    deliveries = select(Delivery.id).where(Delivery.result_id == ResultObject.id).correlate(ResultObject)
+    return and_(deliveries.exists(), ~deliveries.where(~spare).exists())
+
+
+def _superseded(session: Session, claim: Claim, revision: Revision) -> tuple[SupersededDelivery, ...]:
+    rows = session.execute(
+        select(Delivery, ResultObject)
+        .join(ResultObject, Delivery.result_id == ResultObject.id)
+        .join(Job, ResultObject.job_id == Job.id)
+        .join(Revision, Job.revision_id == Revision.id)
+        .where(
+            Revision.study_id == revision.study_id,
+            Revision.number < revision.number,
+            Job.task == claim.task,
+            ResultObject.kind != REJECTION_NOTE,
+            Delivery.withdrawn_by.is_(None),
+            # Whatever is pending will be sent before this revision's results are.
+            Delivery.state.in_((DeliveryState.DELIVERED, DeliveryState.UNKNOWN, DeliveryState.PENDING)),
+        )
+        .order_by(ResultObject.id, Delivery.id)
+    ).all()
+    return tuple(SupersededDelivery(d.id, d.destination, result) for d, result in rows)
 
 
 def finish_scoring(
@@ -88,7 +191,7 @@ def finish_scoring(
     study_probability: float | None,
     document: Mapping[str, Any],
     results: Sequence[NewResult],
-    destinations: Sequence[str],
+    deliveries: Sequence[DeliveryOrder],
 ) -> None:
     """Commit what a score job found, its result objects, and the jobs that deliver them.
 
@@ -123,12 +226,13 @@ def finish_scoring(
         },
         bundle=bundle,
     )
-    for destination in destinations:
-        _queue_delivery(tx, job, rows, destination)
+    by_uid = {row.sop_instance_uid: row for row in rows}
+    for order in deliveries:
+        _queue_delivery(tx, job, by_uid, order)
 
 
 def _queue_delivery(
-    tx: Transaction, score_job: Job, results: Sequence[ResultObject], destination: str
+    tx: Transaction, score_job: Job, results: Mapping[str, ResultObject], order: DeliveryOrder
 ) -> None:
     job = Job(
         id=uuid.uuid4().hex,
@@ -136,7 +240,7 @@ def _queue_delivery(
         revision_id=score_job.revision_id,
         task=score_job.task,
         parent_job_id=score_job.id,
-        destination=destination,
+        destination=order.destination,
         state=JobState.QUEUED,
         attempts=0,
         next_try_at=tx.now,
@@ -148,15 +252,23 @@ def _queue_delivery(
     tx.session.add_all(
         Delivery(
             job_id=job.id,
-            result_id=result.id,
-            destination=destination,
+            result_id=results[item.sop_instance_uid].id,
+            destination=order.destination,
             state=DeliveryState.PENDING,
             attempts=0,
             updated_at=tx.now,
+            fallback_for=None if item.fallback_for is None else results[item.fallback_for].id,
         )
-        for result in results
+        for item in order.objects
     )
-    audit_job(tx, job, "job.queued", {"kind": JobKind.DELIVER.value, "destination": destination})
+    if order.note is not None:
+        tx.session.execute(
+            update(Delivery)
+            .where(Delivery.id.in_(order.withdrawn))
+            .values(withdrawn_by=results[order.note].id)
+        )
+    detail = {"kind": JobKind.DELIVER.value, "destination": order.destination}
+    audit_job(tx, job, "job.queued", detail)
 
 
 def known_file_names(session: Session, names: Sequence[str]) -> set[str]:

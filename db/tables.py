@@ -28,6 +28,9 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from db.lifecycle import CompletionReason, DeliveryState, JobKind, JobState, RevisionState
 
+REJECTION_NOTE = "rejection_note"
+"""Kind of the result objects that withdraw others."""
+
 UID = String(64)
 SHA256 = String(64)
 
@@ -257,7 +260,10 @@ class Delivery(Base):
     last_status: Mapped[int | None]  # the last C-STORE response status
     detail: Mapped[str | None] = mapped_column(Text)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    result: Mapped[ResultObject] = relationship()
+    # the object of another class that is sent rather than this one, where the destination accepts its class
+    fallback_for: Mapped[int | None] = mapped_column(ForeignKey("result_object.id"))
+    withdrawn_by: Mapped[int | None] = mapped_column(ForeignKey("result_object.id"))  # a rejection note
+    result: Mapped[ResultObject] = relationship(foreign_keys=[result_id])
 
 
 class BundleRecord(Base):

@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -29,6 +38,17 @@ from pydantic_settings import (
 
 from dicom_node.delivery.destination import Destination, checked_ae_title
 from dicom_node.errors import SettingsError
+from dicom_node.results.profiles import (
+    BUILT_IN,
+    UNKNOWN,
+    CodeScheme,
+    Kind,
+    Profile,
+    Route,
+    SrClass,
+    profile_named,
+    split_route,
+)
 
 ENVIRONMENT_PREFIX = "DICOM_NODE_"
 REMEMBERED_FILE = "node.toml"
@@ -36,6 +56,7 @@ REMEMBERED_FILE = "node.toml"
 _OTHER_VARIABLES = (f"{ENVIRONMENT_PREFIX}CONFIG", f"{ENVIRONMENT_PREFIX}TEST_")
 _VIEW = re.compile(r"([RL]) (CC|MLO)")
 _OFFSET = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
+_PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
 def _split(value: Any) -> Any:
@@ -49,8 +70,26 @@ def _view(value: str) -> str:
     return value
 
 
-def _destination(value: str) -> str:
-    return str(Destination.parse(value))
+def _destination(value: Any) -> Any:
+    """Read a destination: text, or a table of address and profile; keep it as ``AE@HOST:PORT/PROFILE``."""
+    if isinstance(value, Mapping):
+        if not {"address"} <= set(value) <= {"address", "profile"}:
+            raise ValueError('a destination is a table of address and profile, or "AE@HOST:PORT/PROFILE"')
+        value = "/".join(str(value[key]) for key in ("address", "profile") if key in value)
+    if not isinstance(value, str):
+        raise ValueError("a destination is text or a table")
+    address, profile = split_route(value)
+    text = str(Destination.parse(address))
+    return text if profile == UNKNOWN else f"{text}/{profile}"
+
+
+def _profile_name(value: str) -> str:
+    if not _PROFILE_NAME.fullmatch(value) or value in BUILT_IN:
+        raise ValueError(
+            f"{value!r} cannot name a profile of your own: lower-case letters, digits, _ and -, and none of "
+            f"{', '.join(BUILT_IN)}"
+        )
+    return value
 
 
 def _offset(value: str) -> str:
@@ -174,6 +213,33 @@ class DeliverySettings(_Section):
     dimse_timeout_s: float = Field(30, gt=0, description="Seconds to wait for a response.", examples=[30])
 
 
+class ProfileSettings(_Section):
+    """A site's own profile: which results a destination gets."""
+
+    kinds: list[Kind] = Field(
+        list(BUILT_IN[UNKNOWN].kinds),
+        description="Kinds of objects; one that has nothing to say of a study is not sent.",
+        examples=[["text_report", "measurement_report"]],
+    )
+    sr_class: SrClass = Field(
+        "auto",
+        description="Class of the TID 1500 report: Comprehensive 3D SR, Comprehensive SR, both, or the first "
+        "that the destination accepts.",
+        examples=["comp"],
+    )
+    code_scheme: CodeScheme = Field(
+        "SCT", description="Codes of the Mammography CAD SR; SRT for old workstations.", examples=["SRT"]
+    )
+    picture: bool = Field(
+        False,
+        description="Add a presentation state (bundles that localise) or a secondary capture (others).",
+        examples=[True],
+    )
+    withdraws: bool = Field(
+        False, description="Withdraw superseded results by a rejection note (IHE IOCM).", examples=[True]
+    )
+
+
 class AuditSettings(_Section):
     """The audit trail."""
 
@@ -211,8 +277,17 @@ class Settings(BaseSettings):
         11112, ge=0, le=65535, description="Port of the listener; 0 takes any.", examples=[11112]
     )
     destinations: Annotated[
-        list[Annotated[str, AfterValidator(_destination)]], NoDecode, BeforeValidator(_split)
-    ] = Field([], description="Where results go: AE@HOST:PORT.", examples=[["PACS@pacs.example.org:104"]])
+        list[Annotated[str, BeforeValidator(_destination)]], NoDecode, BeforeValidator(_split)
+    ] = Field(
+        [],
+        description="Where results go: AE@HOST:PORT, with /PROFILE to choose which results.",
+        examples=[["PACS@pacs.example.org:104", "OHIF@10.0.0.7:4242/ohif"]],
+    )
+    profiles: dict[Annotated[str, AfterValidator(_profile_name)], ProfileSettings] = Field(
+        {},
+        description="Profiles of your own by name, beside " + ", ".join(BUILT_IN) + ".",
+        examples=[{"mysite": {"kinds": ["text_report"]}}],
+    )
     tasks: Annotated[list[str], NoDecode, BeforeValidator(_split)] = Field(
         ["mammography_malignancy"],
         description="Tasks asked of complete studies.",
@@ -242,6 +317,16 @@ class Settings(BaseSettings):
     scoring: ScoringSettings = ScoringSettings()
     delivery: DeliverySettings = DeliverySettings()
     audit: AuditSettings = AuditSettings()
+
+    @model_validator(mode="after")
+    def _check_routes(self) -> Settings:
+        try:
+            addresses = [str(route.destination) for route in self.routes]
+        except ValueError as error:
+            raise ValueError(f"destinations: {error}") from None
+        if twice := [address for address in addresses if addresses.count(address) > 1]:
+            raise ValueError(f"destinations: {twice[0]} is named twice; give it one profile of its own")
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -297,7 +382,26 @@ class Settings(BaseSettings):
     @property
     def parsed_destinations(self) -> tuple[Destination, ...]:
         """The destinations as values."""
-        return tuple(Destination.parse(text) for text in self.destinations)
+        return tuple(route.destination for route in self.routes)
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The destinations with their profiles."""
+        own = [
+            Profile(
+                name,
+                tuple(section.kinds),
+                sr_class=section.sr_class,
+                code_scheme=section.code_scheme,
+                picture=section.picture,
+                withdraws=section.withdraws,
+            )
+            for name, section in self.profiles.items()
+        ]
+        split = (split_route(text) for text in self.destinations)
+        return tuple(
+            Route(Destination.parse(address), profile_named(profile, own)) for address, profile in split
+        )
 
 
 def load(*, config_file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
@@ -403,6 +507,9 @@ def _explain(error: ValidationError) -> str:
         example = _example(path)
         message = problem["msg"].removeprefix("Value error, ")
         has_example = example is None or "for example" in message
+        if not path:
+            lines.append(message)
+            continue
         lines.append(
             f"{name}: {message}" + ("" if has_example else f"; for example {path[-1]} = {example!r}")
         )

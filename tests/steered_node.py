@@ -27,7 +27,7 @@ from db.handoff import (
 )
 from db.jobs import Claim, claim
 from db.lifecycle import JobKind
-from db.scoring import NewResult, finish_scoring
+from db.scoring import DeliveryOrder, NewResult, OrderedObject, finish_scoring
 from db.session import Database, Transaction
 from db.tables import AuditEvent, Base, Job, Revision
 
@@ -131,6 +131,7 @@ class SteeredNode:
         destinations: Sequence[str] = (PACS,),
     ) -> None:
         """Commit a score job's outcome."""
+        results = [result_object()] if results is None else results
         with self.transaction(claimed.owner) as tx:
             finish_scoring(
                 tx,
@@ -139,8 +140,8 @@ class SteeredNode:
                 outcome="scored",
                 study_probability=0.25,
                 document={"threshold": 0.5, "probability": 0.25},
-                results=[result_object()] if results is None else results,
-                destinations=destinations,
+                results=results,
+                deliveries=[every(results, destination) for destination in destinations],
             )
 
     def rows(self, table: type[Base], *where: Any) -> list[Any]:
@@ -223,6 +224,11 @@ def result_object(ordinal: int = 0, **changes: Any) -> NewResult:
         size_bytes=2000,
     )
     return replace(usual, **changes)
+
+
+def every(results: Sequence[NewResult], destination: str) -> DeliveryOrder:
+    """Order every result for a destination."""
+    return DeliveryOrder(destination, tuple(OrderedObject(result.sop_instance_uid) for result in results))
 
 
 def at_the_same_time(*calls: Callable[[], Answer]) -> list[Answer]:

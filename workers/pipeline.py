@@ -16,21 +16,25 @@ from pydicom import Dataset
 
 from db import deployments, jobs, scoring
 from db.jobs import Claim
-from db.scoring import NewResult, ScoreInput
+from db.scoring import DeliveryOrder, NewResult, ScoreInput
 from db.session import Database
 from db.tables import Instance
 from dicom_node.crashpoints import crashpoint
-from dicom_node.delivery.destination import Destination
 from dicom_node.errors import ImageError, NodeError
 from dicom_node.images import ImageReader, read_header
 from dicom_node.results.builders import build_all
 from dicom_node.results.context import BuiltObject, NodeIdentity, PredecessorDocument, ResultContext
+from dicom_node.results.profiles import Route, kinds_for
 from dicom_node.spool import Spool
 from models.classifier import Classifier, predict_study
 from models.contract import ImageView, Laterality, Refusal, RefusalCode, StudyPrediction
+from workers import routing
 from workers.analysis import document_of
 from workers.classifier_cache import ClassifierCache
 from workers.lease import Lease
+
+SR_STORAGE = "1.2.840.10008.5.1.4.1.1.88."
+"""How the UID of every SOP class of structured reports begins (PS3.4 B.5)."""
 
 
 class NoBundleError(NodeError):
@@ -70,14 +74,14 @@ class Reporting:
     ----------
     node : NodeIdentity
         Who this node is, in every object.
-    destinations : tuple of Destination
-        Where each study's results go.
+    routes : tuple of Route
+        Where each study's results go, and which of them.
     default_zone : datetime.tzinfo
         Zone of studies that state no Timezone Offset From UTC (0008,0201).
     """
 
     node: NodeIdentity
-    destinations: tuple[Destination, ...]
+    routes: tuple[Route, ...]
     default_zone: tzinfo
 
 
@@ -136,12 +140,13 @@ class Scorer:
         crashpoint("score.predicted")
         lease.check()
         with watch("results"):
-            built = self._build(claim, work, study, classifier, prediction)
+            context = self._context(claim, work, study, classifier, prediction)
+            built, deliveries = self._build(work, context)
         with watch("store"):
             stored = [self._store(ordinal, item) for ordinal, item in enumerate(built)]
         crashpoint("score.files_written")
         lease.check()
-        self._commit(claim, work, classifier, prediction, stored, watch)
+        self._commit(claim, work, classifier, prediction, stored, deliveries, watch)
 
     def _load(self, claim: Claim) -> ScoreInput:
         with self._database.reading() as session:
@@ -176,15 +181,15 @@ class Scorer:
                 unreadable.append(_refusal(instance, RefusalCode(error.code)))
         return ReadStudy(tuple(headers), tuple(views), tuple(unreadable))
 
-    def _build(
+    def _context(
         self,
         claim: Claim,
         work: ScoreInput,
         study: ReadStudy,
         classifier: Classifier,
         prediction: StudyPrediction,
-    ) -> Sequence[BuiltObject]:
-        context = ResultContext(
+    ) -> ResultContext:
+        return ResultContext(
             sources=study.headers,
             prediction=prediction,
             bundle=classifier.identity,
@@ -199,12 +204,23 @@ class Scorer:
                     study_instance_uid=work.study_instance_uid,
                 )
                 for p in work.predecessors
+                if p.sop_class_uid.startswith(SR_STORAGE)
             ),
             default_zone=self._reporting.default_zone,
             input_uids=tuple(instance.sop_instance_uid for instance in work.instances),
             renderings={view.sop_instance_uid: view.pixels for view in study.views},
         )
-        return build_all(context)
+
+    def _build(
+        self, work: ScoreInput, context: ResultContext
+    ) -> tuple[Sequence[BuiltObject], Sequence[DeliveryOrder]]:
+        """Build what any destination wants, once, and say who gets what."""
+        routes, localises = self._reporting.routes, context.bundle.localises
+        built = build_all(context, kinds_for(routes, localises=localises))
+        withdrawn = routing.withdrawals(work, context, routes)
+        notes = {withdrawal.note.sop_instance_uid: withdrawal.note for withdrawal in withdrawn}
+        deliveries = routing.orders(routes, built, withdrawn, localises=localises)
+        return (*built, *notes.values()), deliveries
 
     def _store(self, ordinal: int, item: BuiltObject) -> NewResult:
         file = self._results.write([item.content])
@@ -227,6 +243,7 @@ class Scorer:
         classifier: Classifier,
         prediction: StudyPrediction,
         stored: Sequence[NewResult],
+        deliveries: Sequence[DeliveryOrder],
         watch: Stopwatch,
     ) -> None:
         with self._database.transaction(claim.owner) as tx:
@@ -238,7 +255,7 @@ class Scorer:
                 study_probability=prediction.study_probability,
                 document=document_of(claim, work, classifier, prediction, watch.seconds),
                 results=stored,
-                destinations=[str(destination) for destination in self._reporting.destinations],
+                deliveries=deliveries,
             )
 
 

@@ -24,6 +24,7 @@ _EVENT_OF = {
     SendState.UNKNOWN: DeliveryEvent.NO_ANSWER,
     SendState.TRY_AGAIN: DeliveryEvent.TURNED_AWAY,
     SendState.REFUSED: DeliveryEvent.REFUSE,
+    SendState.NOT_NEEDED: DeliveryEvent.PASS_OVER,
 }
 
 
@@ -71,6 +72,10 @@ class Sender:
             raise UndeliverableError("the deliver job names no destination")
         with self._database.reading() as session:
             objects = deliveries.outgoing(session, claim)
+        for item in (o for o in objects if o.is_needless):
+            detail = "sent as an object of another class"
+            self._record(claim, item, SendResult(item.sop_instance_uid, SendState.NOT_NEEDED, None, detail))
+        objects = tuple(o for o in objects if not o.is_needless)
         last = self._stop_faulty(claim, objects, lease)
         stopped = {result.sop_instance_uid for result in last}
         by_uid = {o.sop_instance_uid: o for o in objects if o.sop_instance_uid not in stopped}
@@ -108,6 +113,7 @@ class Sender:
             item.sop_class_uid,
             item.transfer_syntax_uid,
             self._path_of(item.file_name),
+            item.fallback_for,
         )
 
     def _record(self, claim: Claim, item: OutgoingObject, result: SendResult) -> None:

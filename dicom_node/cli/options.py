@@ -28,6 +28,8 @@ Port = Annotated[
 Title = Annotated[str | None, typer.Option("--ae-title", help="The node's AE title.", show_default=False)]
 Destinations = Annotated[
     list[str] | None,
-    typer.Option("--destination", help="Where results go: AE@HOST:PORT; repeatable.", show_default=False),
+    typer.Option(
+        "--destination", help="Where results go: AE@HOST:PORT[/PROFILE]; repeatable.", show_default=False
+    ),
 ]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=100000, help="Most rows to print.")]

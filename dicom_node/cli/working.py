@@ -89,7 +89,7 @@ def _scorer(settings: Settings, database: Database) -> Handler:
                 software_version=f"dicom-node {__version__}",
                 institution_name=settings.institution,
             ),
-            destinations=settings.parsed_destinations,
+            routes=settings.routes,
             default_zone=settings.default_zone,
         ),
     ).score

@@ -36,12 +36,16 @@ class Outgoing:
         As in the file's meta information.
     path : Path
         The Part 10 file.
+    fallback_for : str or None
+        SOP Instance UID of the object that is sent rather than this one where the destination accepts its
+        presentation context.
     """
 
     sop_instance_uid: str
     sop_class_uid: str
     transfer_syntax_uid: str
     path: Path
+    fallback_for: str | None = None
 
     @property
     def context(self) -> Context:
@@ -58,7 +62,7 @@ class SendResult:
     sop_instance_uid : str
         The object.
     state : SendState
-        Delivered, unknown, to be tried again, or refused.
+        Delivered, unknown, to be tried again, refused, or not needed.
     status : int or None
         Status (0000,0900) of the response, None where no valid response came.
     detail : str
@@ -157,7 +161,12 @@ def send(
         record_unsent(str(exc))
         return tuple(results)
     with association:
+        needless = _needless(association, objects)
         for item in objects:
+            if item.sop_instance_uid in needless:
+                detail = "sent as an object of another class"
+                record(SendResult(item.sop_instance_uid, SendState.NOT_NEEDED, None, detail))
+                continue
             record(_sent(association, item))
             if not association.is_usable:
                 break
@@ -199,6 +208,24 @@ def echo(destination: Destination, *, calling_ae_title: str, timeouts: DeliveryT
     except DestinationUnavailableError as exc:
         ok, detail = False, str(exc)
     return EchoResult(ok, detail, time.monotonic() - start)
+
+
+def _needless(association: Association, objects: Sequence[Outgoing]) -> set[str]:
+    """Choose between each object and its fallback by what the association accepts.
+
+    Where it accepts neither, both are sent, that is refused: a person must look.
+    """
+    by_uid = {item.sop_instance_uid: item for item in objects}
+    needless = set()
+    for fallback in objects:
+        preferred = by_uid.get(fallback.fallback_for or "")
+        if preferred is None:
+            continue
+        if association.accepts(preferred.context):
+            needless.add(fallback.sop_instance_uid)
+        elif association.accepts(fallback.context):
+            needless.add(preferred.sop_instance_uid)
+    return needless
 
 
 def _sent(association: Association, item: Outgoing) -> SendResult:

@@ -21,6 +21,8 @@ class SendState(StrEnum):
     """The destination does not have the object, for a reason that may pass by itself."""
     REFUSED = "refused"
     """The destination does not take the object, and will not until a person has looked."""
+    NOT_NEEDED = "not_needed"
+    """Not sent: the destination takes the same content as an object of another class."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from tests.steered_node import (
     result_object,
 )
 
-PENDING, UNKNOWN, DELIVERED, REFUSED = DeliveryState
+PENDING, UNKNOWN, DELIVERED, REFUSED, NOT_NEEDED = DeliveryState
 
 
 @pytest.fixture

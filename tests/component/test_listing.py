@@ -240,7 +240,7 @@ def test_an_empty_node_counts_nothing_but_names_every_state(node: SteeredNode) -
         found = listing.counts(session)
 
     assert set(found["score_jobs"]) == {"queued", "running", "done", "failed"}
-    assert set(found["deliveries"]) == {"pending", "unknown", "delivered", "refused"}
+    assert set(found["deliveries"]) == {"pending", "unknown", "delivered", "refused", "not_needed"}
     assert {number for states in found.values() for number in states.values()} == {0}
 
 
@@ -254,7 +254,13 @@ def test_everything_is_counted_where_it_stands(scored: SteeredNode) -> None:
     assert found["revisions"] == {"open": 1, "complete": 2}
     assert found["score_jobs"] == {"queued": 0, "running": 0, "done": 1, "failed": 1}
     assert found["deliver_jobs"] == {"queued": 1, "running": 1, "done": 0, "failed": 0}
-    assert found["deliveries"] == {"pending": 2, "unknown": 0, "delivered": 2, "refused": 0}
+    assert found["deliveries"] == {
+        "pending": 2,
+        "unknown": 0,
+        "delivered": 2,
+        "refused": 0,
+        "not_needed": 0,
+    }
 
 
 def test_lists_show_only_what_is_committed(node: SteeredNode) -> None:

@@ -26,9 +26,9 @@ from db.lifecycle import (
 
 # The specification, written down once more on purpose: rows are states, columns events, "-" is refused.
 REVISIONS = """
-             all_views  command   quiet_period
-open         complete   complete  complete
-complete     -          -         -
+             all_views  command   quiet_period  recall
+open         complete   complete  complete      complete
+complete     -          -         -             -
 """
 JOBS = """
              claim    finish  try_later  release  give_up  retry
@@ -38,11 +38,12 @@ done         -        -       -          -        -        -
 failed       -        -       -          -        -        queued
 """
 DELIVERIES = """
-             accepted   no_answer  turned_away  refuse   retry
-pending      delivered  unknown    pending      refused  -
-unknown      delivered  unknown    unknown      refused  -
-delivered    -          -          -            -        -
-refused      -          -          -            -        pending
+             accepted   no_answer  turned_away  refuse   retry    pass_over
+pending      delivered  unknown    pending      refused  -        not_needed
+unknown      delivered  unknown    unknown      refused  -        not_needed
+delivered    -          -          -            -        -        -
+refused      -          -          -            -        pending  -
+not_needed   -          -          -            -        -        -
 """
 
 Machine = tuple[Mapping[Any, Any], type[StrEnum], type[StrEnum], str]

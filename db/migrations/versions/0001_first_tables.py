@@ -207,7 +207,7 @@ def _create_revision() -> None:
             "(state = 'complete') = (complete_reason IS NOT NULL)", name=op.f("ck_revision_reason_given")
         ),
         sa.CheckConstraint(
-            "complete_reason IN ('all_views', 'command', 'quiet_period')",
+            "complete_reason IN ('all_views', 'command', 'recall', 'quiet_period')",
             name=op.f("ck_revision_complete_reason"),
         ),
         sa.CheckConstraint("state IN ('open', 'complete')", name=op.f("ck_revision_state")),
@@ -323,11 +323,20 @@ def _create_delivery() -> None:
         sa.Column("last_status", sa.Integer(), nullable=True),
         sa.Column("detail", sa.Text(), nullable=True),
         sa.Column("updated_at", UtcDateTime(), nullable=False),
+        sa.Column("fallback_for", sa.Integer(), nullable=True),
+        sa.Column("withdrawn_by", sa.Integer(), nullable=True),
         sa.CheckConstraint(
-            "state IN ('pending', 'unknown', 'delivered', 'refused')", name=op.f("ck_delivery_state")
+            "state IN ('pending', 'unknown', 'delivered', 'refused', 'not_needed')",
+            name=op.f("ck_delivery_state"),
         ),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_delivery_job_id")),
         sa.ForeignKeyConstraint(["result_id"], ["result_object.id"], name=op.f("fk_delivery_result_id")),
+        sa.ForeignKeyConstraint(
+            ["fallback_for"], ["result_object.id"], name=op.f("fk_delivery_fallback_for")
+        ),
+        sa.ForeignKeyConstraint(
+            ["withdrawn_by"], ["result_object.id"], name=op.f("fk_delivery_withdrawn_by")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_delivery")),
         sa.UniqueConstraint("result_id", "destination", name=op.f("uq_delivery_result_id_destination")),
     )

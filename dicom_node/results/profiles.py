@@ -1,0 +1,188 @@
+"""Which result objects a destination gets: built-in profiles by kind of viewer, and a site's own.
+
+Pure: settings and command line read profiles without loading any DICOM library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from dicom_node.delivery.destination import Destination
+
+Kind = Literal[
+    "segmentation",
+    "lesion_segmentation",
+    "fractional_segmentation",
+    "presentation_state",
+    "secondary_capture",
+    "key_objects",
+    "text_report",
+    "measurement_report",
+    "mammography_cad",
+    "encapsulated_pdf",
+]
+"""What a profile may ask for."""
+
+SrClass = Literal["auto", "3d", "comp", "both"]
+CodeScheme = Literal["SCT", "SRT"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One kind of object that a destination wants.
+
+    Attributes
+    ----------
+    kind : str
+        A key of :data:`dicom_node.results.builders.RESULT_BUILDERS`.
+    fallback_for : str or None
+        The kind that is sent rather than this one where the destination accepts its SOP class.
+    """
+
+    kind: str
+    fallback_for: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What one sort of destination makes use of.
+
+    Attributes
+    ----------
+    name : str
+        How settings name it.
+    kinds : tuple of str
+        Members of :data:`Kind`. A kind that has nothing to say of a study gives no object.
+    sr_class : str
+        SOP class of the measurement report: ``"3d"`` Comprehensive 3D SR, ``"comp"`` Comprehensive SR,
+        ``"both"``, or ``"auto"``: 3D where the association accepts it, the other where not.
+    code_scheme : str
+        Codes of the Mammography CAD SR: ``"SCT"``, or ``"SRT"`` for old workstations.
+    picture : bool
+        Whether to add the one object that every viewer shows: the presentation state of a bundle that
+        localises, or the secondary capture of one that does not.
+    withdraws : bool
+        Whether the results of an earlier revision are withdrawn by a rejection note (IHE IOCM).
+
+    Raises
+    ------
+    ValueError
+        If a value is none of these.
+    """
+
+    name: str
+    kinds: tuple[Kind, ...]
+    sr_class: SrClass = "auto"
+    code_scheme: CodeScheme = "SCT"
+    picture: bool = False
+    withdraws: bool = False
+
+    def __post_init__(self) -> None:
+        allowed = get_args(Kind)
+        if unknown := [kind for kind in self.kinds if kind not in allowed]:
+            raise ValueError(f"profile {self.name}: no kind {unknown[0]!r}; there are {', '.join(allowed)}")
+        if self.sr_class not in get_args(SrClass) or self.code_scheme not in get_args(CodeScheme):
+            raise ValueError(f"profile {self.name}: sr_class or code_scheme has an unknown value")
+
+    def wanted(self, *, localises: bool) -> tuple[Wanted, ...]:
+        """Return the kinds to build and send.
+
+        Parameters
+        ----------
+        localises : bool
+            Whether the bundle's localisation was validated.
+        """
+        kinds: dict[str, None] = dict.fromkeys(self.kinds)
+        if self.picture:
+            kinds["presentation_state" if localises else "secondary_capture"] = None
+        wanted: list[Wanted] = []
+        for kind in kinds:
+            if kind == "measurement_report":
+                wanted += self._measurement_reports()
+            elif kind == "mammography_cad" and self.code_scheme == "SRT":
+                wanted.append(Wanted("mammography_cad_srt"))
+            else:
+                wanted.append(Wanted(kind))
+        return tuple(wanted)
+
+    def _measurement_reports(self) -> list[Wanted]:
+        three_d, comprehensive = "measurement_report", "measurement_report_2d"
+        return {
+            "3d": [Wanted(three_d)],
+            "comp": [Wanted(comprehensive)],
+            "both": [Wanted(three_d), Wanted(comprehensive)],
+            "auto": [Wanted(three_d), Wanted(comprehensive, fallback_for=three_d)],
+        }[self.sr_class]
+
+
+UNKNOWN = "unknown"
+"""Name of the profile of a destination that names none."""
+
+BUILT_IN: Mapping[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        # OHIF draws regions of the measurement report and the three bands, and prints the text.
+        Profile("ohif", ("segmentation", "text_report", "measurement_report")),
+        # Stone draws marks of Comprehensive SR alone, and no segmentation.
+        Profile("stone", ("text_report", "measurement_report"), sr_class="comp"),
+        # A breast workstation reads CAD marks; its archive filters what it does not know.
+        Profile(
+            "workstation",
+            ("text_report", "measurement_report"),
+            withdraws=True,
+        ),
+        # Something for everybody: reports for machines and readers, bands, one picture, a flag when positive.
+        Profile(
+            UNKNOWN,
+            ("segmentation", "text_report", "measurement_report"),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A destination and what it gets."""
+
+    destination: Destination
+    profile: Profile
+
+
+def split_route(text: str) -> tuple[str, str]:
+    """Split ``AE@HOST:PORT/PROFILE`` into address and profile name; without one it is :data:`UNKNOWN`."""
+    address, slash, name = text.rpartition("/")
+    # An AE title may hold a slash, but it stands before the port.
+    if slash and "@" in address and ":" in address.rpartition("@")[2]:
+        return address, name
+    return text, UNKNOWN
+
+
+def profile_named(name: str, own: Iterable[Profile] = ()) -> Profile:
+    """Return a profile by its name.
+
+    Parameters
+    ----------
+    name : str
+        Of a built-in profile or of one of the site's own.
+    own : iterable of Profile
+        The site's.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    profiles = {**BUILT_IN, **{profile.name: profile for profile in own}}
+    if name not in profiles:
+        raise ValueError(f"there is no profile {name!r}; there are {', '.join(profiles)}")
+    return profiles[name]
+
+
+def kinds_for(routes: Collection[Route], *, localises: bool) -> tuple[str, ...]:
+    """Return every kind that any destination wants, or those of :data:`UNKNOWN` where there is none."""
+    profiles = [route.profile for route in routes] or [BUILT_IN[UNKNOWN]]
+    return tuple(
+        dict.fromkeys(wanted.kind for profile in profiles for wanted in profile.wanted(localises=localises))
+    )
