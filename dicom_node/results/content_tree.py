@@ -110,10 +110,11 @@ def add_document(
     document.VerificationFlag = "UNVERIFIED"
     document.PreliminaryFlag = "PRELIMINARY"
     document.CurrentRequestedProcedureEvidenceSequence = _evidence(order)
-    if context.predecessors:
+    documents = [p for p in context.predecessors if p.is_report]
+    if documents:
         document.PredecessorDocumentsSequence = hierarchy(
             (p.study_instance_uid, p.series_instance_uid, p.sop_class_uid, p.sop_instance_uid)
-            for p in context.predecessors
+            for p in documents
         )
     root = ContainerContentItem(title, template_id=template_id)
     for element in with_children(root, children):

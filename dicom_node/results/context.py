@@ -14,6 +14,9 @@ from dicom_node.errors import ResultError
 from dicom_node.results import identity
 from models.contract import BundleIdentity, ImageScore, Outcome, StudyPrediction
 
+_SR_DOCUMENTS = "1.2.840.10008.5.1.4.1.1.88."
+_KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
+
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
@@ -45,12 +48,17 @@ class NodeIdentity:
 
 @dataclass(frozen=True, slots=True)
 class PredecessorDocument:
-    """A report of an earlier revision, which the new one replaces (PS3.3 C.17.2, (0040,A360))."""
+    """An object of an earlier revision, which the new ones replace."""
 
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
     study_instance_uid: str
+
+    @property
+    def is_report(self) -> bool:
+        """Whether a report may name it as predecessor: an SR document (PS3.3 C.17.2, (0040,A360))."""
+        return self.sop_class_uid.startswith(_SR_DOCUMENTS) and self.sop_class_uid != _KEY_OBJECT_SELECTION
 
 
 @dataclass(frozen=True, slots=True)

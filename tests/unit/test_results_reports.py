@@ -250,6 +250,17 @@ def test_a_later_revision_names_the_report_it_replaces() -> None:
         assert "PredecessorDocumentsSequence" not in report
 
 
+@pytest.mark.parametrize("sop_class_uid", ["1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.88.59"])
+def test_a_report_names_no_overlay_and_no_key_objects_as_its_predecessor(sop_class_uid: str) -> None:
+    context = given.superseding()
+    (earlier,) = context.predecessors
+    other = replace(earlier, sop_class_uid=sop_class_uid, sop_instance_uid="2.25.13")
+    for report in reports(replace(context, predecessors=(earlier, other))):
+        (study,) = report.PredecessorDocumentsSequence
+        (series,) = study.ReferencedSeriesSequence
+        assert [i.ReferencedSOPInstanceUID for i in series.ReferencedSOPSequence] == ["2.25.11"]
+
+
 def test_the_procedure_is_the_coded_one_of_the_images_or_mammography() -> None:
     procedure = Dataset()
     procedure.CodeValue, procedure.CodingSchemeDesignator = "24623002", "SCT"
