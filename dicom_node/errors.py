@@ -5,6 +5,7 @@
     NodeError
     ├── SettingsError            a setting is wrong: name, problem and an example of a right value
     ├── InstallationError        the installation itself is damaged or shadowed
+    ├── PortUnavailableError     the listener cannot have its port
     ├── SpoolError               an object could not be made durable
     │   └── SpoolFullError       ... because there is no room
     ├── UnfitObjectError         a received data set cannot be what it says it is
@@ -30,6 +31,10 @@ class SettingsError(NodeError):
 
 class InstallationError(NodeError):
     """The installation is damaged; reinstall dicom-node into an environment of its own."""
+
+
+class PortUnavailableError(NodeError):
+    """The listener cannot have its port; choose another or end the program that has it."""
 
 
 class SpoolError(NodeError):

@@ -11,7 +11,7 @@ from db.errors import (
     TransitionRefusedError,
     UnknownRecordError,
 )
-from dicom_node.errors import InstallationError, NodeError, SettingsError
+from dicom_node.errors import InstallationError, NodeError, PortUnavailableError, SettingsError
 
 
 class ExitCode(IntEnum):
@@ -23,7 +23,7 @@ class ExitCode(IntEnum):
     SETTINGS = 3  # a setting is wrong
     UNKNOWN_RECORD = 4  # no such study, job, result or bundle
     REFUSED = 5  # the present state, or a bundle's verification, does not allow it
-    UNAVAILABLE = 6  # database, broker or disk cannot be used now
+    UNAVAILABLE = 6  # database, broker, disk or port cannot be used now
     INSTALLATION = 7  # the installation is damaged or its tables are of another version
     FAILED = 70  # anything else
 
@@ -33,6 +33,7 @@ _BY_TYPE: tuple[tuple[type[Exception], ExitCode], ...] = (
     (UnknownRecordError, ExitCode.UNKNOWN_RECORD),
     (TransitionRefusedError, ExitCode.REFUSED),
     (DatabaseUnavailableError, ExitCode.UNAVAILABLE),
+    (PortUnavailableError, ExitCode.UNAVAILABLE),
     (SchemaError, ExitCode.INSTALLATION),
     (InstallationError, ExitCode.INSTALLATION),
     (AuditError, ExitCode.PROBLEM_FOUND),

@@ -18,6 +18,7 @@ from dicom_node.cli.wiring import (
     process_name,
     start_process,
 )
+from dicom_node.errors import PortUnavailableError
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.registration import Registrar
 from dicom_node.listener.server import Listener
@@ -52,7 +53,7 @@ def run(settings: Settings) -> None:
             allowed_callers={title: frozenset() for title in settings.listener.allowed_ae_titles} or None,
             require_called_ae_title=settings.listener.require_called_ae_title,
         )
-        listener.start()
+        _start(listener, settings)
         log.info("listener.ready", ae_title=settings.ae_title, host=settings.host, port=listener.port)
         while True:
             _sign(database, name)
@@ -61,6 +62,16 @@ def run(settings: Settings) -> None:
         listener.stop(STOP_DEADLINE_S)
         with database.transaction(name) as tx:
             processes.goodbye(tx, name)
+
+
+def _start(listener: Listener, settings: Settings) -> None:
+    try:
+        listener.start()
+    except OSError as error:
+        raise PortUnavailableError(
+            f"port {settings.port} of {settings.host} cannot be listened on ({error.strerror}); end the program "
+            "that has it, or choose another with --port"
+        ) from error
 
 
 def _limits(settings: Settings) -> ListenerLimits:
