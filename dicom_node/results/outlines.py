@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from models.contract import ImageScore, LesionMark
+from dicom_node.results.context import ResultContext
+from dicom_node.results.lesions import Lesion, lesions_of
+from models.contract import ImageScore
 from models.outlines import outline_of
 
 Points = NDArray[np.float64]
@@ -30,42 +32,38 @@ class Outline:
     ----------
     points : numpy.ndarray
         ``(n, 2)`` float64, column and row; the first point is repeated at the end.
-    mark : models.contract.LesionMark or None
-        What the line is round; None for attention, which is no lesion.
-    number : int
-        Place of the mark among the image's marks, from 1; place of the area among the areas.
+    lesion : Lesion or None
+        The marked place that it is round; None for attention, which is no lesion.
     """
 
     points: Points
-    mark: LesionMark | None
-    number: int
+    lesion: Lesion | None
 
 
-def outlines_of(score: ImageScore) -> tuple[Outline, ...]:
+def outlines_of(context: ResultContext, score: ImageScore) -> tuple[Outline, ...]:
     """Give the lines to draw on one image.
 
     Parameters
     ----------
+    context : ResultContext
+        Says whether its bundle may point at places.
     score : models.contract.ImageScore
-        What the model said of it.
+        What the model said of the image.
 
     Returns
     -------
     tuple of Outline
-        Those of the marks where the model localises; else round the areas of bands 2 and 3 that reach band
+        Those of the marks of a bundle that localises; else round the areas of bands 2 and 3 that reach band
         3, the largest first, at most four; none where there is neither.
     """
-    if score.marks:
+    if context.bundle.localises and score.marks:
         return tuple(
-            Outline(_closed(np.array(mark.outline, np.float64)), mark, number)
-            for number, mark in enumerate(score.marks, start=1)
+            Outline(_closed(np.array(lesion.mark.outline, np.float64)), lesion)
+            for lesion in lesions_of(context, score)
         )
     if score.evidence is None:
         return ()
-    return tuple(
-        Outline(points, None, number)
-        for number, points in enumerate(_attention(score.evidence)[:_MOST_OUTLINES], start=1)
-    )
+    return tuple(Outline(points, None) for points in _attention(score.evidence)[:_MOST_OUTLINES])
 
 
 def _attention(evidence: NDArray[np.uint8]) -> list[Points]:

@@ -14,8 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 from dicom_node.errors import ResultError
 from dicom_node.results import wording
 from dicom_node.results.context import ResultContext
+from dicom_node.results.lesions import Lesion
 from dicom_node.results.outlines import Points, outlines_of
-from models.contract import ImageScore, LesionMark
+from models.contract import ImageScore
 
 Picture = NDArray[np.uint8]
 
@@ -28,6 +29,12 @@ _TEXT_COLOUR = (255, 255, 255)
 _WARNING_COLOUR = (255, 214, 10)
 _LEAST_FONT_SIZE = 11
 _CHARACTERS_ACROSS, _LABELS_ACROSS = 88, 52
+
+
+def has_overlay(context: ResultContext, score: ImageScore) -> bool:
+    """Tell whether the model shows anything on an image: marks, if it localises, or attention."""
+    has_attention = score.evidence is not None and bool(score.evidence.any())
+    return has_attention or (context.bundle.localises and bool(score.marks))
 
 
 def overlay_picture(context: ResultContext, score: ImageScore, reduction: int) -> Picture:
@@ -62,10 +69,9 @@ def overlay_picture(context: ResultContext, score: ImageScore, reduction: int) -
     if score.evidence is not None:
         _shade(picture, score.evidence[reduction // 2 :: reduction, reduction // 2 :: reduction])
     sheet = Image.fromarray(picture)
-    for outline in outlines_of(score):
-        if outline.mark is not None:
-            points = outline.points / reduction
-            _draw(sheet, points, outline.mark, outline.number, context.prediction.threshold)
+    for outline in outlines_of(context, score):
+        if outline.lesion is not None:
+            _draw(sheet, outline.points / reduction, outline.lesion, context.prediction.threshold)
     return np.asarray(sheet)
 
 
@@ -108,13 +114,13 @@ def _shade(picture: Picture, bands: NDArray[np.uint8]) -> None:
         shown[inside] = (shown[inside] * (1 - _OPACITY) + np.array(colour) * _OPACITY).astype(np.uint8)
 
 
-def _draw(sheet: Image.Image, outline: Points, mark: LesionMark, number: int, threshold: float) -> None:
+def _draw(sheet: Image.Image, outline: Points, lesion: Lesion, threshold: float) -> None:
     # Pillow counts from the centre of the first pixel, DICOM from its outer corner.
     points = [(float(x), float(y)) for x, y in outline - 0.5]
     draw = ImageDraw.Draw(sheet)
     draw.line(points, fill=_LINE_COLOUR, width=1 + sheet.width // 600)
     font = _font(sheet.width, _LABELS_ACROSS)
-    label = f"{number}: {wording.percent(mark.probability, threshold)}"
+    label = f"{lesion.number}: {wording.percent(lesion.mark.probability, threshold)}"
     left, top = max(points)[0] + font.size / 2, min(y for _, y in points)
     place = max(0.0, min(left, sheet.width - font.getlength(label))), top
     draw.text(place, label, fill=_LINE_COLOUR, font=font, stroke_width=1, stroke_fill=(0, 0, 0))

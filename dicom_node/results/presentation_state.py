@@ -13,7 +13,6 @@ from dicom_node.results.content_tree import sop_reference
 from dicom_node.results.context import BuildOrder, ResultContext
 from dicom_node.results.grayscale_transform import add_grayscale_transform
 from dicom_node.results.header import new_instance
-from dicom_node.results.lesions import lesions_of
 from dicom_node.results.measurement_groups import tracking_identifier
 from dicom_node.results.outlines import Outline, Points, outlines_of
 from dicom_node.results.source import is_filled, referenced
@@ -110,24 +109,25 @@ def _layer() -> Dataset:
 
 
 def _annotation(context: ResultContext, score: ImageScore, source: Dataset) -> Dataset:
-    outlines = outlines_of(score)
+    outlines = outlines_of(context, score)
     annotation = Dataset()
     annotation.ReferencedImageSequence = [sop_reference(*referenced(source))]
     annotation.GraphicLayer = _LAYER
-    texts = [_tracked(context, score, _text(_score_text(context, score), *_beside_breast(score, source)))]
+    is_attention = any(outline.lesion is None for outline in outlines)
+    score_text = _text(_score_text(context, score, is_attention), *_beside_breast(score, source))
+    annotation.TextObjectSequence = [_tracked(context, score, score_text)]
     for outline in outlines:
-        if outline.mark is not None:
-            label = wording.mark(outline.number, outline.mark, context.prediction.threshold)
-            texts.append(_text(label, *_right_of(outline.points, source)))
-    annotation.TextObjectSequence = texts
+        if (lesion := outline.lesion) is not None:
+            label = wording.mark(lesion.number, lesion.mark, context.prediction.threshold)
+            annotation.TextObjectSequence.append(_text(label, *_right_of(outline.points, source)))
     if outlines:
         annotation.GraphicObjectSequence = [_line(context, score, outline) for outline in outlines]
     return annotation
 
 
-def _score_text(context: ResultContext, score: ImageScore) -> str:
+def _score_text(context: ResultContext, score: ImageScore, is_attention: bool) -> str:
     sentences = [wording.image(context, score), "Not verified by a radiologist."]
-    if score.evidence is not None and not score.marks:
+    if is_attention:
         sentences.insert(1, "Line: where the AI model looked; not the outline of a lesion.")
     if context.prediction.outcome is not Outcome.SCORED:
         sentences.append("Study incomplete: not every image was analysed.")
@@ -164,10 +164,9 @@ def _line(context: ResultContext, score: ImageScore, outline: Outline) -> Datase
     item.GraphicData = outline.points.reshape(-1).tolist()
     item.GraphicType = "POLYLINE"
     item.GraphicFilled = "N"
-    if outline.mark is None:
+    if outline.lesion is None:
         return _tracked(context, score, item)
-    lesion = next(x for x in lesions_of(context, score) if x.number == outline.number)
-    item.TrackingID, item.TrackingUID = lesion.name, lesion.tracking_uid
+    item.TrackingID, item.TrackingUID = outline.lesion.name, outline.lesion.tracking_uid
     return item
 
 

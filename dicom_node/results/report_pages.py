@@ -19,7 +19,7 @@ from reportlab.platypus import Flowable, Image, KeepTogether, Paragraph, SimpleD
 
 from dicom_node.results import codes, wording
 from dicom_node.results.context import ResultContext
-from dicom_node.results.overlay_picture import overlay_picture
+from dicom_node.results.overlay_picture import has_overlay, overlay_picture
 from dicom_node.results.printed_identity import printed_identity
 from dicom_node.results.source import local_time
 from models.contract import ImageScore, Laterality
@@ -137,7 +137,7 @@ def _refusals(context: ResultContext) -> Flowable:
 
 
 def _pictures(context: ResultContext) -> Iterator[Flowable]:
-    shown = [s for s in context.prediction.images if s.marks or (s.evidence is not None and s.evidence.any())]
+    shown = [s for s in context.prediction.images if has_overlay(context, s)]
     if not shown:
         return
     # All in one row, and a single one no wider than any other: the report stays one page.

@@ -17,7 +17,7 @@ from dicom_node.results import codes, wording
 from dicom_node.results.content_tree import sop_reference
 from dicom_node.results.context import BuildOrder, ResultContext
 from dicom_node.results.header import code_item, new_instance
-from dicom_node.results.overlay_picture import Picture, captioned, overlay_picture
+from dicom_node.results.overlay_picture import Picture, captioned, has_overlay, overlay_picture
 from dicom_node.results.source import copy_element, referenced
 from models.contract import ImageScore
 
@@ -42,14 +42,10 @@ def build(order: BuildOrder) -> list[Dataset]:
         One for each image with attention or marks, in the order of the scores; where there is none, one card.
     """
     context = order.context
-    shown = [score for score in context.prediction.images if score.marks or _has_attention(score)]
+    shown = [score for score in context.prediction.images if has_overlay(context, score)]
     if not shown:
         return [_card(context)]
     return [_overlay(context, score, number) for number, score in enumerate(shown, start=1)]
-
-
-def _has_attention(score: ImageScore) -> bool:
-    return score.evidence is not None and bool(score.evidence.any())
 
 
 def _overlay(context: ResultContext, score: ImageScore, number: int) -> Dataset:

@@ -101,8 +101,8 @@ def test_attention_is_a_closed_line_with_the_tracking_of_its_measurement_group()
 def test_marks_are_drawn_to_the_fraction_of_a_pixel_with_number_probability_and_finding() -> None:
     triangle = ((60.5, 20.0), (80.25, 24.0), (70.0, 44.5))
     marks = (LesionMark((70.0, 30.0), triangle, 0.87, DENSITY), LesionMark((9.0, 9.0), triangle, 0.5))
-    context = given.context(with_first({"marks": marks}, given.prediction(given.POSITIVE)))
-    state = states(context)[0]
+    said = with_first({"marks": marks}, given.prediction(given.POSITIVE))
+    state = states(given.context(said, bundle=replace(given.BUNDLE, localises=True)))[0]
     assert [np.array(line.GraphicData).reshape(-1, 2).tolist() for line in lines(state)] == [
         [list(point) for point in (*triangle, triangle[0])]
     ] * 2
@@ -112,6 +112,25 @@ def test_marks_are_drawn_to_the_fraction_of_a_pixel_with_number_probability_and_
     column, row = label.AnchorPoint
     assert 80.25 < column <= given.COLUMNS
     assert row == 24.0
+
+
+def test_marks_have_the_tracking_that_the_segments_of_the_lesions_have() -> None:
+    triangle = ((60.5, 20.0), (80.25, 24.0), (70.0, 44.5))
+    marks = (LesionMark((70.0, 30.0), triangle, 0.87), LesionMark((71.0, 31.0), triangle, 0.5))
+    said = with_first({"marks": marks}, given.prediction(given.POSITIVE))
+    context = given.context(said, bundle=replace(given.BUNDLE, localises=True))
+    segments = given.only(build_all(context, ["lesion_segmentation"]), "lesion_segmentation").SegmentSequence
+    assert [(line.TrackingID, line.TrackingUID) for line in lines(states(context)[0])] == [
+        (segment.TrackingID, segment.TrackingUID) for segment in segments
+    ]
+
+
+def test_a_bundle_that_does_not_localise_marks_nothing() -> None:
+    marks = (LesionMark((70.0, 30.0), ((60.0, 20.0), (80.0, 24.0), (70.0, 44.0)), 0.87),)
+    state = states(given.context(with_first({"marks": marks}, given.prediction(given.POSITIVE))))[0]
+    (line,) = lines(state)
+    assert line.TrackingID == "AI image score R CC"
+    assert len(words(state)) == 1
 
 
 def test_words_stand_in_the_air_beside_the_breast() -> None:

@@ -76,7 +76,7 @@ def test_a_mark_lands_within_a_pixel_of_its_place(number: int, reduction: int) -
     corners = ((left, top), (right, top), (right, bottom), (left, bottom))
     score = given.image_scores((0.9,) * 4)[number]
     marked = replace(score, evidence=None, marks=(LesionMark((41.0, 245.0), corners, 0.9),))
-    picture = overlay_picture(given.positive(), marked, reduction)
+    picture = overlay_picture(given.positive(bundle=replace(given.BUNDLE, localises=True)), marked, reduction)
     rows, columns = np.nonzero((picture == LINE).all(axis=2))
     # Of the label, which is in the same colour, nothing lies to the left of the mark's right side.
     on_mark = (columns + 0.5) * reduction <= right + 1
