@@ -69,8 +69,8 @@ def _start(listener: Listener, settings: Settings) -> None:
         listener.start()
     except OSError as error:
         raise PortUnavailableError(
-            f"port {settings.port} of {settings.host} cannot be listened on ({error.strerror}); end the program "
-            "that has it, or choose another with --port"
+            f"port {settings.port} of {settings.host} cannot be listened on ({error.strerror}); end the "
+            "program that has it, or choose another with --port"
         ) from error
 
 
