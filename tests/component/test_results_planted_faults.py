@@ -1,0 +1,108 @@
+"""The node's own checker names every planted fault, and has nothing to say against good objects."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+
+from dicom_node.errors import ResultError
+from dicom_node.results.builders import RESULT_BUILDERS, build_all
+from dicom_node.results.checks import together
+from dicom_node.results.checks.checker import RULES_OF_CLASS, check_objects, faults_of_file, refuse_faulty
+from dicom_node.results.checks.header import RULES as HEADER_RULES
+from dicom_node.results.context import BuiltObject, ResultContext
+from tests import localised_contexts as localised
+from tests.planted_faults import ALL, Planted
+
+PLANTED = [planted for planted in ALL if planted.kind in RESULT_BUILDERS]
+LEAST_FAULTS = 40
+
+
+@cache
+def context() -> ResultContext:
+    """A mass in two views, with everything that any kind of object shows."""
+    found = localised.masses()
+    images = tuple(
+        replace(score, attention=np.where(score.evidence > 0, 60 * score.evidence, 0).astype(np.uint8))
+        if score.evidence is not None
+        else score
+        for score in found.prediction.images
+    )
+    return replace(found, prediction=replace(found.prediction, images=images))
+
+
+@cache
+def built() -> tuple[BuiltObject, ...]:
+    return build_all(context(), RESULT_BUILDERS)
+
+
+def objects() -> list[Dataset]:
+    return [dcmread(BytesIO(item.content)) for item in built()]
+
+
+def spoilt(planted: Planted) -> tuple[list[Dataset], Dataset]:
+    """Plant a fault into the first object of its kind; rules across objects see the others, too."""
+    first = next(item for item in built() if item.kind == planted.kind)
+    target = dcmread(BytesIO(first.content))
+    planted.plant(target)
+    others = [item for item in built() if item is not first and planted.rule.startswith("SET")]
+    return [*(dcmread(BytesIO(item.content)) for item in others), target], target
+
+
+def test_every_kind_of_object_is_built_and_without_fault() -> None:
+    assert {item.kind for item in built()} >= set(RESULT_BUILDERS) - {"mammography_cad_srt"}
+    assert check_objects(objects(), context().sources) == []
+
+
+@pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: f"{planted.kind}: {planted.name}")
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+def test_a_planted_fault_is_named_by_its_rule(planted: Planted) -> None:
+    everything, target = spoilt(planted)
+    faults = check_objects(everything, context().sources)
+    assert planted.rule in {fault.rule for fault in faults if fault.sop_instance_uid == target.SOPInstanceUID}
+    for fault in faults:
+        assert "Phantom" not in str(fault)
+
+
+def test_faults_of_every_kind_are_planted() -> None:
+    assert len(PLANTED) >= LEAST_FAULTS
+    assert {planted.kind for planted in PLANTED} >= set(RESULT_BUILDERS) - {
+        "measurement_report_2d",
+        "measurement_report_all_classes",
+        "mammography_cad_srt",
+    }
+
+
+def test_every_rule_about_one_object_has_an_identity_of_its_own() -> None:
+    rules = {rule for kind in RULES_OF_CLASS.values() for rule in kind}
+    rules |= {*HEADER_RULES, *together.SOURCE_RULES}
+    assert len({rule.id for rule in rules}) == len(rules)
+
+
+def test_an_object_without_anything_is_full_of_faults_and_breaks_no_rule_itself() -> None:
+    for sop_class_uid in RULES_OF_CLASS:
+        empty = Dataset()
+        empty.SOPClassUID = sop_class_uid
+        assert {"OBJ-03", "OBJ-04", "OBJ-06"} <= {fault.rule for fault in check_objects([empty])}
+
+
+def test_the_message_names_a_few_faults_and_counts_the_others() -> None:
+    empty = objects()[0]
+    for keyword in ("SeriesNumber", "SeriesDescription", "Modality", "SegmentSequence", "DeviceSerialNumber"):
+        delattr(empty, keyword)
+    buffer = BytesIO()
+    empty.save_as(buffer, enforce_file_format=True)
+    with pytest.raises(ResultError, match=r"failed its own check: OBJ-03 .*; and \d+ more"):
+        refuse_faulty([buffer.getvalue()])
+
+
+def test_a_stored_object_is_held_against_its_rules_without_its_images(tmp_path: Path) -> None:
+    path = tmp_path / "report"
+    path.write_bytes(built()[-1].content)
+    assert faults_of_file(path) == []

@@ -1,0 +1,343 @@
+"""Faults to plant into good result objects, each with the rule that must name it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.sr.coding import Code
+
+from dicom_node.results.header import code_item
+from tests import results_contexts as given
+
+Change = Callable[[Dataset], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """One fault: what it is, in which kind of object, the rule that sees it, and how to make it."""
+
+    name: str
+    kind: str
+    rule: str
+    plant: Change
+
+
+SOURCE = Code("260753009", "SCT", "Source")
+
+
+def without(keyword: str) -> Change:
+    return lambda instance: delattr(instance, keyword)
+
+
+def having(keyword: str, value: Any) -> Change:
+    return lambda instance: setattr(instance, keyword, value)
+
+
+def item(instance: Dataset, name: str, position: int = 0) -> Dataset:
+    """Give one content item by its concept name."""
+    return given.named(instance, name)[position]
+
+
+def on(name: str, change: Change, position: int = 0) -> Change:
+    """Change a content item."""
+    return lambda instance: change(item(instance, name, position))
+
+
+def dropping(name: str, parent: str = "125007") -> Change:
+    """Take children of a name out of the first item of another name."""
+
+    def drop(instance: Dataset) -> None:
+        above = item(instance, parent)
+        above.ContentSequence = [c for c in above.ContentSequence if c not in given.named(c, name)]
+
+    return drop
+
+
+def at_root(name: str) -> Change:
+    """Take the children of a name out of the root."""
+
+    def drop(instance: Dataset) -> None:
+        instance.ContentSequence = [c for c in instance.ContentSequence if c not in given.named(c, name)]
+
+    return drop
+
+
+def coded(name: str, code: Code, position: int = 0) -> Change:
+    """Give a CODE item another value."""
+    return on(name, having("ConceptCodeSequence", [code_item(code)]), position)
+
+
+def processing(change: Change) -> Change:
+    """Change the Contributing Equipment item of the algorithm."""
+    return lambda instance: change(instance.ContributingEquipmentSequence[-1])
+
+
+def measured(change: Change) -> Change:
+    return on("111047", lambda number: change(number.MeasuredValueSequence[0]))
+
+
+def repeat_evidence(report: Dataset) -> None:
+    series = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    series.ReferencedSOPSequence = [*series.ReferencedSOPSequence, series.ReferencedSOPSequence[0]]
+
+
+def lose_an_image(report: Dataset) -> None:
+    study = report.CurrentRequestedProcedureEvidenceSequence[0]
+    study.ReferencedSeriesSequence = study.ReferencedSeriesSequence[1:]
+
+
+def share_a_tracking_uid(report: Dataset) -> None:
+    first, second = given.named(report, "112040")[:2]
+    second.UID = first.UID
+
+
+def move_outside(name: str) -> Change:
+    def move(report: Dataset) -> None:
+        place = item(report, name)
+        place.GraphicData = [value + 5000 for value in place.GraphicData]
+
+    return move
+
+
+def open_the_outline(name: str) -> Change:
+    return on(name, lambda place: setattr(place, "GraphicData", place.GraphicData[:-2]))
+
+
+def rename_title(instance: Dataset) -> None:
+    instance.ConceptNameCodeSequence = [code_item(Code("11528-7", "LN", "Radiology Report"))]
+
+
+def segment(change: Change) -> Change:
+    return lambda instance: change(instance.SegmentSequence[0])
+
+
+def frame(change: Change) -> Change:
+    return lambda instance: change(instance.PerFrameFunctionalGroupsSequence[0])
+
+
+def annotation(change: Change) -> Change:
+    return lambda instance: change(instance.GraphicAnnotationSequence[0])
+
+
+def graphic(change: Change) -> Change:
+    return annotation(lambda noted: change(noted.GraphicObjectSequence[0]))
+
+
+def shifted_graphic(drawn: Dataset) -> None:
+    drawn.GraphicData = [value + 5000 for value in drawn.GraphicData]
+
+
+def name_a_reference(document: Dataset) -> None:
+    reference = next(i for i in document.ContentSequence if i.ValueType == "IMAGE")
+    reference.ConceptNameCodeSequence = [code_item(SOURCE)]
+
+
+def forget_an_entry(document: Dataset) -> None:
+    document.ContentSequence = document.ContentSequence[:-1]
+
+
+def say_normal(report: Dataset) -> None:
+    for child in given.content_items(report):
+        if "TextValue" in child:
+            child.TextValue = "AI result: NEGATIVE. Not verified by a radiologist."
+
+
+ZERO_WIDTH = Code("111047", "DCM", "Probability of\u200bcancer")
+SRT_BREAST = Code("T-04000", "SRT", "Breast")
+ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"
+OTHER_UID = "2.25.123456789"
+
+EVERY_OBJECT = (
+    Planted("random UID root", "text_report", "OBJ-02", having("SOPInstanceUID", "1.2.826.0.1.3680043.8")),
+    Planted("UID with a leading zero", "text_report", "OBJ-01", having("InstanceCreatorUID", "2.25.012")),
+    Planted("truncated patient name", "text_report", "SRC-01", having("PatientName", "Phantom")),
+    Planted("shortened accession number", "segmentation", "SRC-01", having("AccessionNumber", "A")),
+    Planted("another character set", "segmentation", "SRC-01", having("SpecificCharacterSet", "ISO_IR 192")),
+    Planted("invented issuer", "segmentation", "SRC-01", having("IssuerOfPatientID", "HOSPITAL")),
+    Planted("absent type 2 attribute", "text_report", "OBJ-04", without("ReferringPhysicianName")),
+    Planted("no serial number", "segmentation", "OBJ-03", having("DeviceSerialNumber", "")),
+    Planted("no time zone", "text_report", "OBJ-09", having("TimezoneOffsetFromUTC", "01:00")),
+    Planted("times that differ", "text_report", "OBJ-10", having("ContentTime", "000000")),
+    Planted("series among the images", "segmentation", "OBJ-14", having("SeriesNumber", 3)),
+    Planted("the images' own series", "text_report", "SRC-02", lambda ds: setattr(
+        ds, "SeriesInstanceUID", given.images()[0].SeriesInstanceUID)),
+    Planted("silent series description", "text_report", "OBJ-05", having("SeriesDescription", "AI report")),
+    Planted("wrong Modality", "segmentation", "OBJ-08", having("Modality", "OT")),
+    Planted("a person as author", "segmentation", "OBJ-13", having("ContentCreatorName", "Doe^Jane")),
+    Planted("no contributing equipment", "segmentation", "OBJ-06", without("ContributingEquipmentSequence")),
+    Planted("no Device UID", "measurement_report", "OBJ-06", processing(without("DeviceUID"))),
+    Planted("another model in the header", "segmentation", "OBJ-07", having("ManufacturerModelName", "X")),
+    Planted("meta information of another", "text_report", "OBJ-12", lambda ds: setattr(
+        ds.file_meta, "MediaStorageSOPInstanceUID", OTHER_UID)),
+    Planted("another study", "text_report", "SET-03", having("StudyInstanceUID", OTHER_UID)),
+    Planted("another algorithm", "text_report", "SET-04", processing(having("DeviceUID", OTHER_UID))),
+)  # fmt: skip
+
+REPORTS = (
+    Planted("verified", "text_report", "SR-03", having("VerificationFlag", "VERIFIED")),
+    Planted("final", "measurement_report", "SR-03", having("PreliminaryFlag", "FINAL")),
+    Planted("no completion flag", "measurement_report", "SR-02", without("CompletionFlag")),
+    Planted("missing template", "measurement_report", "SR-01", without("ContentTemplateSequence")),
+    Planted("wrong title", "measurement_report", "SR-01", rename_title),
+    Planted("evidence missing", "measurement_report", "SR-04", lose_an_image),
+    Planted("no evidence", "text_report", "SR-04", without("CurrentRequestedProcedureEvidenceSequence")),
+    Planted("evidence listed twice", "measurement_report", "SR-05", repeat_evidence),
+    Planted("item without value", "text_report", "SR-06", on("121073", having("TextValue", ""))),
+    Planted("item without relationship", "text_report", "SR-06", on("121073", without("RelationshipType"))),
+    Planted("text beyond ASCII", "text_report", "SR-07", on("121073", having("TextValue", "\u00dcbel"))),
+    Planted("zero-width space", "measurement_report", "OBJ-11", on("111047", having(
+        "ConceptNameCodeSequence", [code_item(ZERO_WIDTH)]))),
+    Planted("region outside the image", "measurement_report", "SR-09", move_outside("111030")),
+    Planted("odd number of coordinates", "measurement_report", "SR-08", on("111030", lambda region: setattr(
+        region, "GraphicData", region.GraphicData[:-1]))),
+    Planted("region from no image", "measurement_report", "SR-08", on("111030", without("ContentSequence"))),
+    Planted("unit outside UCUM", "measurement_report", "SR-10", measured(having(
+        "MeasurementUnitsCodeSequence", [code_item(Code("pct", "99LOCAL", "per cent"))]))),
+    Planted("probability of 187 %", "measurement_report", "SR-11", measured(having("NumericValue", "187"))),
+    Planted("probability as a share", "measurement_report", "SR-11", measured(having(
+        "MeasurementUnitsCodeSequence", [code_item(Code("1", "UCUM", "no units"))]))),
+    Planted("a person observed", "text_report", "SR-12", coded("121005", Code("121006", "DCM", "Person"))),
+    Planted("no language", "text_report", "SR-13", at_root("121049")),
+    Planted("version mismatch", "measurement_report", "SR-14", on("111003", having("TextValue", "9.9"))),
+    Planted("another observer", "text_report", "SR-14", on("121012", having("UID", OTHER_UID))),
+    Planted("wrong laterality code", "measurement_report", "SR-15", coded(
+        "272741003", Code("73056007", "SCT", "Right breast"))),
+    Planted("mixed SNOMED schemes", "measurement_report", "SR-16", coded("363698007", SRT_BREAST)),
+    Planted("observer without type", "text_report", "SR-20", at_root("121005")),
+    Planted("referenced by another class", "text_report", "SR-18", lambda ds: setattr(
+        ds.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0],
+        "ReferencedSOPClassUID", "1.2.840.10008.5.1.4.1.1.7")),
+    Planted("no impression", "text_report", "TXT-01", at_root("121072")),
+    Planted("empty section", "text_report", "TXT-03", on("121070", having("ContentSequence", []))),
+    Planted("unnamed model", "text_report", "TXT-04", say_normal),
+)  # fmt: skip
+
+MEASUREMENTS = (
+    Planted("Enhanced SR", "measurement_report", "TXT-01", having("SOPClassUID", ENHANCED_SR)),
+    Planted("no procedure reported", "measurement_report", "MR-02", at_root("121058")),
+    Planted("the algorithm as procedure", "measurement_report", "MR-02", coded(
+        "121058", Code("111411", "DCM", "Mammography CAD"))),
+    Planted("no image library", "measurement_report", "MR-03", at_root("111028")),
+    Planted("group of another template", "measurement_report", "MR-04", on("125007", lambda group: setattr(
+        group.ContentTemplateSequence[0], "TemplateIdentifier", "1501"))),
+    Planted("no tracking UID", "measurement_report", "MR-05", dropping("112040")),
+    Planted("no tracking identifier", "measurement_report", "MR-05", dropping("112039")),
+    Planted("a tracking UID twice", "measurement_report", "MR-05", share_a_tracking_uid),
+    Planted("no algorithm", "measurement_report", "MR-06", dropping("111001")),
+    Planted("no SCOORD in a group", "measurement_report", "MR-07", dropping("111030")),
+    Planted("image named Source", "measurement_report", "MR-08", on("111030", lambda region: setattr(
+        region.ContentSequence[0], "ConceptNameCodeSequence", [code_item(SOURCE)]))),
+    Planted("open outline", "measurement_report", "MR-09", open_the_outline("111030")),
+    Planted("no purpose of the region", "measurement_report", "MR-10", dropping("130400")),
+    Planted("no finding site", "measurement_report", "MR-11", dropping("363698007")),
+    Planted("no side", "measurement_report", "MR-11", on("363698007", without("ContentSequence"))),
+    Planted("no result in a group", "measurement_report", "MR-12", lambda ds: [
+        dropping(name)(ds) for name in ("111047", "121071")]),
+    Planted("no word of caution", "measurement_report", "MR-13", dropping("121106", "C0034375")),
+    Planted("no comment", "measurement_report", "MR-13", on("121106", having("TextValue", "Score."))),
+)  # fmt: skip
+
+SEGMENTATIONS = (
+    Planted("type unlike its bits", "segmentation", "SEG-01", having("SegmentationType", "FRACTIONAL")),
+    Planted("short pixel data", "segmentation", "SEG-02", lambda ds: setattr(
+        ds, "PixelData", ds.PixelData[:-2])),
+    Planted("a frame without groups", "segmentation", "SEG-03", lambda ds: setattr(
+        ds, "PerFrameFunctionalGroupsSequence", ds.PerFrameFunctionalGroupsSequence[1:])),
+    Planted("segments from 2", "segmentation", "SEG-04", segment(having("SegmentNumber", 9))),
+    Planted("no property type", "segmentation", "SEG-04", segment(
+        without("SegmentedPropertyTypeCodeSequence"))),
+    Planted("manual segment", "segmentation", "SEG-05", segment(having("SegmentAlgorithmType", "MANUAL"))),
+    Planted("no algorithm version", "segmentation", "SEG-05", segment(
+        without("SegmentationAlgorithmIdentificationSequence"))),
+    Planted("missing segment tracking", "segmentation", "SEG-06", segment(without("TrackingUID"))),
+    Planted("Laterality in SEG", "segmentation", "SEG-07", having("Laterality", "R")),
+    Planted("region without side", "segmentation", "SEG-07", segment(lambda described: delattr(
+        described.AnatomicRegionSequence[0], "AnatomicRegionModifierSequence"))),
+    Planted("no referenced series", "segmentation", "SEG-08", without("ReferencedSeriesSequence")),
+    Planted("frame from nothing", "segmentation", "SEG-09", frame(without("DerivationImageSequence"))),
+    Planted("frame of no segment", "segmentation", "SEG-10", frame(without("SegmentIdentificationSequence"))),
+    Planted("no orientation of planes", "segmentation", "SEG-11", lambda ds: delattr(
+        ds.SharedFunctionalGroupsSequence[0], "PlaneOrientationSequence")),
+    Planted("no Patient Orientation", "segmentation", "SEG-12", without("PatientOrientation")),
+    Planted("another size", "segmentation", "SEG-13", having("Rows", given.ROWS + 1)),
+    Planted("no colour", "segmentation", "SEG-14", segment(without("RecommendedDisplayCIELabValue"))),
+    Planted("stray dimension", "segmentation", "SEG-15", lambda ds: setattr(
+        ds.DimensionIndexSequence[0], "DimensionOrganizationUID", OTHER_UID)),
+    Planted("tracked as nothing in the report", "lesion_segmentation", "SET-05", lambda ds: [
+        setattr(one, "TrackingUID", f"{OTHER_UID}.{n}") for n, one in enumerate(ds.SegmentSequence)]),
+    Planted("no fractional type", "fractional_segmentation", "SEG-01", without("SegmentationFractionalType")),
+)  # fmt: skip
+
+FALLBACKS = (
+    Planted("state without label", "presentation_state", "PR-01", without("ContentLabel")),
+    Planted("annotation on no layer", "presentation_state", "PR-02", annotation(
+        having("GraphicLayer", "OTHER"))),
+    Planted("mark outside the image", "presentation_state", "PR-03", graphic(shifted_graphic)),
+    Planted("mark in display units", "presentation_state", "PR-03", graphic(
+        having("GraphicAnnotationUnits", "DISPLAY"))),
+    Planted("empty text", "presentation_state", "PR-04", annotation(lambda noted: setattr(
+        noted.TextObjectSequence[0], "UnformattedTextValue", " "))),
+    Planted("state without Laterality", "presentation_state", "PR-05", without("Laterality")),
+    Planted("mark tracked as nothing", "presentation_state", "SET-05", graphic(
+        having("TrackingUID", OTHER_UID))),
+    Planted("burnt-in text denied", "secondary_capture", "SC-01", having("BurnedInAnnotation", "NO")),
+    Planted("picture of nothing", "secondary_capture", "SC-02", without("SourceImageSequence")),
+    Planted("picture without Laterality", "secondary_capture", "SC-03", without("Laterality")),
+    Planted("grey picture", "secondary_capture", "SC-04", having("SamplesPerPixel", 1)),
+    Planted("no reason for the selection", "key_objects", "KO-01", at_root("113012")),
+    Planted("named reference", "key_objects", "KO-02", name_a_reference),
+    Planted("evidence that nobody selected", "key_objects", "KO-03", forget_an_entry),
+    Planted("no PDF inside", "encapsulated_pdf", "PDF-01", having("EncapsulatedDocument", b"<html>")),
+    Planted("PDF with a side", "encapsulated_pdf", "PDF-02", having("Laterality", "R")),
+)  # fmt: skip
+
+
+def dangle(report: Dataset) -> None:
+    reference = next(i for i in given.content_items(report) if "ReferencedContentItemIdentifier" in i)
+    reference.ReferencedContentItemIdentifier = [1, 2, 99]
+
+
+def point_at_the_summary(report: Dataset) -> None:
+    reference = next(i for i in given.content_items(report) if "ReferencedContentItemIdentifier" in i)
+    reference.ReferencedContentItemIdentifier = [1, 3]
+
+
+def lone_part(report: Dataset) -> None:
+    feature = item(report, "111015")
+    parts = [c for c in feature.ContentSequence if c.RelationshipType == "INFERRED FROM"]
+    feature.ContentSequence = [c for c in feature.ContentSequence if c not in parts[1:]]
+
+
+CAD = "mammography_cad"
+CAD_REPORTS = (
+    Planted("sections in another order", CAD, "CAD-01", lambda ds: setattr(
+        ds, "ContentSequence", [*ds.ContentSequence[:-2], ds.ContentSequence[-1], ds.ContentSequence[-2]])),
+    Planted("dangling reference", CAD, "CAD-02", dangle),
+    Planted("reference to no image", CAD, "CAD-02", point_at_the_summary),
+    Planted("side as Right", CAD, "CAD-03", coded("111027", Code("24028007", "SCT", "Right"))),
+    Planted("evidence beyond the library", CAD, "CAD-04", lambda ds: setattr(
+        item(ds, "111028"), "ContentSequence", item(ds, "111028").ContentSequence[:-1])),
+    Planted("summary without its findings", CAD, "CAD-05", coded("111017", Code(
+        "111241", "DCM", "All algorithms succeeded; without findings"))),
+    Planted("status without its container", CAD, "CAD-06", coded("111064", Code("111224", "DCM", "Failed"))),
+    Planted("performed by nobody", CAD, "CAD-07", dropping("111001", "111022")),
+    Planted("no rendering intent", CAD, "CAD-08", dropping("111056", "111034")),
+    Planted("impression of nothing", CAD, "CAD-09", lambda ds: [dropping(n, "111034")(ds) for n in (
+        "111059", "111015")]),
+    Planted("untracked finding", CAD, "CAD-10", dropping("112040", "111059")),
+    Planted("mass as a single image finding", CAD, "CAD-11", coded("111059", Code(
+        "129788004", "SCT", "Mammographic breast mass"))),
+    Planted("centre outside the image", CAD, "SR-09", move_outside("111010")),
+    Planted("finding without centre", CAD, "CAD-12", dropping("111010", "111059")),
+    Planted("open outline of a finding", CAD, "CAD-12", open_the_outline("111041")),
+    Planted("one-part composite", CAD, "CAD-13", lone_part),
+    Planted("found where nobody looked", CAD, "CAD-14", coded("111022", Code(
+        "129792006", "SCT", "Architectural distortion of breast"))),
+    Planted("certainty of 187 %", CAD, "SR-11", on("111047", lambda number: setattr(
+        number.MeasuredValueSequence[0], "NumericValue", "187"))),
+)  # fmt: skip
+
+ALL = (*EVERY_OBJECT, *REPORTS, *MEASUREMENTS, *SEGMENTATIONS, *FALLBACKS, *CAD_REPORTS)
