@@ -7,6 +7,7 @@ from enum import IntEnum
 from db.errors import (
     AuditError,
     DatabaseUnavailableError,
+    RecallRefusedError,
     SchemaError,
     TransitionRefusedError,
     UnknownRecordError,
@@ -32,6 +33,7 @@ _BY_TYPE: tuple[tuple[type[Exception], ExitCode], ...] = (
     (SettingsError, ExitCode.SETTINGS),
     (UnknownRecordError, ExitCode.UNKNOWN_RECORD),
     (TransitionRefusedError, ExitCode.REFUSED),
+    (RecallRefusedError, ExitCode.REFUSED),
     (DatabaseUnavailableError, ExitCode.UNAVAILABLE),
     (PortUnavailableError, ExitCode.UNAVAILABLE),
     (SchemaError, ExitCode.INSTALLATION),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +15,19 @@ from dicom_node.cli.wiring import load_settings, open_database, person
 if TYPE_CHECKING:
     from db.session import Database
 
-app = typer.Typer(no_args_is_help=True, help="Bundles: add, activate, roll back.")
+app = typer.Typer(no_args_is_help=True, help="Bundles: add, activate, roll back, recall.")
 Digest = Annotated[str, typer.Argument(help="Digest of the bundle, or a beginning of it that only it has.")]
+RECALL_COLUMNS = (
+    "study_instance_uid",
+    "revision",
+    "scored_at",
+    "outcome",
+    "study_probability",
+    "delivered",
+    "destinations",
+    "superseded",
+    "recalled",
+)
 COLUMNS = ("digest", "name", "version", "task", "role", "since", "demonstration")
 
 
@@ -75,6 +87,47 @@ def activate(digest: Digest, data_dir: DataDir = None, config: ConfigFile = None
         if replaced == whole
         else f"{whole[:12]} answers now" + (f"; it replaces {replaced[:12]}." if replaced else ".")
     )
+
+
+@app.command("recall")
+def recall(
+    digest: Digest,
+    since: Annotated[
+        datetime | None, typer.Option("--from", help="Only what was scored from then on, UTC.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option("--to", help="Only what was scored before then, UTC.")
+    ] = None,
+    execute: Annotated[
+        bool, typer.Option("--execute", help="Withdraw the results and score the studies again.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="File for the list: .csv or .json.", dir_okay=False, show_default=False),
+    ] = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    json: Json = False,
+) -> None:
+    """List every study revision that a bundle scored; with --execute, withdraw and score them again.
+
+    Without --execute nothing is changed. With it the list, which names patients, is always written to a file.
+    """
+    from dicom_node.cli.recalling import queue_recall, studies_of, write_list
+
+    settings = load_settings(data_dir, config)
+    with open_database(settings) as database:
+        whole = _whole(database, digest)
+        rows = studies_of(database, whole, since, until)
+        if execute:
+            out = queue_recall(settings, database, whole, rows, out)
+        elif out is not None:
+            write_list(rows, out)
+    print_rows(rows, RECALL_COLUMNS, as_json=json, empty="That bundle scored nothing in that time.")
+    if not json and execute:
+        console.print(f"Recalled; the list is {out}.", soft_wrap=True)
+    elif not json and rows:
+        console.print("Nothing was changed; --execute withdraws these results and scores the studies again.")
 
 
 @app.command("rollback")

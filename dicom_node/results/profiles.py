@@ -20,6 +20,7 @@ Kind = Literal[
     "key_objects",
     "text_report",
     "measurement_report",
+    "measurement_report_all_classes",
     "mammography_cad",
     "encapsulated_pdf",
 ]
@@ -124,19 +125,20 @@ BUILT_IN: Mapping[str, Profile] = {
     profile.name: profile
     for profile in (
         # OHIF draws regions of the measurement report and the three bands, and prints the text.
-        Profile("ohif", ("segmentation", "text_report", "measurement_report")),
+        Profile("ohif", ("segmentation", "lesion_segmentation", "text_report", "measurement_report")),
         # Stone draws marks of Comprehensive SR alone, and no segmentation.
-        Profile("stone", ("text_report", "measurement_report"), sr_class="comp"),
+        Profile("stone", ("text_report", "measurement_report"), sr_class="comp", picture=True),
         # A breast workstation reads CAD marks; its archive filters what it does not know.
         Profile(
             "workstation",
-            ("text_report", "measurement_report"),
+            ("text_report", "measurement_report", "presentation_state", "key_objects"),
             withdraws=True,
         ),
         # Something for everybody: reports for machines and readers, bands, one picture, a flag when positive.
         Profile(
             UNKNOWN,
-            ("segmentation", "text_report", "measurement_report"),
+            ("segmentation", "text_report", "measurement_report", "key_objects"),
+            picture=True,
         ),
     )
 }
