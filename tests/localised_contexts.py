@@ -9,7 +9,7 @@ import numpy as np
 from pydicom import Dataset
 
 from dicom_node.results.context import ResultContext
-from models.contract import ClassScore, CodedConcept, LesionMark
+from models.contract import ClassScore, CodedConcept, LesionMark, Outcome, Refusal, RefusalCode
 from tests import results_contexts as given
 
 MASS = CodedConcept("129788004", "SCT", "Mammographic breast mass")
@@ -130,3 +130,15 @@ def superseding(headers: tuple[Dataset, ...] | None = None, **more: Any) -> Resu
     """The second revision of a study with a mass."""
     later = given.superseding()
     return replace(masses(headers, **more), revision=2, predecessors=later.predecessors)
+
+
+def view_missing() -> ResultContext:
+    """A study of three images, all scored; L MLO was never made."""
+    said = given.positive().prediction
+    said = replace(
+        said,
+        outcome=Outcome.PARTIAL,
+        images=said.images[:3],
+        refusals=(Refusal(RefusalCode.VIEWS_MISSING, detail="L MLO"),),
+    )
+    return marked(given.context(said, given.sources()[:3]), {0: (mark(110, 150),)})

@@ -16,6 +16,7 @@ from dicom_node.results import (
     fractional_segmentation,
     key_objects,
     lesion_segmentation,
+    mammography_cad,
     measurement_report,
     presentation_state,
     secondary_capture,
@@ -39,6 +40,8 @@ RESULT_BUILDERS: dict[str, Callable[[BuildOrder], list[Dataset]]] = {
     "measurement_report": measurement_report.build,
     "measurement_report_2d": measurement_report.build_2d,
     "measurement_report_all_classes": measurement_report.build_all_classes,
+    "mammography_cad": mammography_cad.build,
+    "mammography_cad_srt": mammography_cad.build_srt,
 }
 """Kind of object -> what builds it, in the order of building; each gives as many as there is to say."""
 

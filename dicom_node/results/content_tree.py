@@ -100,7 +100,24 @@ def add_document(
     children : sequence of highdicom.sr.ContentItem
         Content below the root.
     """
-    context = order.context
+    add_general_module(document, order.context, _evidence(order))
+    root = ContainerContentItem(title, template_id=template_id)
+    for element in with_children(root, children):
+        document[element.tag] = element
+
+
+def add_general_module(document: Dataset, context: ResultContext, evidence: list[Dataset]) -> None:
+    """Make a header that of an SR document (PS3.3 C.17.2).
+
+    Parameters
+    ----------
+    document : pydicom.dataset.Dataset
+        Header; gets the attributes.
+    context : ResultContext
+        What is reported, and which reports it replaces.
+    evidence : list of pydicom.dataset.Dataset
+        From :func:`hierarchy`: every instance that the content refers to.
+    """
     document.ReferencedPerformedProcedureStepSequence = []
     document.PerformedProcedureCodeSequence = []
     document.CompletionFlag = "COMPLETE" if context.prediction.outcome is Outcome.SCORED else "PARTIAL"
@@ -109,16 +126,13 @@ def add_document(
     # An algorithm cannot verify (PS3.3 C.17.2): the radiologist's own report is the final one.
     document.VerificationFlag = "UNVERIFIED"
     document.PreliminaryFlag = "PRELIMINARY"
-    document.CurrentRequestedProcedureEvidenceSequence = _evidence(order)
+    document.CurrentRequestedProcedureEvidenceSequence = evidence
     documents = [p for p in context.predecessors if p.is_report]
     if documents:
         document.PredecessorDocumentsSequence = hierarchy(
             (p.study_instance_uid, p.series_instance_uid, p.sop_class_uid, p.sop_instance_uid)
             for p in documents
         )
-    root = ContainerContentItem(title, template_id=template_id)
-    for element in with_children(root, children):
-        document[element.tag] = element
 
 
 def _evidence(order: BuildOrder) -> list[Dataset]:

@@ -7,11 +7,9 @@ image is bound to the region that was fed to the network. Two SOP classes carry 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from highdicom.sr import CodeContentItem, ContentItem, NumContentItem, TextContentItem
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 
 from dicom_node.results import codes, wording
 from dicom_node.results.content_tree import (
@@ -28,6 +26,7 @@ from dicom_node.results.context import BuildOrder, ResultContext
 from dicom_node.results.header import new_instance
 from dicom_node.results.lesions import lesions
 from dicom_node.results.measurement_groups import image_group, lesion_group
+from dicom_node.results.source import pair
 from models.contract import Laterality, Outcome
 
 COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
@@ -125,11 +124,11 @@ def _descriptors(context: ResultContext, source: Dataset) -> Iterator[ContentIte
     for size, value in ((codes.ROWS, source.get("Rows")), (codes.COLUMNS, source.get("Columns"))):
         if value:
             yield NumContentItem(size, int(value), codes.PIXELS, relationship_type=HAS_ACQ_CONTEXT)
-    orientation = _pair(source, "PatientOrientation")
+    orientation = pair(source, "PatientOrientation")
     for name, value in zip((codes.ORIENTATION_ROW, codes.ORIENTATION_COLUMN), orientation, strict=False):
         yield TextContentItem(name, str(value), HAS_ACQ_CONTEXT)
     # PS3.3 10.7.1.3: the row spacing, which is vertical, comes first; TID 1603 wants it last.
-    spacing = reversed(_pair(source, "ImagerPixelSpacing"))
+    spacing = reversed(pair(source, "ImagerPixelSpacing"))
     for name, value in zip((codes.HORIZONTAL_SPACING, codes.VERTICAL_SPACING), spacing, strict=False):
         yield NumContentItem(name, float(value), codes.MILLIMETRE, relationship_type=HAS_ACQ_CONTEXT)
     laterality = str(source.get("ImageLaterality", ""))
@@ -138,13 +137,6 @@ def _descriptors(context: ResultContext, source: Dataset) -> Iterator[ContentIte
         yield CodeContentItem(codes.IMAGE_LATERALITY, side, HAS_ACQ_CONTEXT)
     if view := codes.VIEWS.get(_view(context, source)):
         yield CodeContentItem(codes.IMAGE_VIEW, view, HAS_ACQ_CONTEXT)
-
-
-def _pair(source: Dataset, keyword: str) -> list[Any]:
-    """Give the two values of an element, or none where it does not have two."""
-    value = source.get(keyword)
-    values = list(value) if isinstance(value, MultiValue) else []
-    return values if len(values) == 2 and all(values) else []
 
 
 def _view(context: ResultContext, source: Dataset) -> str:

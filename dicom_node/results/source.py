@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from copy import deepcopy
 from datetime import datetime, timedelta, timezone, tzinfo
+from typing import Any
 
 from pydicom.charset import convert_encodings, default_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.sr.coding import Code
 from pydicom.tag import Tag
 
@@ -100,6 +102,13 @@ def is_filled(source: Dataset, keyword: str) -> bool:
     """Tell whether an element has a value, without decoding it."""
     element = source.get_item(tag_for_keyword(keyword) or 0)
     return element is not None and bool(element.value)
+
+
+def pair(source: Dataset, keyword: str) -> list[Any]:
+    """Give the two values of an element, or none where it does not have two."""
+    value = source.get(keyword)
+    values = list(value) if isinstance(value, MultiValue) else []
+    return values if len(values) == 2 and all(values) else []
 
 
 def copy_patient_and_study(source: Dataset, target: Dataset) -> None:
