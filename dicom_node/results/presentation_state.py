@@ -16,7 +16,7 @@ from dicom_node.results.header import new_instance
 from dicom_node.results.measurement_groups import tracking_identifier
 from dicom_node.results.outlines import Outline, Points, outlines_of
 from dicom_node.results.source import is_filled, referenced
-from models.contract import ImageScore, Outcome
+from models.contract import ImageScore
 
 GRAYSCALE_SOFTCOPY_PRESENTATION_STATE = "1.2.840.10008.5.1.4.1.1.11.1"
 
@@ -126,14 +126,8 @@ def _annotation(context: ResultContext, score: ImageScore, source: Dataset) -> D
 
 
 def _score_text(context: ResultContext, score: ImageScore, is_attention: bool) -> str:
-    sentences = [wording.image(context, score), "Not verified by a radiologist."]
-    if is_attention:
-        sentences.insert(1, "Line: where the AI model looked; not the outline of a lesion.")
-    if context.prediction.outcome is not Outcome.SCORED:
-        sentences.append("Study incomplete: not every image was analysed.")
-    if context.bundle.demonstration:
-        sentences.append("Demonstration model, not for clinical use.")
-    return "\r\n".join(["AI", *sentences])
+    lines = wording.beside_image(context, score)
+    return "\r\n".join([*lines, "Line: AI attention, not an outline"] if is_attention else lines)
 
 
 def _beside_breast(score: ImageScore, source: Dataset) -> tuple[float, float]:

@@ -79,6 +79,20 @@ def image(context: ResultContext, score: ImageScore) -> str:
     )
 
 
+def beside_image(context: ResultContext, score: ImageScore) -> list[str]:
+    """Give short lines about one image scored, to stand in the air beside the breast."""
+    threshold = context.prediction.threshold
+    side = "at or above" if score.probability >= threshold else "below"
+    limit = f"{threshold * 100:.{_decimals(score.probability, threshold)}f} %"
+    return [
+        f"AI: probability of cancer {percent(score.probability, threshold)}",
+        f"{side} the threshold of {limit}",
+        "Not verified by a radiologist",
+        *(["Study not analysed completely"] if context.prediction.outcome is not Outcome.SCORED else []),
+        *(["Demonstration, not for clinical use"] if context.bundle.demonstration else []),
+    ]
+
+
 def mark(number: int, mark: LesionMark, threshold: float) -> str:
     """Give the label of one marked place, such as ``"AI 1: 87.0 %"``, with what it is taken for."""
     finding = f", {mark.finding.meaning}" if mark.finding else ""

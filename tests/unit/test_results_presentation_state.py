@@ -56,31 +56,39 @@ def test_a_refused_study_has_no_state() -> None:
 def test_each_image_says_its_score_its_standing_and_where_its_line_comes_from() -> None:
     shown, _, without, _ = (words(state) for state in states(given.positive()))
     assert shown == [
-        "AI\r\n"
-        "R CC: probability of cancer 91.0 %, at or above the threshold of 50.0 %.\r\n"
-        "Line: where the AI model looked; not the outline of a lesion.\r\n"
-        "Not verified by a radiologist.\r\n"
-        "Demonstration model, not for clinical use."
+        "AI: probability of cancer 91.0 %\r\n"
+        "at or above the threshold of 50.0 %\r\n"
+        "Not verified by a radiologist\r\n"
+        "Demonstration, not for clinical use\r\n"
+        "Line: AI attention, not an outline"
     ]
     assert without == [
-        "AI\r\n"
-        "L CC: probability of cancer 12.0 %, below the threshold of 50.0 %.\r\n"
-        "Not verified by a radiologist.\r\n"
-        "Demonstration model, not for clinical use."
+        "AI: probability of cancer 12.0 %\r\n"
+        "below the threshold of 50.0 %\r\n"
+        "Not verified by a radiologist\r\n"
+        "Demonstration, not for clinical use"
     ]
+
+
+def test_lines_are_short_enough_for_the_air_beside_a_breast() -> None:
+    said = replace(
+        given.prediction((0.9123456, 0.9, 0.1, 0.1), (given.implant_refusal(),)), threshold=0.9123455
+    )
+    for state in states(given.context(said)):
+        assert max(len(line) for line in words(state)[0].split("\r\n")) <= 45
 
 
 def test_an_image_below_the_threshold_has_words_and_no_line() -> None:
     for state in states(given.negative()):
         assert lines(state) == []
-        assert "below the threshold" in words(state)[0]
+        assert "below the threshold of" in words(state)[0]
 
 
 def test_every_image_of_a_partial_study_says_that_others_were_not_analysed() -> None:
     found = states(given.partial())
     assert len(found) == 3
-    assert all("Study incomplete: not every image was analysed." in words(state)[0] for state in found)
-    assert not any("Study incomplete" in words(state)[0] for state in states(given.negative()))
+    assert all("Study not analysed completely" in words(state)[0] for state in found)
+    assert not any("not analysed" in words(state)[0] for state in states(given.negative()))
 
 
 def test_attention_is_a_closed_line_with_the_tracking_of_its_measurement_group() -> None:
@@ -107,7 +115,7 @@ def test_marks_are_drawn_to_the_fraction_of_a_pixel_with_number_probability_and_
         [list(point) for point in (*triangle, triangle[0])]
     ] * 2
     assert words(state)[1:] == ["AI 1: 87.0 %, Mammography breast density", "AI 2: 50.0 %"]
-    assert "not the outline of a lesion" not in words(state)[0]
+    assert "not an outline" not in words(state)[0]
     label = state.GraphicAnnotationSequence[0].TextObjectSequence[1]
     column, row = label.AnchorPoint
     assert 80.25 < column <= given.COLUMNS
