@@ -17,11 +17,10 @@ from pydicom.tag import Tag
 
 from dicom_node.errors import ImageError, ResultError
 from dicom_node.header_values import items, numbers, text
-from dicom_node.results.content_tree import sop_reference
-from dicom_node.results.source import copy_element, is_filled, referenced
+from dicom_node.results.source import copy_element, is_filled
 
 
-def add_grayscale_transform(state: Dataset, source: Dataset) -> None:
+def add_grayscale_transform(state: Dataset, source: Dataset, reference: Dataset) -> None:
     """Give a presentation state the grayscale transformation of its image (PS3.3 C.11.1, C.11.8, C.11.6).
 
     Parameters
@@ -30,6 +29,8 @@ def add_grayscale_transform(state: Dataset, source: Dataset) -> None:
         A Grayscale Softcopy Presentation State.
     source : pydicom.dataset.Dataset
         Header of its image.
+    reference : pydicom.dataset.Dataset
+        Item that references the image, or a frame of it.
 
     Raises
     ------
@@ -38,7 +39,7 @@ def add_grayscale_transform(state: Dataset, source: Dataset) -> None:
     """
     try:
         _add_modality_transform(state, source)
-        _add_values_of_interest(state, source)
+        _add_values_of_interest(state, source, reference)
     except ImageError as error:
         raise ResultError(f"a presentation state cannot show its image: {error}") from error
     inverse = text(source, "PhotometricInterpretation") == "MONOCHROME1" or (
@@ -59,7 +60,7 @@ def _add_modality_transform(state: Dataset, source: Dataset) -> None:
             state.RescaleType = "US"
 
 
-def _add_values_of_interest(state: Dataset, source: Dataset) -> None:
+def _add_values_of_interest(state: Dataset, source: Dataset, reference: Dataset) -> None:
     item = Dataset()
     if tables := items(source, "VOILUTSequence"):
         item.VOILUTSequence = [_look_up_table(tables[0], source)]
@@ -69,7 +70,7 @@ def _add_values_of_interest(state: Dataset, source: Dataset) -> None:
             item.VOILUTFunction = function
     else:
         return
-    item.ReferencedImageSequence = [sop_reference(*referenced(source))]
+    item.ReferencedImageSequence = [reference]
     state.SoftcopyVOILUTSequence = [item]
 
 

@@ -67,13 +67,21 @@ def _state(context: ResultContext, score: ImageScore, number: int) -> Dataset:
     state.ContentCreatorName = "AI^Node"
     series = Dataset()
     series.SeriesInstanceUID = source.SeriesInstanceUID
-    series.ReferencedImageSequence = [sop_reference(*referenced(source))]
+    series.ReferencedImageSequence = [_reference(source, score)]
     state.ReferencedSeriesSequence = [series]
-    state.DisplayedAreaSelectionSequence = [_displayed_area(source)]
+    state.DisplayedAreaSelectionSequence = [_displayed_area(source, score)]
     state.GraphicLayerSequence = [_layer()]
     state.GraphicAnnotationSequence = [_annotation(context, score, source)]
-    add_grayscale_transform(state, source)
+    add_grayscale_transform(state, source, _reference(source, score))
     return state
+
+
+def _reference(source: Dataset, score: ImageScore) -> Dataset:
+    """Reference the image, and the one frame of it that was scored where there are several."""
+    item = sop_reference(*referenced(source))
+    if score.frame is not None:
+        item.ReferencedFrameNumber = score.frame
+    return item
 
 
 def _laterality(context: ResultContext) -> str | None:
@@ -81,10 +89,10 @@ def _laterality(context: ResultContext) -> str | None:
     return sides.pop() if len(sides) == 1 else None
 
 
-def _displayed_area(source: Dataset) -> Dataset:
+def _displayed_area(source: Dataset, score: ImageScore) -> Dataset:
     """Show the whole image (PS3.3 C.10.4)."""
     area = Dataset()
-    area.ReferencedImageSequence = [sop_reference(*referenced(source))]
+    area.ReferencedImageSequence = [_reference(source, score)]
     area.DisplayedAreaTopLeftHandCorner = [1, 1]
     area.DisplayedAreaBottomRightHandCorner = [source.Columns, source.Rows]
     area.PresentationSizeMode = "SCALE TO FIT"
@@ -111,7 +119,7 @@ def _layer() -> Dataset:
 def _annotation(context: ResultContext, score: ImageScore, source: Dataset) -> Dataset:
     outlines = outlines_of(context, score)
     annotation = Dataset()
-    annotation.ReferencedImageSequence = [sop_reference(*referenced(source))]
+    annotation.ReferencedImageSequence = [_reference(source, score)]
     annotation.GraphicLayer = _LAYER
     is_attention = any(outline.lesion is None for outline in outlines)
     score_text = _text(_score_text(context, score, is_attention), *_beside_breast(score, source))

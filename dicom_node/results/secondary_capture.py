@@ -57,6 +57,8 @@ def _overlay(context: ResultContext, score: ImageScore, number: int) -> Dataset:
     if not copy_element(source, capture, "PatientOrientation"):
         capture.PatientOrientation = None
     capture.DerivationDescription = f"AI result drawn on a copy of the image, reduced by {reduction}"
+    if score.frame is not None:
+        capture.SourceImageSequence[0].ReferencedFrameNumber = score.frame
     capture.ImageComments = f"AI result for {wording.place(score)}; not verified"
     return capture
 

@@ -214,3 +214,20 @@ def test_a_damaged_look_up_table_stops_the_state_and_says_why() -> None:
 def test_an_image_that_is_shown_inverted_stays_so(photometric: str, shape: str | None, expected: str) -> None:
     headers = given.sources(PhotometricInterpretation=photometric, PresentationLUTShape=shape)
     assert states(given.positive(headers))[0].PresentationLUTShape == expected
+
+
+def test_a_frame_that_was_scored_is_named_wherever_its_image_is() -> None:
+    said = with_first({"frame": 3}, given.prediction(given.POSITIVE))
+    first, second, *_ = states(given.context(said))
+    for state, frame in ((first, 3), (second, None)):
+        references = [
+            item.ReferencedImageSequence[0]
+            for sequence in (
+                state.ReferencedSeriesSequence,
+                state.DisplayedAreaSelectionSequence,
+                state.GraphicAnnotationSequence,
+                state.SoftcopyVOILUTSequence,
+            )
+            for item in sequence
+        ]
+        assert [reference.get("ReferencedFrameNumber") for reference in references] == [frame] * 4

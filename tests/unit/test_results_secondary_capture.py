@@ -203,3 +203,11 @@ def test_what_was_lossy_stays_lossy() -> None:
     capture = captures(given.positive(lossy))[0]
     assert (capture.LossyImageCompression, capture.LossyImageCompressionRatio) == ("01", 12)
     assert "LossyImageCompression" not in captures(given.positive())[0]
+
+
+def test_a_frame_that_was_scored_is_named() -> None:
+    said = given.prediction(given.POSITIVE)
+    said = replace(said, images=(replace(said.images[0], frame=3), *said.images[1:]))
+    first, second = captures(given.context(said))
+    assert first.SourceImageSequence[0].ReferencedFrameNumber == 3
+    assert "ReferencedFrameNumber" not in second.SourceImageSequence[0]
