@@ -89,6 +89,11 @@ def lose_an_image(report: Dataset) -> None:
     study.ReferencedSeriesSequence = study.ReferencedSeriesSequence[1:]
 
 
+def lose_a_segmentation(report: Dataset) -> None:
+    study = report.CurrentRequestedProcedureEvidenceSequence[0]
+    study.ReferencedSeriesSequence = study.ReferencedSeriesSequence[:-1]
+
+
 def share_a_tracking_uid(report: Dataset) -> None:
     first, second = given.named(report, "112040")[:2]
     second.UID = first.UID
@@ -177,6 +182,10 @@ EVERY_OBJECT = (
 )  # fmt: skip
 
 REPORTS = (
+    Planted("an image of nowhere", "text_report", "SET-07", lambda ds: setattr(
+        ds.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0],
+        "ReferencedSOPInstanceUID", OTHER_UID)),
+    Planted("a segmentation unlisted", "text_report", "SET-06", lose_a_segmentation),
     Planted("verified", "text_report", "SR-03", having("VerificationFlag", "VERIFIED")),
     Planted("final", "measurement_report", "SR-03", having("PreliminaryFlag", "FINAL")),
     Planted("no completion flag", "measurement_report", "SR-02", without("CompletionFlag")),

@@ -260,7 +260,7 @@ def describe(
     from pydicom import dcmread
     from pydicom.uid import EnhancedSRStorage
 
-    from dicom_node.cli.demo_pictures import draw_overlay
+    from dicom_node.cli.pictures import draw_overlay, phantom_as_displayed
     from dicom_node.results.reading import evidence_bands, report_text
 
     stored = [(at, dcmread(archived.path)) for at, archived in arrivals.objects]
@@ -283,7 +283,7 @@ def describe(
             image = dcmread(path)
             overlay = overlays.get(image.SOPInstanceUID)
             draw_overlay(
-                image,
+                phantom_as_displayed(image),
                 evidence_bands(overlay) if overlay is not None else None,
                 f"{path.stem.replace('-', ' ')}   probability {scores[image.SOPInstanceUID]:.2f}"
                 "   AI, not verified",

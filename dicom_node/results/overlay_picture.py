@@ -67,7 +67,7 @@ def overlay_picture(context: ResultContext, score: ImageScore, reduction: int) -
     grey = Image.fromarray((p_values >> 8).astype(np.uint8)).reduce(reduction)
     picture = np.repeat(np.asarray(grey)[:, :, np.newaxis], 3, axis=2)
     if score.evidence is not None:
-        _shade(picture, score.evidence[reduction // 2 :: reduction, reduction // 2 :: reduction])
+        shade(picture, score.evidence[reduction // 2 :: reduction, reduction // 2 :: reduction])
     sheet = Image.fromarray(picture)
     for outline in outlines_of(context, score):
         if outline.lesion is not None:
@@ -106,7 +106,16 @@ def captioned(picture: Picture, warning: str, sentences: Iterable[str]) -> Pictu
     return np.vstack([np.asarray(strip), picture])
 
 
-def _shade(picture: Picture, bands: NDArray[np.uint8]) -> None:
+def shade(picture: Picture, bands: NDArray[np.uint8]) -> None:
+    """Lay the colours of the bands over a picture, in place.
+
+    Parameters
+    ----------
+    picture : numpy.ndarray
+        ``(rows, columns, 3)`` uint8; changed.
+    bands : numpy.ndarray
+        ``(rows, columns)`` uint8, 0 for no colour; may be a row or a column smaller.
+    """
     # An odd last row or column of the image has a pixel of its own in the picture, and no sample.
     shown = picture[: bands.shape[0], : bands.shape[1]]
     for band, colour in enumerate(BAND_COLOURS, start=1):

@@ -59,7 +59,8 @@ def evidence_bands(segmentation: Dataset) -> NDArray[np.uint8]:
     Parameters
     ----------
     segmentation : pydicom.dataset.Dataset
-        A BINARY Segmentation of this project: a segment per band of one image (PS3.3 C.8.20).
+        A Segmentation of this project of one image (PS3.3 C.8.20): a BINARY segment per band, or the
+        FRACTIONAL map that the bands are of.
 
     Returns
     -------
@@ -67,6 +68,9 @@ def evidence_bands(segmentation: Dataset) -> NDArray[np.uint8]:
         ``(rows, columns)`` uint8: 0 unmarked, 1..3 the band of :data:`models.contract.EVIDENCE_BANDS`.
     """
     frames = segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
+    if segmentation.SegmentationType == "FRACTIONAL":
+        shares = frames.max(axis=0) / float(segmentation.MaximumFractionalValue)
+        return np.asarray(np.digitize(shares, [low for low, _ in EVIDENCE_BANDS]), np.uint8)
     bands = np.zeros((segmentation.Rows, segmentation.Columns), np.uint8)
     for frame, groups in zip(frames, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
         number = int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)

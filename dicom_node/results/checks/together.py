@@ -11,16 +11,15 @@ from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 
 from dicom_node.results.checks.cad_report import single_finding_uids
-from dicom_node.results.checks.header import processing_equipment
+from dicom_node.results.checks.header import MODALITY_OF_CLASS, processing_equipment
 from dicom_node.results.checks.measurement_report import tracking_uids
 from dicom_node.results.checks.rules import Fault, Level, RuleBook, Subject, unless
 from dicom_node.results.checks.structured_report import template_of
-from dicom_node.results.checks.tree import evidence_uids
+from dicom_node.results.checks.tree import evidence, evidence_uids
 
 SOURCE_RULES = RuleBook()
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
-_KEY_OBJECTS = "1.2.840.10008.5.1.4.1.1.88.59"
 _COPIED = (
     "SpecificCharacterSet",
     "PatientName",
@@ -150,12 +149,15 @@ def _listed(objects: Sequence[Dataset], _: Mapping[str, Dataset]) -> Iterator[_B
 
 
 def _known(objects: Sequence[Dataset], sources: Mapping[str, Dataset]) -> Iterator[_Breach]:
-    known = set(sources) | {_uid(o) for o in objects}
     for report in objects if sources else ():
-        # A rejection note lists results of an earlier revision.
-        strange = set(evidence_uids(report)) - known
-        if strange and report.get("SOPClassUID") != _KEY_OBJECTS:
-            yield _uid(report), f"{len(strange)} instances"
+        # Results may be listed that are not at hand, and those of an earlier revision in a rejection note.
+        images = {
+            str(reference.ReferencedSOPInstanceUID)
+            for reference in evidence(report)
+            if str(reference.ReferencedSOPClassUID) not in MODALITY_OF_CLASS
+        }
+        if strange := images - set(sources):
+            yield _uid(report), f"{len(strange)} images"
 
 
 _RULES: tuple[tuple[str, Level, str, _Finder], ...] = (
@@ -165,7 +167,7 @@ _RULES: tuple[tuple[str, Level, str, _Finder], ...] = (
     ("SET-04", Level.IHE_AIR, "the objects come from one algorithm", _one_device),
     ("SET-05", Level.IHE_AIR, "segments and marks are tracked as in the measurement report", _tracked),
     ("SET-06", Level.IHE_AIR, "the reports list every segmentation as evidence", _listed),
-    ("SET-07", Level.STANDARD, "the evidence is images and results that exist", _known),
+    ("SET-07", Level.STANDARD, "the evidence is of the images that were analysed", _known),
 )
 
 
