@@ -15,10 +15,10 @@ BUNDLE := models/bundles/mammography-phantom-demonstration
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install test check format bundle benchmark wheel clean
+.PHONY: help demo install test test-slow check format bundle benchmark wheel clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(RUNTIME) ## install, start a node and a throw-away PACS, send made-up studies, show what comes back
 	$(BIN)/dicom-node demo --out $(DEMO_OUT) $(DEMO_FLAGS)
@@ -27,6 +27,9 @@ install: $(RUNTIME) ## install what the node needs into .venv
 
 test: $(TESTING) ## run all tests (PYTEST_FLAGS changes how)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+test-slow: $(TESTING) ## also run what takes minutes: a whole training job
+	DICOM_NODE_TEST_TRAINING=1 $(BIN)/python -m pytest tests/system/test_training_job.py
 
 check: $(TESTING) ## form, lint, types, import contracts
 	$(BIN)/ruff format --check

@@ -240,6 +240,14 @@ class ProfileSettings(_Section):
     )
 
 
+class TrainingSettings(_Section):
+    """The train workers."""
+
+    workers: int = Field(
+        1, ge=0, le=8, description="Train processes that serve starts; 0 where nobody trains.", examples=[1]
+    )
+
+
 class AuditSettings(_Section):
     """The audit trail."""
 
@@ -316,6 +324,7 @@ class Settings(BaseSettings):
     jobs: JobSettings = JobSettings()
     scoring: ScoringSettings = ScoringSettings()
     delivery: DeliverySettings = DeliverySettings()
+    training: TrainingSettings = TrainingSettings()
     audit: AuditSettings = AuditSettings()
 
     @model_validator(mode="after")

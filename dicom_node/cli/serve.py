@@ -41,10 +41,13 @@ def _parts(settings: Settings) -> list[Part]:
     command = [*installation.console_script()]
     where = ["--data-dir", str(settings.data_dir)]
     parts = [Part("listen", [*command, "listen", *where]), Part("dispatch", [*command, "dispatch", *where])]
-    for queue, count in (("score", settings.scoring.workers), ("deliver", settings.delivery.workers)):
+    for queue, count in (
+        ("score", settings.scoring.workers),
+        ("deliver", settings.delivery.workers),
+        ("train", settings.training.workers),
+    ):
         parts += [
             Part(f"{queue}-{number}", [*command, "work", "--queues", queue, *where])
             for number in range(1, count + 1)
         ]
-    parts.append(Part("train", [*command, "work", "--queues", "train", *where]))
     return parts

@@ -131,13 +131,14 @@ BUILT_IN: Mapping[str, Profile] = {
         # A breast workstation reads CAD marks; its archive filters what it does not know.
         Profile(
             "workstation",
-            ("text_report", "measurement_report", "presentation_state", "key_objects"),
+            ("mammography_cad", "text_report", "measurement_report", "presentation_state", "key_objects"),
             withdraws=True,
         ),
         # Something for everybody: reports for machines and readers, bands, one picture, a flag when positive.
         Profile(
             UNKNOWN,
             ("segmentation", "text_report", "measurement_report", "key_objects"),
+            sr_class="comp",  # the one class whose regions every viewer that we know of draws
             picture=True,
         ),
     )

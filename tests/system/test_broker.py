@@ -79,7 +79,7 @@ class Hospital:
             rows = [row for row in self.node.results() if row["study_instance_uid"] == uid]
             assert rows
             assert {row["delivery_state"] for row in rows} == {"delivered"}
-            assert [row["kind"] for row in rows].count("measurement_report") == 1
+            assert [row["kind"] for row in rows].count("measurement_report_2d") == 1
             assert all(len(self.pacs.hashes[str(row["sop_instance_uid"])]) == 1 for row in rows)
 
     def attempts(self, uid: str) -> int:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 NAME, PATIENT_ID, ACCESSION = "ZZCANARY^NAME", "ZZCANARYID", "ZZCANARYACC"
 SPICULATED = {("R", "CC"): (LesionKind.SPIC, True), ("R", "MLO"): (LesionKind.SPIC, True)}
-TID_1500_REPORT, SEGMENTATION = "measurement_report", "1.2.840.10008.5.1.4.1.1.66.4"
+TID_1500_REPORT, SEGMENTATION = "measurement_report_2d", "1.2.840.10008.5.1.4.1.1.66.4"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ KINDS = {("R", "CC"): (LesionKind.SPIC, True), ("R", "MLO"): (LesionKind.SPIC, T
 def assert_delivered_exactly_once(node: RunningNode, pacs: SimulatedPacs) -> None:
     """The PACS holds what the node built, one content per UID, and the record agrees."""
     rows = node.results()
-    assert {row["kind"] for row in rows} >= {"measurement_report", "text_report"}
+    assert {row["kind"] for row in rows} >= {"measurement_report_2d", "text_report"}
     assert len({row["sop_instance_uid"] for row in rows}) == len(rows)
     assert {row["delivery_state"] for row in rows} == {"delivered"}
     assert set(pacs.hashes) == {row["sop_instance_uid"] for row in rows}
@@ -45,11 +45,15 @@ def test_a_study_is_delivered_exactly_once_though_a_process_dies_at(name: str, t
         RunningNode(
             tmp_path,
             [pacs.destination],
-            settings={"completeness": {"quiet_period_s": quiet_period_s}},
+            settings={
+                "completeness": {"quiet_period_s": quiet_period_s},
+                "training": {"workers": 0},
+            },
             environment={VARIABLE: f"{name}@{marker}"},
         ) as node,
     ):
-        node.serve()
+        node.start("serve")
+        node.wait_for_processes({"listen", "dispatch", "score", "deliver"})
         node.send(images)
         node.wait_until_delivered(1)
         until(marker.exists, 10, "the death at the crash point")

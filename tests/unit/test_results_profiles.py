@@ -9,7 +9,7 @@ import pytest
 
 from dicom_node.delivery.destination import Destination
 from dicom_node.errors import SettingsError
-from dicom_node.results.builders import DEFAULT_KINDS, RESULT_BUILDERS
+from dicom_node.results.builders import RESULT_BUILDERS
 from dicom_node.results.profiles import (
     BUILT_IN,
     UNKNOWN,
@@ -41,8 +41,8 @@ def test_every_built_in_profile_asks_for_what_can_be_built_and_for_the_measureme
 
 
 def test_an_unknown_pacs_gets_reports_and_bands() -> None:
-    assert {"text_report", "measurement_report", "segmentation"} <= set(wanted(BUILT_IN[UNKNOWN]))
-    assert set(DEFAULT_KINDS) <= set(wanted(BUILT_IN[UNKNOWN]))
+    assert {"text_report", COMPREHENSIVE, "segmentation"} <= set(wanted(BUILT_IN[UNKNOWN]))
+    assert THREE_D not in wanted(BUILT_IN[UNKNOWN])
 
 
 @pytest.mark.parametrize(
