@@ -1,7 +1,8 @@
 """The words that scoring and its neighbours share: images in, refusals and predictions out.
 
-This module is all that the DICOM edges may import of :mod:`models`. It holds values, no behaviour beyond
-their own consistency, and imports neither torch nor DICOM libraries.
+This module is all that the DICOM edges may import of :mod:`models`, but for the plain geometry of
+:mod:`models.outlines`. It holds values, no behaviour beyond their own consistency, and imports neither torch
+nor DICOM libraries.
 """
 
 from __future__ import annotations
@@ -336,6 +337,35 @@ class StudyPrediction:
     def is_positive(self) -> bool:
         """Whether the study's probability reaches the operating point."""
         return self.study_probability is not None and self.study_probability >= self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class SlidePrediction:
+    """Everything one bundle said about one whole-slide image.
+
+    Attributes
+    ----------
+    task : str
+        The task's name.
+    threshold : float
+        The bundle's operating point on the slide's calibrated probability, 0..1.
+    probability : float
+        Calibrated probability of the slide, 0..1.
+    patches : numpy.ndarray
+        ``(rows, columns)`` float32: the probability of each patch, 0..1, NaN where it was not analysed, such
+        as on bare glass. The first patch starts at the first pixel of the total pixel matrix.
+    patch_pixels : int
+        Side of a patch in pixels of the image that was read.
+    sop_instance_uid : str
+        The image that was read, one level of the slide.
+    """
+
+    task: str
+    threshold: float
+    probability: float
+    patches: NDArray[np.float32]
+    patch_pixels: int
+    sop_instance_uid: str
 
 
 @dataclass(frozen=True, slots=True)

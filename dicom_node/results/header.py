@@ -6,7 +6,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from dicom_node.results import codes, identity
-from dicom_node.results.context import ResultContext
+from dicom_node.results.context import Analysis
 from dicom_node.results.source import (
     copy_element,
     copy_patient_and_study,
@@ -26,7 +26,7 @@ _ACQUISITION = (
 
 
 def new_instance(
-    context: ResultContext,
+    context: Analysis,
     *,
     sop_class_uid: str,
     kind: str,
@@ -41,7 +41,7 @@ def new_instance(
 
     Parameters
     ----------
-    context : ResultContext
+    context : Analysis
         What the result speaks about.
     sop_class_uid : str
         SOP class of the result.
@@ -76,10 +76,19 @@ def new_instance(
     return header
 
 
-def series_description(context: ResultContext, description: str) -> str:
+def series_description(context: Analysis, description: str) -> str:
     """Give the Series Description (0008,103E): the revision where it is not the first, and never verified."""
     revision = f", revision {context.revision}" if context.revision > 1 else ""
     return f"{description}{revision} (not verified)"
+
+
+def series_laterality(context: Analysis) -> str | None:
+    """Give the Laterality (0020,0060) of a series about all images scored: None where they show both breasts.
+
+    PS3.3 C.7.3.1 wants it for a paired body part, with one value for a whole series.
+    """
+    sides = {str(score.laterality) for score in context.prediction.images}
+    return sides.pop() if len(sides) == 1 else None
 
 
 def code_item(code: Code) -> Dataset:
@@ -91,7 +100,7 @@ def code_item(code: Code) -> Dataset:
     return item
 
 
-def _add_times(header: Dataset, context: ResultContext) -> None:
+def _add_times(header: Dataset, context: Analysis) -> None:
     moment = local_time(context.sources[0], context.analysed_at, context.default_zone)
     for name in ("InstanceCreation", "Content", "Series"):
         setattr(header, f"{name}Date", f"{moment:%Y%m%d}")
@@ -99,7 +108,7 @@ def _add_times(header: Dataset, context: ResultContext) -> None:
     header.TimezoneOffsetFromUTC = f"{moment:%z}"[:5]
 
 
-def _add_equipment(header: Dataset, context: ResultContext) -> None:
+def _add_equipment(header: Dataset, context: Analysis) -> None:
     bundle, node = context.bundle, context.node
     header.Manufacturer = bundle.manufacturer
     header.ManufacturerModelName = bundle.name
@@ -111,7 +120,7 @@ def _add_equipment(header: Dataset, context: ResultContext) -> None:
     header.ContributingEquipmentSequence = [*_acquisition(context), _processing(header, context)]
 
 
-def _acquisition(context: ResultContext) -> list[Dataset]:
+def _acquisition(context: Analysis) -> list[Dataset]:
     source = context.sources[0]
     if not is_filled(source, "Manufacturer"):
         return []
@@ -124,7 +133,7 @@ def _acquisition(context: ResultContext) -> list[Dataset]:
     return [item]
 
 
-def _processing(header: Dataset, context: ResultContext) -> Dataset:
+def _processing(header: Dataset, context: Analysis) -> Dataset:
     """Describe the algorithm as IHE AIR 6.5.3.1 wants it: with its Device UID."""
     bundle, node = context.bundle, context.node
     item = Dataset()

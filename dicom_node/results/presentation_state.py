@@ -12,7 +12,7 @@ from dicom_node.results import wording
 from dicom_node.results.content_tree import sop_reference
 from dicom_node.results.context import BuildOrder, ResultContext
 from dicom_node.results.grayscale_transform import add_grayscale_transform
-from dicom_node.results.header import new_instance
+from dicom_node.results.header import new_instance, series_laterality
 from dicom_node.results.measurement_groups import tracking_identifier
 from dicom_node.results.outlines import Outline, Points, outlines_of
 from dicom_node.results.source import is_filled, referenced
@@ -59,8 +59,7 @@ def _state(context: ResultContext, score: ImageScore, number: int) -> Dataset:
     state.SeriesInstanceUID = context.uid("presentation_state.series")
     state.InstanceNumber = number
     state.BodyPartExamined = "BREAST"
-    # PS3.3 C.7.3.1: one value for the series, which has images of both breasts.
-    state.Laterality = _laterality(context)
+    state.Laterality = series_laterality(context)
     state.PresentationCreationDate, state.PresentationCreationTime = state.ContentDate, state.ContentTime
     state.ContentLabel = _LAYER
     state.ContentDescription = f"AI score of {wording.place(score)}; not verified"
@@ -82,11 +81,6 @@ def _reference(source: Dataset, score: ImageScore) -> Dataset:
     if score.frame is not None:
         item.ReferencedFrameNumber = score.frame
     return item
-
-
-def _laterality(context: ResultContext) -> str | None:
-    sides = {str(score.laterality) for score in context.prediction.images}
-    return sides.pop() if len(sides) == 1 else None
 
 
 def _displayed_area(source: Dataset, score: ImageScore) -> Dataset:

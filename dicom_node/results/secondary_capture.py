@@ -16,7 +16,7 @@ from pydicom.tag import Tag
 from dicom_node.results import codes, wording
 from dicom_node.results.content_tree import sop_reference
 from dicom_node.results.context import BuildOrder, ResultContext
-from dicom_node.results.header import code_item, new_instance
+from dicom_node.results.header import code_item, new_instance, series_laterality
 from dicom_node.results.overlay_picture import Picture, captioned, has_overlay, overlay_picture
 from dicom_node.results.source import copy_element, referenced
 from models.contract import ImageScore
@@ -100,8 +100,7 @@ def _capture(context: ResultContext, sources: Sequence[Dataset], picture: Pictur
     capture.SeriesInstanceUID = context.uid("secondary_capture.series")
     capture.InstanceNumber = number
     capture.BodyPartExamined = "BREAST"
-    # PS3.3 C.7.3.1: one value for the series, which may have pictures of both breasts.
-    capture.Laterality = None
+    capture.Laterality = series_laterality(context)
     capture.ConversionType = "WSD"
     capture.BurnedInAnnotation = "YES"
     capture.SourceImageSequence = [_source_item(source) for source in sources]

@@ -154,7 +154,7 @@ def test_a_study_of_one_breast_says_which() -> None:
         for image in given.images()[2:]
     )
     said = given.prediction(given.POSITIVE, tuple(left))
-    for built in build_all(given.context(said), ["presentation_state"]):
+    for built in build_all(given.context(said), ["presentation_state", "secondary_capture"]):
         assert given.read(built).Laterality == "R"
-    for built in build_all(given.positive(), ["presentation_state"]):
+    for built in build_all(given.positive(), ["presentation_state", "secondary_capture"]):
         assert given.read(built)["Laterality"].is_empty
