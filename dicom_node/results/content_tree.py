@@ -23,9 +23,8 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from dicom_node.results import codes
-from dicom_node.results.context import BuildOrder, ResultContext
+from dicom_node.results.context import Analysis, BuildOrder
 from dicom_node.results.source import procedure_reported, referenced
-from models.contract import Outcome
 
 CONTAINS = RelationshipTypeValues.CONTAINS
 HAS_CONCEPT_MOD = RelationshipTypeValues.HAS_CONCEPT_MOD
@@ -48,7 +47,7 @@ def container(name: Code, children: Iterable[ContentItem], template_id: str | No
     return with_children(item, children)
 
 
-def observation_context(context: ResultContext) -> list[ContentItem]:
+def observation_context(context: Analysis) -> list[ContentItem]:
     """Say in which language, and that a device and no person is the observer (PS3.16 TID 1204, 1001).
 
     The device is the algorithm (IHE AIR 6.5.3.1); name and serial number are those of this node.
@@ -67,7 +66,7 @@ def observation_context(context: ResultContext) -> list[ContentItem]:
     ]
 
 
-def procedure(context: ResultContext) -> ContentItem:
+def procedure(context: Analysis) -> ContentItem:
     """Name the imaging procedure whose images are reported."""
     code = procedure_reported(context.sources[0])
     return CodeContentItem(codes.PROCEDURE_REPORTED, code, HAS_CONCEPT_MOD)
@@ -106,21 +105,21 @@ def add_document(
         document[element.tag] = element
 
 
-def add_general_module(document: Dataset, context: ResultContext, evidence: list[Dataset]) -> None:
+def add_general_module(document: Dataset, context: Analysis, evidence: list[Dataset]) -> None:
     """Make a header that of an SR document (PS3.3 C.17.2).
 
     Parameters
     ----------
     document : pydicom.dataset.Dataset
         Header; gets the attributes.
-    context : ResultContext
+    context : Analysis
         What is reported, and which reports it replaces.
     evidence : list of pydicom.dataset.Dataset
         From :func:`hierarchy`: every instance that the content refers to.
     """
     document.ReferencedPerformedProcedureStepSequence = []
     document.PerformedProcedureCodeSequence = []
-    document.CompletionFlag = "COMPLETE" if context.prediction.outcome is Outcome.SCORED else "PARTIAL"
+    document.CompletionFlag = "COMPLETE" if context.is_complete else "PARTIAL"
     if document.CompletionFlag == "PARTIAL":
         document.CompletionFlagDescription = "Not every image was analysed"
     # An algorithm cannot verify (PS3.3 C.17.2): the radiologist's own report is the final one.

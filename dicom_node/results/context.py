@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, tzinfo
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,49 @@ class BuiltObject:
     transfer_syntax_uid: str
     content: bytes
     referenced_sop_instance_uids: tuple[str, ...]
+
+
+class Analysis(Protocol):
+    """What the header and the observer of every result are made from, whatever was analysed."""
+
+    @property
+    def sources(self) -> tuple[Dataset, ...]:
+        """Headers of what was analysed; the first one's patient and study are those of the results."""
+
+    @property
+    def bundle(self) -> BundleIdentity:
+        """Which model answered."""
+
+    @property
+    def node(self) -> NodeIdentity:
+        """Which installation says so."""
+
+    @property
+    def analysed_at(self) -> datetime:
+        """The persisted start of the first analysis, with a time zone."""
+
+    @property
+    def revision(self) -> int:
+        """The study revision, 1 at first."""
+
+    @property
+    def predecessors(self) -> tuple[PredecessorDocument, ...]:
+        """What the results replace."""
+
+    @property
+    def default_zone(self) -> tzinfo:
+        """Zone of the site, where the images name none."""
+
+    @property
+    def device_uid(self) -> str:
+        """Device UID of the algorithm."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything that was to be analysed was."""
+
+    def uid(self, kind: str, ordinal: int = 0) -> str:
+        """Give the UID of a thing made from the analysis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +223,11 @@ class ResultContext:
         down = 0 <= region.top < region.bottom <= source.get("Rows", 0)
         if not (across and down and 0 <= score.probability <= 1):
             raise ResultError("a score has a region outside its image or a probability outside 0..1")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every image that the task wants was scored."""
+        return self.prediction.outcome is Outcome.SCORED
 
     @property
     def device_uid(self) -> str:

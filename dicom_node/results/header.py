@@ -6,7 +6,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from dicom_node.results import codes, identity
-from dicom_node.results.context import Analysis
+from dicom_node.results.context import Analysis, ResultContext
 from dicom_node.results.source import (
     copy_element,
     copy_patient_and_study,
@@ -82,7 +82,7 @@ def series_description(context: Analysis, description: str) -> str:
     return f"{description}{revision} (not verified)"
 
 
-def series_laterality(context: Analysis) -> str | None:
+def series_laterality(context: ResultContext) -> str | None:
     """Give the Laterality (0020,0060) of a series about all images scored: None where they show both breasts.
 
     PS3.3 C.7.3.1 wants it for a paired body part, with one value for a whole series.
