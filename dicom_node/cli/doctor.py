@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from dicom_node.cli.exit_codes import ExitCode
 from dicom_node.cli.options import ConfigFile, DataDir, Json
-from dicom_node.cli.output import console, plain, print_json
-from dicom_node.cli.wiring import load_settings, open_database
+from dicom_node.cli.output import console, plain, print_json, print_rows
+from dicom_node.cli.wiring import load_settings, node_identity, open_database, person
 
 if TYPE_CHECKING:
     from dicom_node.cli.health import Finding
+    from dicom_node.settings import Settings
 
 MARKS = {
     "ok": Text("ok     ", style="green"),
@@ -23,11 +24,30 @@ MARKS = {
 }
 
 
-def command(data_dir: DataDir = None, config: ConfigFile = None, json: Json = False) -> None:
-    """Check disk, permissions, database, broker, processes, work, bundles and every destination."""
+TRIAL_COLUMNS = ("kind", "sop_class", "transfer_syntax", "accepted", "found", "detail")
+Pacs = Annotated[
+    str | None,
+    typer.Option(
+        "--pacs",
+        help="Send one labelled test object of each kind to this destination (AE@HOST:PORT, or the AE title "
+        "of a configured one) and tell what it takes.",
+        show_default=False,
+    ),
+]
+
+
+def command(
+    data_dir: DataDir = None, config: ConfigFile = None, pacs: Pacs = None, json: Json = False
+) -> None:
+    """Check disk, permissions, database, broker, processes, work, bundles and every destination.
+
+    With --pacs only that destination is tried; its archive then holds objects of the patient TEST^DICOM-NODE.
+    """
     from dicom_node.cli.health import Verdict, examine
 
     settings = load_settings(data_dir, config)
+    if pacs is not None:
+        raise typer.Exit(_try_pacs(settings, pacs, json))
     findings: list[Finding] = []
     with open_database(settings) as database:
         for finding in examine(settings, database):
@@ -38,6 +58,28 @@ def command(data_dir: DataDir = None, config: ConfigFile = None, json: Json = Fa
         print_json([asdict(finding) for finding in findings])
     bad = any(finding.verdict is Verdict.PROBLEM for finding in findings)
     raise typer.Exit(ExitCode.PROBLEM_FOUND if bad else ExitCode.OK)
+
+
+def _try_pacs(settings: Settings, pacs: str, json: bool) -> ExitCode:
+    from dicom_node.cli.pacs_trial import destination_named, try_pacs
+
+    destination = destination_named(settings, pacs)
+    with open_database(settings) as database:
+        outcomes = try_pacs(settings, pacs, node_identity(settings))
+        accepted = sum(trial.accepted for trial in outcomes.trials)
+        with database.transaction(person()) as tx:
+            tx.audit("destination.tried", detail={"destination": str(destination), "accepted": accepted})
+    if json:
+        print_json(asdict(outcomes))
+    else:
+        print_rows([asdict(t) for t in outcomes.trials], TRIAL_COLUMNS, as_json=False, empty="")
+        console.print(plain(f"query: {outcomes.query}"), soft_wrap=True)
+        advice = "it took nothing; check its address, AE titles and that it runs"
+        if outcomes.profile is not None:
+            route = f"{destination}/{outcomes.profile}"
+            advice = f'best matching profile: {outcomes.profile} (destinations = ["{route}"])'
+        console.print(plain(advice), soft_wrap=True)
+    return ExitCode.OK if accepted else ExitCode.PROBLEM_FOUND
 
 
 def _print(finding: Finding) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dicom_node import crashpoints
+from dicom_node import __version__, crashpoints, installation
 from dicom_node import settings as settings_module
 from dicom_node.errors import SettingsError
 from dicom_node.settings import Settings
@@ -24,6 +24,7 @@ from dicom_node.settings import Settings
 if TYPE_CHECKING:
     from db.handoff import Completeness
     from db.session import Database
+    from dicom_node.results.context import NodeIdentity
     from workers.claim_loop import Terms
 
 
@@ -109,6 +110,19 @@ def completeness(settings: Settings) -> Completeness:
         standard_views=frozenset((laterality, view) for laterality, view in views),
         quiet_period_s=settings.completeness.quiet_period_s,
         routes=tuple(Route(task.name, task.sop_classes) for task in tasks),
+    )
+
+
+def node_identity(settings: Settings) -> NodeIdentity:
+    """Return who this installation is in every object that it makes."""
+    from dicom_node.results.context import NodeIdentity
+
+    return NodeIdentity(
+        ae_title=settings.ae_title,
+        serial_number=installation.node_serial(settings.key_dir),
+        manufacturer="dicom-node",
+        software_version=f"dicom-node {__version__}",
+        institution_name=settings.institution,
     )
 
 

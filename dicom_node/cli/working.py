@@ -9,8 +9,14 @@ from pathlib import Path
 
 from db.lifecycle import JobKind
 from db.session import Database
-from dicom_node import __version__, installation
-from dicom_node.cli.wiring import open_database, process_name, start_process, worker_terms
+from dicom_node import installation
+from dicom_node.cli.wiring import (
+    node_identity,
+    open_database,
+    process_name,
+    start_process,
+    worker_terms,
+)
 from dicom_node.settings import Settings
 from workers.claim_loop import ClaimLoop, Handler
 
@@ -56,7 +62,6 @@ def _handlers(
 def _scorer(settings: Settings, database: Database) -> Handler:
     from dicom_node.cli.bundles import deploy_demonstration
     from dicom_node.images import DecodeLimits, ImageReader
-    from dicom_node.results.context import NodeIdentity
     from dicom_node.spool import Spool
     from models.store import BundleStore
     from workers.classifier_cache import ClassifierCache
@@ -82,13 +87,7 @@ def _scorer(settings: Settings, database: Database) -> Handler:
         ),
         classifiers=classifiers,
         reporting=Reporting(
-            node=NodeIdentity(
-                ae_title=settings.ae_title,
-                serial_number=installation.node_serial(settings.key_dir),
-                manufacturer="dicom-node",
-                software_version=f"dicom-node {__version__}",
-                institution_name=settings.institution,
-            ),
+            node=node_identity(settings),
             routes=settings.routes,
             default_zone=settings.default_zone,
         ),

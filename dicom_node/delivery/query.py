@@ -1,0 +1,91 @@
+"""Asking an archive by C-FIND which series of a study it holds (PS3.4 C.4.1, study root)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pynetdicom import AE
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
+
+from dicom_node.delivery.association import DeliveryTimeouts
+from dicom_node.delivery.destination import Destination
+
+_PENDING = (0xFF00, 0xFF01)
+_MOST_ANSWERS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an archive answered.
+
+    Attributes
+    ----------
+    is_offered : bool
+        Whether it answers queries at all.
+    series_instance_uids : frozenset of str
+        The series of the study that it named.
+    detail : str
+        For the operator; never patient data.
+    """
+
+    is_offered: bool
+    series_instance_uids: frozenset[str]
+    detail: str
+
+
+def find_series(
+    destination: Destination,
+    study_instance_uid: str,
+    *,
+    calling_ae_title: str,
+    timeouts: DeliveryTimeouts,
+) -> Found:
+    """Ask for the series of one study.
+
+    Parameters
+    ----------
+    destination : Destination
+        The archive.
+    study_instance_uid : str
+        The study.
+    calling_ae_title : str
+        This node's AE title.
+    timeouts : DeliveryTimeouts
+        How long to wait.
+
+    Returns
+    -------
+    Found
+        Nothing is raised for what the archive does.
+    """
+    ae = AE(ae_title=calling_ae_title)
+    ae.connection_timeout = timeouts.connect_s
+    ae.acse_timeout = timeouts.acse_s
+    ae.dimse_timeout = ae.network_timeout = timeouts.dimse_s
+    ae.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
+    association = ae.associate(destination.host, destination.port, ae_title=destination.ae_title)
+    if not association.is_established:
+        return Found(False, frozenset(), "it offers no query (C-FIND, study root) to this node")
+    try:
+        return _answers(association, study_instance_uid)
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def _answers(association: Dataset, study_instance_uid: str) -> Found:
+    query = Dataset()
+    query.QueryRetrieveLevel = "SERIES"
+    query.StudyInstanceUID = study_instance_uid
+    query.SeriesInstanceUID = ""
+    found: set[str] = set()
+    last = None
+    for status, identifier in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
+        last = status.get("Status")
+        if last in _PENDING and identifier is not None and len(found) < _MOST_ANSWERS:
+            found.add(str(UID(identifier.get("SeriesInstanceUID", ""))))
+    if last is None:
+        return Found(True, frozenset(found), "the association ended before the query was answered")
+    return Found(True, frozenset(found), f"C-FIND ended with status {last:04X}")
