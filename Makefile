@@ -15,7 +15,7 @@ BUNDLE := models/bundles/mammography-phantom-demonstration
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install test test-slow check format bundle benchmark wheel clean
+.PHONY: help demo install test test-slow proof check format bundle benchmark wheel clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: $(TESTING) ## run all tests (PYTEST_FLAGS changes how)
 
 test-slow: $(TESTING) ## also run what takes minutes: a whole training job
 	DICOM_NODE_TEST_TRAINING=1 $(BIN)/python -m pytest tests/system/test_training_job.py
+
+proof: $(TESTING) ## hold every result against the validators of others (many minutes)
+	$(BIN)/python -m pytest -m slow_proof $(PYTEST_FLAGS)
 
 check: $(TESTING) ## form, lint, types, import contracts
 	$(BIN)/ruff format --check

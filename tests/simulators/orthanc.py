@@ -1,0 +1,89 @@
+"""A throw-away Orthanc, where it is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from dicom_node.delivery.destination import Destination
+
+START_WITHIN_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Orthanc:
+    """A running archive."""
+
+    dicom_port: int
+    http_port: int
+
+    @property
+    def destination(self) -> Destination:
+        """Where objects are sent to."""
+        return Destination("ORTHANC", "127.0.0.1", self.dicom_port)
+
+    def files(self) -> list[bytes]:
+        """Give every stored object as its archive gives it back."""
+        return [self._get(f"/instances/{name}/file") for name in json.loads(self._get("/instances"))]
+
+    def _get(self, path: str) -> bytes:
+        with urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=30) as answer:
+            content: bytes = answer.read()
+        return content
+
+
+@contextmanager
+def running_orthanc(folder: Path) -> Iterator[Orthanc]:
+    """Run an archive with its store in a folder; skip where it is not installed, but never in CI."""
+    program = shutil.which("Orthanc")
+    if program is None:
+        message = "Orthanc is not installed; apt-get install orthanc"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    orthanc = Orthanc(_free_port(), _free_port())
+    config: dict[str, Any] = {
+        "StorageDirectory": str(folder),
+        "IndexDirectory": str(folder),
+        "DicomPort": orthanc.dicom_port,
+        "HttpPort": orthanc.http_port,
+        "RemoteAccessAllowed": False,
+        "Plugins": [],
+    }
+    (folder / "orthanc.json").write_text(json.dumps(config))
+    command = [program, str(folder / "orthanc.json")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            _wait_for(orthanc.dicom_port, process)
+            yield orthanc
+        finally:
+            process.terminate()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_WITHIN_S
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert process.poll() is None and time.monotonic() < deadline, "Orthanc did not start"
+        threading.Event().wait(0.05)
