@@ -24,7 +24,7 @@ from dicom_node.results import (
     text_report,
 )
 from dicom_node.results.checks.checker import refuse_faulty
-from dicom_node.results.context import BuildOrder, BuiltObject, ResultContext
+from dicom_node.results.context import Analysis, BuildOrder, BuiltObject, ResultContext
 from dicom_node.results.source import referenced_instances
 
 RESULT_BUILDERS: dict[str, Callable[[BuildOrder], list[Dataset]]] = {
@@ -82,7 +82,7 @@ def build_all(context: ResultContext, kinds: Collection[str] = DEFAULT_KINDS) ->
     return built
 
 
-def finished(kind: str, instance: Dataset, context: ResultContext) -> BuiltObject:
+def finished(kind: str, instance: Dataset, context: Analysis) -> BuiltObject:
     """Write one data set that a builder made, and look at it for the last time.
 
     Parameters
@@ -91,7 +91,7 @@ def finished(kind: str, instance: Dataset, context: ResultContext) -> BuiltObjec
         Its kind.
     instance : pydicom.dataset.Dataset
         What the builder made.
-    context : ResultContext
+    context : Analysis
         What it was made from.
 
     Raises
@@ -104,7 +104,7 @@ def finished(kind: str, instance: Dataset, context: ResultContext) -> BuiltObjec
     return built
 
 
-def _written(kind: str, instance: Dataset, context: ResultContext) -> BuiltObject:
+def _written(kind: str, instance: Dataset, context: Analysis) -> BuiltObject:
     if instance.SOPInstanceUID in {p.sop_instance_uid for p in context.predecessors}:
         raise ResultError(
             "a report would replace itself: the same model has reported on the same images before"

@@ -66,9 +66,9 @@ def observation_context(context: Analysis) -> list[ContentItem]:
     ]
 
 
-def procedure(context: Analysis) -> ContentItem:
-    """Name the imaging procedure whose images are reported."""
-    code = procedure_reported(context.sources[0])
+def procedure(context: Analysis, unnamed: Code = codes.MAMMOGRAPHY) -> ContentItem:
+    """Name the imaging procedure whose images are reported, or `unnamed` where they do not say."""
+    code = procedure_reported(context.sources[0], unnamed)
     return CodeContentItem(codes.PROCEDURE_REPORTED, code, HAS_CONCEPT_MOD)
 
 
@@ -100,6 +100,11 @@ def add_document(
         Content below the root.
     """
     add_general_module(document, order.context, _evidence(order))
+    add_content(document, title, template_id, children)
+
+
+def add_content(document: Dataset, title: Code, template_id: str, children: Sequence[ContentItem]) -> None:
+    """Add the content tree (PS3.3 C.17.3); the arguments are those of :func:`add_document`."""
     root = ContainerContentItem(title, template_id=template_id)
     for element in with_children(root, children):
         document[element.tag] = element

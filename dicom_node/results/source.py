@@ -155,25 +155,27 @@ def local_time(source: Dataset, moment: datetime, default_zone: tzinfo) -> datet
     return moment.astimezone(timezone(-offset if sign == "-" else offset))
 
 
-def procedure_reported(source: Dataset) -> Code:
+def procedure_reported(source: Dataset, unnamed: Code = codes.MAMMOGRAPHY) -> Code:
     """Give the code of the imaging procedure that the images come from.
 
     Parameters
     ----------
     source : pydicom.dataset.Dataset
         Header of an image.
+    unnamed : pydicom.sr.coding.Code, optional
+        The procedure of images that name none.
 
     Returns
     -------
     pydicom.sr.coding.Code
         The first item of Procedure Code Sequence (0008,1032) where it is complete and in ASCII, or
-        mammography.
+        `unnamed`.
     """
     for item in source.get("ProcedureCodeSequence") or ():
         parts = [str(item.get(k) or "") for k in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")]
         if all(part and part.isascii() for part in parts):
             return Code(*parts)
-    return codes.MAMMOGRAPHY
+    return unnamed
 
 
 def referenced(source: Dataset) -> tuple[str, str]:
