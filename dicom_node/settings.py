@@ -251,12 +251,12 @@ class TrainingSettings(_Section):
 class AuditSettings(_Section):
     """The audit trail."""
 
-    key_dir: Path | None = Field(
+    key_dir: Directory | None = Field(
         None,
         description="Folder of the audit keys, 0700; default: DATA_DIR/keys.",
         examples=["/etc/dicom-node/keys"],
     )
-    checkpoint_dir: Path | None = Field(
+    checkpoint_dir: Directory | None = Field(
         None,
         description="Folder of the signed checkpoints, best on another disk; default: DATA_DIR/checkpoints.",
         examples=["/mnt/audit/dicom-node"],
@@ -444,15 +444,27 @@ def load(*, config_file: Path | None = None, flags: Mapping[str, Any] | None = N
     return settings
 
 
-def remember(settings: Settings, *, flags: Mapping[str, Any], config_file: Path | None) -> None:
+def remember(
+    settings: Settings, *, flags: Mapping[str, Any], config_file: Path | None, beside_earlier: bool = False
+) -> None:
     """Keep the flags that a node was started with, for the commands that follow.
 
-    Only the node's name and addresses are kept, never a secret. Flags that were not given this time fall back
-    to the files and defaults again.
+    Only the node's name and addresses are kept, never a secret.
+
+    Parameters
+    ----------
+    settings : Settings
+        Whose data directory keeps them.
+    flags : mapping
+        Values from the command line by setting name; None where a flag was not given.
+    config_file : pathlib.Path or None
+        The TOML file of the start.
+    beside_earlier : bool
+        Keep what was remembered and is not given now, as a part of the node does; otherwise flags that were
+        not given this time fall back to the files and defaults again.
     """
-    kept: dict[str, Any] = {
-        name: value for name, value in flags.items() if value is not None and name != "data_dir"
-    }
+    kept = _read_remembered(settings.data_dir) if beside_earlier else {}
+    kept.update({name: value for name, value in flags.items() if value is not None and name != "data_dir"})
     if config_file:
         kept["config_file"] = str(config_file.absolute())
     path = settings.data_dir / REMEMBERED_FILE
