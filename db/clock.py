@@ -16,7 +16,7 @@ from sqlalchemy import Engine, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import Session
 
-from db.tables import HostClock
+from db.tables import HostClock, Job, Process, Revision
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -50,7 +50,7 @@ class BootClock:
         if self._zero_at is None:
             boot_id = BOOT_ID.read_text().strip()
             stored = session.get(HostClock, boot_id)
-            zero_at = stored.zero_at if stored else datetime.now(UTC) - since_boot
+            zero_at = stored.zero_at if stored else _present(session) - since_boot
             if not stored and not may_write:
                 return zero_at + since_boot
             if not stored:
@@ -60,6 +60,16 @@ class BootClock:
                 return zero_at + since_boot
             self._zero_at = zero_at
         return self._zero_at + since_boot
+
+
+def _present(session: Session) -> datetime:
+    """Return the wall time at a boot's first use, but never before anything that the database holds.
+
+    A clock that was wrong at an earlier boot would otherwise leave work that is due only in that future.
+    """
+    columns = (Job.created_at, Revision.last_instance_at, Process.seen_at)
+    newest: list[datetime | None] = [session.scalar(select(func.max(column))) for column in columns]
+    return max([datetime.now(UTC), *(moment for moment in newest if moment is not None)])
 
 
 def clock_for(engine: Engine) -> Clock:

@@ -78,6 +78,9 @@ def record(
 ) -> DeliveryState:
     """Record what became of one send; return the delivery's new state.
 
+    An attempt that changes neither state nor status is counted without an event of its own: the job's events
+    tell it, and a destination that is away for a weekend must not fill the trail.
+
     Raises
     ------
     LeaseLostError
@@ -87,11 +90,20 @@ def record(
     if (job.state, job.lease_owner, job.attempts) != (JobState.RUNNING, claim.owner, claim.fence):
         raise LeaseLostError(f"the lease of job {claim.job_id} ended; another worker has it")
     delivery = tx.session.get_one(Delivery, delivery_id)
+    before = (delivery.state, delivery.last_status, delivery.attempts > 0)
     delivery.state = next_state(DELIVERY_TRANSITIONS, DeliveryState(delivery.state), event)
     delivery.attempts += 1
     delivery.last_status = status
     delivery.detail = detail or None
     delivery.updated_at = tx.now
+    if (delivery.state, delivery.last_status, True) != before:
+        _tell(tx, job, delivery, event)
+    return DeliveryState(delivery.state)
+
+
+def _tell(tx: Transaction, job: Job, delivery: Delivery, event: DeliveryEvent) -> None:
+    """Write the event of a send that changed something."""
+    status = delivery.last_status
     study = tx.session.scalars(
         select(Study.study_instance_uid)
         .join(Revision, Revision.study_id == Study.id)
@@ -100,7 +112,7 @@ def record(
     tx.audit(
         f"result.{event.value}",
         study_instance_uid=study,
-        job_id=claim.job_id,
+        job_id=job.id,
         bundle=job.bundle_digest,
         detail={
             "sop_instance_uid": delivery.result.sop_instance_uid,
@@ -110,7 +122,6 @@ def record(
             "attempt": delivery.attempts,
         },
     )
-    return DeliveryState(delivery.state)
 
 
 def states(session: Session, claim: Claim) -> tuple[DeliveryState, ...]:

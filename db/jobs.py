@@ -19,7 +19,9 @@ from sqlalchemy.orm import Session, aliased
 from db.canonical import canonical_json
 from db.errors import LeaseLostError, TransitionRefusedError, UnknownRecordError
 from db.lifecycle import (
+    DELIVERY_TRANSITIONS,
     JOB_TRANSITIONS,
+    DeliveryEvent,
     DeliveryState,
     JobEvent,
     JobKind,
@@ -29,6 +31,9 @@ from db.lifecycle import (
 )
 from db.session import Transaction, changed_rows
 from db.tables import REJECTION_NOTE, Delivery, Job, ResultObject, Revision, Study
+
+MOST_DOORBELLS = 32
+LONGEST_DOORBELL_PAUSE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,8 @@ def claim(
     lease_s : float
         Seconds until the job may be claimed by another worker unless the lease is renewed.
     max_attempts : int or None
-        A job that was claimed this often is never claimed again; :func:`give_up_dead` ends it.
+        A job whose worker died on its attempt of this number is not claimed again; :func:`give_up_dead`
+        ends it.
     job_id : str, optional
         Claim this job or none.
     """
@@ -149,6 +155,8 @@ def bind_bundle(tx: Transaction, claim: Claim, digest: str) -> None:
 def finish(tx: Transaction, claim: Claim, *, detail: Mapping[str, Any] | None = None) -> None:
     """End a deliver or train job as done."""
     job = end_attempt(tx, claim, JobEvent.FINISH, finished_at=tx.now)
+    if job.destination is not None:
+        _set_due(tx, job.destination, tx.now)
     audit_job(tx, job, "job.done", {"attempt": claim.fence, **(detail or {})})
 
 
@@ -168,6 +176,24 @@ def try_later(tx: Transaction, claim: Claim, *, delay_s: float, code: str, reaso
         job,
         "job.retried_later",
         {"attempt": claim.fence, "code": code, "reason": reason, "delay_s": round(delay_s, 3)},
+    )
+
+
+def pause_destination(tx: Transaction, destination: str, *, delay_s: float) -> None:
+    """Let all waiting deliveries to a destination that is away wait together.
+
+    One job asks at the end of each pause; thousands that each run into a time-out would keep the workers from
+    the destinations that answer. The first that succeeds makes the others due again.
+    """
+    _set_due(tx, destination, tx.now + timedelta(seconds=delay_s))
+
+
+def _set_due(tx: Transaction, destination: str, moment: datetime) -> None:
+    tx.session.execute(
+        update(Job)
+        .where(Job.kind == JobKind.DELIVER, Job.state == JobState.QUEUED, Job.destination == destination)
+        .values(next_try_at=moment, published_at=None)
+        .execution_options(synchronize_session=False)
     )
 
 
@@ -223,22 +249,42 @@ def retry(tx: Transaction, job_id: str) -> None:
     UnknownRecordError
         If there is no such job.
     TransitionRefusedError
-        If it is running or done.
+        If it is running or done, or would send results that a later revision has replaced.
     """
     job = tx.session.scalars(select(Job).where(Job.id == job_id).with_for_update()).one_or_none()
     if job is None:
         raise UnknownRecordError(f"no job {job_id!r}; 'dicom-node job list' shows all")
+    if job.kind == JobKind.DELIVER and _is_replaced(tx.session, job):
+        raise TransitionRefusedError(
+            "a later revision of this study was scored; its results replace these, which are sent no more"
+        )
     job.state = next_state(JOB_TRANSITIONS, JobState(job.state), JobEvent.RETRY)
     job.attempts = 0
     job.next_try_at = tx.now
     job.finished_at = job.published_at = None
     job.error_code = job.error = None
-    tx.session.execute(
-        update(Delivery)
-        .where(Delivery.job_id == job_id, Delivery.state == DeliveryState.REFUSED)
-        .values(state=DeliveryState.PENDING, updated_at=tx.now)
+    refused = tx.session.scalars(
+        select(Delivery).where(Delivery.job_id == job_id, Delivery.state == DeliveryState.REFUSED)
+    ).all()
+    for delivery in refused:
+        delivery.state = next_state(DELIVERY_TRANSITIONS, DeliveryState(delivery.state), DeliveryEvent.RETRY)
+        delivery.updated_at = tx.now
+    audit_job(tx, job, "job.retried", {"objects": [d.result.sop_instance_uid for d in refused]})
+
+
+def _is_replaced(session: Session, job: Job) -> bool:
+    """Whether a later revision of the job's study was scored for the same task."""
+    own, later, scored = aliased(Revision), aliased(Revision), aliased(Job)
+    found = select(scored.id).where(
+        own.id == job.revision_id,
+        later.study_id == own.study_id,
+        later.number > own.number,
+        scored.revision_id == later.id,
+        scored.task == job.task,
+        scored.kind == JobKind.SCORE,
+        scored.state == JobState.DONE,
     )
-    audit_job(tx, job, "job.retried", {})
+    return session.scalars(found.limit(1)).first() is not None
 
 
 def queue_training(tx: Transaction, *, recipe: str, order: Mapping[str, Any]) -> str:
@@ -260,23 +306,28 @@ def queue_training(tx: Transaction, *, recipe: str, order: Mapping[str, Any]) ->
 
 
 def take_unpublished(
-    tx: Transaction, *, again_after_s: float, max_attempts: Mapping[JobKind, int | None], limit: int = 500
+    tx: Transaction, *, again_after_s: float, max_attempts: Mapping[JobKind, int | None]
 ) -> list[tuple[JobKind, str]]:
-    """Return due jobs whose doorbell was not rung lately, and note that it is rung now."""
+    """Return the longest due jobs whose doorbell was not rung lately, and note that it is rung now.
+
+    One doorbell makes a worker empty its queue, so a few of each kind are enough; and the longer a job waits
+    (because no worker runs), the seldomer it is rung for, or a broker would fill up with doorbells.
+    """
     found: list[tuple[JobKind, str]] = []
-    stale = tx.now - timedelta(seconds=again_after_s)
     for kind, attempts in max_attempts.items():
-        silent = or_(Job.published_at.is_(None), Job.published_at <= stale)
-        ids = tx.session.scalars(
-            select(Job.id)
-            .where(_due(kind, tx.now, attempts), silent)
-            .order_by(Job.next_try_at)
-            .limit(limit)
+        due = tx.session.scalars(
+            select(Job)
+            .where(_due(kind, tx.now, attempts))
+            .order_by(Job.next_try_at, Job.created_at, Job.id)
+            .limit(MOST_DOORBELLS)
             .with_for_update(skip_locked=True)
-        ).all()
-        if ids:
-            tx.session.execute(update(Job).where(Job.id.in_(ids)).values(published_at=tx.now))
-        found += [(kind, job_id) for job_id in ids]
+        )
+        for job in due:
+            waited_s = (tx.now - job.next_try_at).total_seconds()
+            pause_s = min(max(again_after_s, waited_s / 4), LONGEST_DOORBELL_PAUSE_S)
+            if job.published_at is None or job.published_at <= tx.now - timedelta(seconds=pause_s):
+                job.published_at = tx.now
+                found.append((kind, job.id))
     return found
 
 
@@ -286,13 +337,14 @@ def _due(kind: JobKind, now: datetime, max_attempts: int | None) -> Any:
     A score job waits for those of earlier revisions of its study, whose report it will name as predecessor. A
     deliver job with a rejection note waits for those of earlier revisions, which send what it withdraws.
     """
-    waiting, ended = (
-        and_(Job.state == JobState.QUEUED, Job.next_try_at <= now),
-        and_(Job.state == JobState.RUNNING, Job.lease_until <= now),
-    )
-    condition = and_(Job.kind == kind, or_(waiting, ended))
+    waiting = and_(Job.state == JobState.QUEUED, Job.next_try_at <= now)
+    ended = and_(Job.state == JobState.RUNNING, Job.lease_until <= now)
     if max_attempts is not None:
-        condition = and_(condition, Job.attempts < max_attempts)
+        # Only a worker that died counts here: what waits for a disk or a database is tried without limit.
+        ended = and_(ended, Job.attempts < max_attempts)
+    # The states are named once more by themselves, so that the index leaves out every finished job.
+    unfinished = Job.state.in_((JobState.QUEUED, JobState.RUNNING))
+    condition = and_(Job.kind == kind, unfinished, or_(waiting, ended))
     if kind is not JobKind.TRAIN:
         earlier_job, earlier, own = aliased(Job), aliased(Revision), aliased(Revision)
         blocked = exists().where(

@@ -172,6 +172,7 @@ def _superseded(session: Session, claim: Claim, revision: Revision) -> tuple[Sup
             Revision.study_id == revision.study_id,
             Revision.number < revision.number,
             Job.task == claim.task,
+            Job.kind == JobKind.SCORE,
             ResultObject.kind != REJECTION_NOTE,
             Delivery.withdrawn_by.is_(None),
             # Whatever is pending will be sent before this revision's results are.

@@ -25,6 +25,14 @@ from db.tables import Base
 
 LOCK_TIMEOUT_S = 15.0
 _READ_ONLY = "dicom_node_read_only"
+# A server that vanished without a word (a pulled cable, a dropped firewall state) is noticed in half a minute.
+_SILENT_PEER = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20000,  # milliseconds
+}
 
 
 class Transaction:
@@ -221,6 +229,7 @@ def open_engine(url: str, lock_timeout_s: float = LOCK_TIMEOUT_S) -> Engine:
         isolation_level="READ COMMITTED",  # each look after a lock must see what the lock waited for
         connect_args={
             "connect_timeout": 5,
+            **_SILENT_PEER,
             "options": f"-c synchronous_commit=on -c lock_timeout={round(lock_timeout_s * 1000)}ms",
         },
     )

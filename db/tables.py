@@ -186,6 +186,7 @@ class Job(Base):
             postgresql_where=text("kind = 'deliver'"),
         ),
         Index("ix_job_due", "kind", "state", "next_try_at"),
+        Index("ix_job_revision", "revision_id"),
     )
     id: Mapped[str] = mapped_column(
         String(32), primary_key=True
@@ -307,7 +308,7 @@ class Process(Base):
 
     __tablename__ = "process"
     name: Mapped[str] = mapped_column(String(128), primary_key=True)  # kind@host:pid
-    kind: Mapped[str] = mapped_column(String(16))
+    kind: Mapped[str] = mapped_column(String(64))  # "listen", "dispatch", or queues joined by "+"
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

@@ -19,7 +19,7 @@ from db.lifecycle import JobKind
 from db.session import Database
 from dicom_node.crashpoints import crashpoint
 from workers.lease import Lease
-from workers.retry import GiveUp, Policy, code_of, decide, reason_of
+from workers.retry import DestinationAwayError, GiveUp, Policy, code_of, decide, reason_of
 
 Handler = Callable[[Claim, Lease], None]
 
@@ -177,5 +177,7 @@ class ClaimLoop:
                     jobs.give_up(tx, claim, code=code, reason=reason)
                 else:
                     jobs.try_later(tx, claim, delay_s=verdict.delay_s, code=code, reason=reason)
+                    if isinstance(error, DestinationAwayError) and claim.destination is not None:
+                        jobs.pause_destination(tx, claim.destination, delay_s=verdict.delay_s)
         except LeaseLostError:
             log.warning("job.lease_lost", job_id=claim.job_id)

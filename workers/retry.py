@@ -48,6 +48,10 @@ class UndeliverableError(NodeError):
     """A destination refused an object for good; look at the delivery's status with ``result list``."""
 
 
+class DestinationAwayError(DestinationUnavailableError):
+    """No association could be made: every result for this destination waits for it together."""
+
+
 def decide(error: Exception, attempt: int, policy: Policy) -> Verdict:
     """Decide what follows a failed attempt.
 

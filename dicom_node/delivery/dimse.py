@@ -67,12 +67,15 @@ class SendResult:
         Status (0000,0900) of the response, None where no valid response came.
     detail : str
         For the operator; never patient data.
+    associated : bool
+        Whether there was an association at all.
     """
 
     sop_instance_uid: str
     state: SendState
     status: int | None
     detail: str
+    associated: bool = True
 
     @property
     def is_warning(self) -> bool:
@@ -147,9 +150,9 @@ def send(
         results.append(result)
         on_result(result.sop_instance_uid, result)
 
-    def record_unsent(detail: str) -> None:
+    def record_unsent(detail: str, *, associated: bool) -> None:
         for item in objects[len(results) :]:
-            record(SendResult(item.sop_instance_uid, SendState.TRY_AGAIN, None, detail))
+            record(SendResult(item.sop_instance_uid, SendState.TRY_AGAIN, None, detail, associated))
 
     if not objects:
         return ()
@@ -158,7 +161,7 @@ def send(
             destination, contexts, calling_ae_title=calling_ae_title, timeouts=timeouts
         )
     except DestinationUnavailableError as exc:
-        record_unsent(str(exc))
+        record_unsent(str(exc), associated=False)
         return tuple(results)
     with association:
         needless = _needless(association, objects)
@@ -170,7 +173,7 @@ def send(
             record(_sent(association, item))
             if not association.is_usable:
                 break
-    record_unsent(f"not sent: the association had ended ({results[-1].detail})")
+    record_unsent(f"not sent: the association had ended ({results[-1].detail})", associated=True)
     return tuple(results)
 
 

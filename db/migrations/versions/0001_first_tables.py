@@ -107,7 +107,7 @@ def _create_process() -> None:
     op.create_table(
         "process",
         sa.Column("name", sa.String(length=128), nullable=False),
-        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("kind", sa.String(length=64), nullable=False),
         sa.Column("started_at", UtcDateTime(), nullable=False),
         sa.Column("seen_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_process")),
@@ -258,6 +258,7 @@ def _create_job() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_job")),
     )
     op.create_index("ix_job_due", "job", ["kind", "state", "next_try_at"], unique=False)
+    op.create_index("ix_job_revision", "job", ["revision_id"], unique=False)
     op.create_index(
         "uq_job_deliver",
         "job",
