@@ -17,7 +17,7 @@ from dicom_node.delivery.status import SendState
 from dicom_node.errors import DestinationUnavailableError, ResultError
 from dicom_node.results.checks.checker import faults_of_file, in_short
 from workers.lease import Lease
-from workers.retry import UndeliverableError
+from workers.retry import DestinationAwayError, UndeliverableError
 
 _EVENT_OF = {
     SendState.DELIVERED: DeliveryEvent.ACCEPTED,
@@ -62,7 +62,8 @@ class Sender:
         Raises
         ------
         DestinationUnavailableError
-            If objects remain that the destination may take later.
+            If objects remain that the destination may take later; of the kind
+            :class:`workers.retry.DestinationAwayError` where there was no association at all.
         UndeliverableError
             If all are settled and it refused one.
         LeaseLostError
@@ -133,7 +134,9 @@ class Sender:
         if any(state in (DeliveryState.PENDING, DeliveryState.UNKNOWN) for state in states):
             open_results = [r for r in results if r.state in (SendState.TRY_AGAIN, SendState.UNKNOWN)]
             detail = open_results[0].detail if open_results else "some objects were not sent"
-            raise DestinationUnavailableError(f"{claim.destination}: {detail}")
+            is_away = bool(open_results) and not any(r.associated for r in open_results)
+            unavailable = DestinationAwayError if is_away else DestinationUnavailableError
+            raise unavailable(f"{claim.destination}: {detail}")
         if DeliveryState.REFUSED in states:
             refused = [r for r in results if r.state is SendState.REFUSED]
             detail = refused[0].detail if refused else "refused earlier"
