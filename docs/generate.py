@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from conformance_page import conformance
 from file_map import README, ROOT, readme
 from reference_pages import PAGES
 
@@ -24,7 +25,8 @@ def main() -> int:
         "--check", action="store_true", help="write nothing; exit status 1 where a page is stale"
     )
     check = parser.parse_args().check
-    texts = {REFERENCE / name: f"{NOTE}\n\n{page()}\n" for name, page in PAGES.items()}
+    pages = {**PAGES, "conformance.md": conformance}
+    texts = {REFERENCE / name: f"{NOTE}\n\n{page()}\n" for name, page in pages.items()}
     texts[README] = readme()
     stale = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
     if not check:

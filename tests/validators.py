@@ -27,10 +27,12 @@ JAVA = [
 # dciodvfy of 2022 does not know Device UID in Contributing Equipment Sequence, which IHE AIR wants.
 NEWER_THAN_DCIODVFY = re.compile(r"\(0x0018,0x1002\)|Standard Extended SOP Class")
 # CID 100 is a baseline group, which any procedure's code may extend; Patient Orientation has two values;
-# Derivation Image may be in each frame; PS3.3 A.51.3 leaves Laterality out of a Segmentation.
+# Derivation Image may be in each frame; PS3.3 A.51.3 leaves Laterality out of a Segmentation; names may hold
+# what their Specific Character Set does, of which its validator of instances knows nothing.
 WRONG_IN_PIXELMED = re.compile(
     r"not found in context group 100$|PatientOrientation: Incorrect value multiplicity"
     r"|GeneralSeriesModule/Laterality|DerivationImageSequence/: SharedFunctionalGroupsSequence"
+    r"|PatientName/value\[1\]/: Illegal character"
 )
 
 
