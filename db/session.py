@@ -25,7 +25,7 @@ from db.tables import Base
 
 LOCK_TIMEOUT_S = 15.0
 _READ_ONLY = "dicom_node_read_only"
-# A server that vanished without a word (a pulled cable, a dropped firewall state) is noticed in half a minute.
+# A server that vanished without a word (a pulled cable, a forgetful firewall) is noticed in half a minute.
 _SILENT_PEER = {
     "keepalives": 1,
     "keepalives_idle": 10,

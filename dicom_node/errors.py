@@ -12,8 +12,7 @@
     ├── ImageError               one stored image cannot become an ImageView (final: never tried again)
     ├── ResultError              a result object could not be built or failed its own check
     └── DeliveryError            an object did not reach its destination
-        ├── DestinationUnavailableError   will pass by itself: try again
-        └── DestinationRefusedError       will not pass by itself: a person must look
+        └── DestinationUnavailableError   will pass by itself: try again
 
 Messages carry ids and names of settings, never patient data (no name, no patient id, no file content).
 """
@@ -75,7 +74,3 @@ class DeliveryError(NodeError):
 
 class DestinationUnavailableError(DeliveryError):
     """The destination is down, busy or slow; the same bytes are sent again later."""
-
-
-class DestinationRefusedError(DeliveryError):
-    """The destination refuses the object; look at its status and its conformance statement."""

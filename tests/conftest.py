@@ -1,5 +1,6 @@
 """Fixtures that every test folder shares."""
 
+from tests.captured_log import log
 from tests.databases import (
     audit_key,
     database,
@@ -18,6 +19,7 @@ __all__ = [
     "database_kind",
     "database_url",
     "empty_database_url",
+    "log",
     "new_database_url",
     "node",
     "postgres_server",

@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from db import handoff, jobs, processes
-from db.errors import DatabaseError
+from db.errors import AuditError, DatabaseError
 from db.handoff import Completeness
 from db.lifecycle import JobKind
 from db.session import Database
 from dicom_node.crashpoints import crashpoint
 
 SIGN_OF_LIFE_S = 10.0
+CHECKPOINT_AGAIN_S = 30.0
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +68,7 @@ class Dispatcher:
         self._ring_again_after_s = ring_again_after_s
         self._stopping = threading.Event()
         self._sign_due_at = 0.0
+        self._checkpoint_due_at = 0.0
 
     def stop(self) -> None:
         """End after the sweep in hand."""
@@ -91,7 +93,17 @@ class Dispatcher:
         self._complete_quiet_studies()
         self._give_up_dead_jobs()
         self._ring_doorbells()
-        self._checkpoint()
+        self._sign_checkpoint()
+
+    def _sign_checkpoint(self) -> None:
+        """Sign a checkpoint when one is due; a folder that cannot be written stops nothing else."""
+        if time.monotonic() < self._checkpoint_due_at:
+            return
+        try:
+            self._checkpoint()
+        except AuditError as error:
+            log.error("dispatcher.checkpoint_failed", reason=str(error))
+            self._checkpoint_due_at = time.monotonic() + CHECKPOINT_AGAIN_S
 
     def _complete_quiet_studies(self) -> None:
         with self._database.reading() as session:

@@ -1,7 +1,8 @@
 """Keeping a claimed job ours: a heartbeat thread renews the lease and tells when it is lost.
 
-It is also the watchdog: a job that outlasts the hard limit ends the whole process, because a thread stuck in
-native code cannot be stopped otherwise. The supervisor starts a fresh one and the lease frees the job.
+Beside it a timer is the watchdog: a job that outlasts the hard limit ends the whole process, because a
+thread stuck in native code or on a silent database cannot be stopped otherwise. The supervisor starts a fresh
+one and the lease frees the job.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from db.jobs import Claim, renew
 from db.session import Database
 
 HARD_LIMIT_EXIT = 75
+LAST_WORDS_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -33,29 +35,38 @@ class Lease:
         The job in hand.
     lease_s : float
         Length of the lease, seconds.
-    hard_limit_s : float
-        Seconds after which the process ends itself.
+    hard_limit_s : float or None
+        Seconds after which the process ends itself; None for work that may last.
     """
 
-    def __init__(self, database: Database, claim: Claim, *, lease_s: float, hard_limit_s: float) -> None:
+    def __init__(
+        self, database: Database, claim: Claim, *, lease_s: float, hard_limit_s: float | None
+    ) -> None:
         self._database = database
         self._claim = claim
         self._lease_s = lease_s
-        self._ends_at = time.monotonic() + hard_limit_s
         self._renewed_at = time.monotonic()
         self._finished = threading.Event()
         self._lost = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"lease-{claim.job_id}", daemon=True)
+        self._watchdog = None if hard_limit_s is None else threading.Timer(hard_limit_s, self._end_process)
+        if self._watchdog is not None:
+            self._watchdog.daemon = True
 
     def __enter__(self) -> Lease:
         self._thread.start()
+        if self._watchdog is not None:
+            self._watchdog.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._finished.set()
-        self._thread.join()
+        self._thread.join()  # still watched: the renewal in hand may hang
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog.join()
 
     def check(self) -> None:
         """Stop the attempt here if the lease is lost.
@@ -70,10 +81,16 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._finished.wait(self._lease_s / 3):
-            if time.monotonic() > self._ends_at:
-                log.error("job.hard_limit", job_id=self._claim.job_id)
-                os._exit(HARD_LIMIT_EXIT)
             self._renew()
+
+    def _end_process(self) -> None:
+        """End the process, whatever hangs; its last words have their own thread: a log may hang too."""
+        words = threading.Thread(
+            target=log.error, args=("job.hard_limit",), kwargs={"job_id": self._claim.job_id}, daemon=True
+        )
+        words.start()
+        words.join(LAST_WORDS_S)
+        os._exit(HARD_LIMIT_EXIT)
 
     def _renew(self) -> None:
         try:

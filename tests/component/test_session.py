@@ -124,6 +124,18 @@ def test_sqlite_syncs_each_commit_and_keeps_its_triggers(database: Database) -> 
 
 
 @on_postgresql
+def test_a_postgresql_server_that_falls_silent_is_noticed_within_half_a_minute(database: Database) -> None:
+    with database.engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        stated = driver.info.get_parameters()
+    idle, interval, count = (
+        int(stated[name]) for name in ("keepalives_idle", "keepalives_interval", "keepalives_count")
+    )
+    assert idle + interval * count <= 30
+    assert int(stated["tcp_user_timeout"]) == 20000
+
+
+@on_postgresql
 def test_postgresql_commits_synchronously_and_reads_what_is_committed(database: Database) -> None:
     wanted = {"synchronous_commit": "on", "transaction_isolation": "read committed", "lock_timeout": "15s"}
     with database.reading() as session:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
-
-import pytest
 
 from db import jobs
 from db.errors import DatabaseUnavailableError
@@ -15,7 +12,6 @@ from db.lifecycle import JobKind, JobState
 from db.session import Database
 from db.tables import Job
 from dicom_node.errors import ResultError
-from dicom_node.logs import configure_logs
 from tests.steered_node import WORKER, SteeredNode, four_views
 from workers.claim_loop import ClaimLoop, Handler, Terms
 from workers.lease import Lease
@@ -29,19 +25,6 @@ FAR = 60.0  # longer than any backoff of these terms
 
 class ForeignError(Exception):
     """An error of somebody else's library that quotes a data set."""
-
-
-@pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    """What this process logs."""
-    import logging
-
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    stream = io.StringIO()
-    configure_logs("test", stream=stream, is_terminal=False)
-    yield stream
-    root.handlers[:], root.level = before[0], before[1]
 
 
 def loop_with(node: SteeredNode, handler: Handler) -> ClaimLoop:

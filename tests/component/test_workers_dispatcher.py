@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable
+from pathlib import Path
 
+from db.audit_checkpoints import CheckpointWriter
 from db.errors import DatabaseUnavailableError
+from db.keys import CheckpointKey
 from db.lifecycle import CompletionReason, JobKind, JobState, RevisionState
 from db.tables import Process
 from tests.steered_node import RULES, SteeredNode, four_views, mammogram
@@ -164,3 +169,29 @@ def test_the_run_goes_on_while_the_database_is_away_and_says_goodbye_at_the_end(
     assert len(sweeps) == 2
     assert node.rows(Process) == []
     assert node.actions() == ["process.started", "process.stopped"]
+
+
+def test_a_checkpoint_folder_that_cannot_be_written_is_told_once_and_stops_nothing(
+    node: SteeredNode, tmp_path: Path, log: io.StringIO
+) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.write_text("a file is in the folder's place")
+    writer = CheckpointWriter(folder, CheckpointKey.load_or_create(tmp_path / "checkpoint.key"), "NODE")
+    attempts: list[int] = []
+
+    def checkpoint() -> None:
+        attempts.append(len(attempts))
+        writer.write(node.database)
+
+    def ring(kind: JobKind, job_id: str) -> None:
+        running.stop()
+
+    running = dispatcher(node, ring, checkpoint=checkpoint)
+    for _ in range(3):
+        running.sweep()
+    node.receive(*four_views())
+    running.run(period_s=0.01)
+    assert attempts == [0], "not again before half a minute"
+    (line,) = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert (line["event"], line["level"]) == ("dispatcher.checkpoint_failed", "error")
+    assert "make its folder writable" in line["reason"]

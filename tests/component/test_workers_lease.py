@@ -131,3 +131,42 @@ def test_a_job_that_outlasts_the_hard_limit_ends_its_process_and_another_gets_it
     assert (job.state, job.lease_owner) == (JobState.RUNNING, "hanging@host:1")
     wait_for(lambda: claim_again(opened, "fresh@host:2") is not None)
     opened.close()
+
+
+@on_sqlite
+def test_the_hard_limit_holds_while_the_database_hangs_and_the_heartbeat_with_it(
+    node: SteeredNode, tmp_path: Path
+) -> None:
+    node.receive(*four_views())
+    child = textwrap.dedent(
+        """
+        import sqlite3, sys, threading
+        from pathlib import Path
+        from db.audit import AuditTrail
+        from db.jobs import claim
+        from db.keys import AuditKey
+        from db.lifecycle import JobKind
+        from db.session import Database
+        from workers.lease import Lease
+
+        url, key = sys.argv[1:]
+        database = Database(url, AuditTrail(AuditKey.load(Path(key))), lock_timeout_s=600)
+        with database.transaction("hanging@host:1") as tx:
+            found = claim(tx, JobKind.SCORE, lease_s=0.3, max_attempts=5)
+        other = sqlite3.connect(database.engine.url.database, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        with Lease(database, found, lease_s=0.3, hard_limit_s=1):
+            threading.Event().wait(120)
+        """
+    )
+    url = node.database.engine.url.render_as_string(hide_password=False)
+    key = tmp_path / "keys" / "audit.key"
+    ended = subprocess.run([sys.executable, "-c", child, url, str(key)], timeout=30, check=False)
+    assert ended.returncode == HARD_LIMIT_EXIT
+
+
+def test_work_without_a_hard_limit_may_last(database: Database, claimed: Claim) -> None:
+    with Lease(database, claimed, lease_s=LEASE_S, hard_limit_s=None) as lease:
+        before = row(database, claimed).lease_until
+        wait_for(lambda: row(database, claimed).lease_until != before)
+        lease.check()
