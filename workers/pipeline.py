@@ -136,7 +136,15 @@ class Scorer:
             study = self._read(work, classifier)
         crashpoint("score.decoded")
         lease.check()
-        prediction = predict_study(classifier, study.views, study.unreadable, stopwatch=watch)
+        kinds = kinds_for(self._reporting.routes, localises=classifier.identity.localises)
+        prediction = predict_study(
+            classifier,
+            study.views,
+            study.unreadable,
+            stopwatch=watch,
+            # A byte for each pixel of the study, which only this kind reads.
+            with_attention="fractional_segmentation" in kinds,
+        )
         crashpoint("score.predicted")
         lease.check()
         with watch("results"):
