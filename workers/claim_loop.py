@@ -34,14 +34,14 @@ class Terms:
     ----------
     lease_s : float
         Seconds until a silent worker loses its job.
-    hard_limit_s : float
-        Seconds after which a worker that still holds one job ends itself.
+    hard_limit_s : float or None
+        Seconds after which a worker that still holds one job ends itself; None for work that may last.
     policy : Policy
         What is tried again.
     """
 
     lease_s: float
-    hard_limit_s: float
+    hard_limit_s: float | None
     policy: Policy
 
     @property
@@ -103,16 +103,16 @@ class ClaimLoop:
         """Wait; return True as soon as :meth:`stop` is called."""
         return self._stopping.wait(seconds)
 
-    def drain(self, job_id: str | None = None) -> int:
+    def drain(self, job_id: str | None = None, *, limit: int | None = None) -> int:
         """Run what is due, the named job first; return how many jobs were run.
 
-        A database that is away ends the drain quietly: the next doorbell or poll tries again.
+        With a limit at most so many, so that other kinds of work get their turn. A database that is away ends the drain quietly: the next doorbell or poll tries again.
         """
         done = 0
         try:
             if job_id is not None and not self.is_stopping and self._run_one(job_id):
                 done += 1
-            while not self.is_stopping and self.is_due() and self._run_one(None):
+            while done != limit and not self.is_stopping and self.is_due() and self._run_one(None):
                 done += 1
         except DatabaseUnavailableError as error:
             log.warning("worker.database_away", reason=str(error))

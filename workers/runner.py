@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import structlog
 
 from db import processes
-from db.errors import DatabaseError
+from db.errors import DatabaseError, DatabaseUnavailableError
 from db.lifecycle import JobKind
 from db.session import Database
 from workers.claim_loop import ClaimLoop
@@ -20,6 +20,32 @@ DEAF_AFTER_S = 60.0
 DEAF_EXIT = 76
 
 log = structlog.get_logger(__name__)
+
+
+class Hearing:
+    """Notices that doorbells no longer arrive: work stays due though this process does nothing.
+
+    One process does one job at a time, whatever its queue: what waits behind that job was not missed.
+
+    Parameters
+    ----------
+    loops : collection of ClaimLoop
+        All of this process.
+    """
+
+    def __init__(self, loops: Collection[ClaimLoop]) -> None:
+        self._loops = loops
+        self._missed_s = 0.0
+
+    def missed_s(self, passed_s: float) -> float:
+        """Look, so many seconds after the last look; return for how many seconds work was missed."""
+        try:
+            is_idle = all(loop.is_idle for loop in self._loops)
+            misses = is_idle and any(loop.is_due() for loop in self._loops)
+        except DatabaseError:
+            return 0.0
+        self._missed_s = self._missed_s + passed_s if misses else 0.0
+        return self._missed_s
 
 
 class SignOfLife:
@@ -33,10 +59,8 @@ class SignOfLife:
         self, database: Database, loops: Mapping[JobKind, ClaimLoop], name: str, *, rung: bool
     ) -> None:
         self._database = database
-        self._loops = loops
         self._name = name
-        self._rung = rung
-        self._deaf_s = 0.0
+        self._hearing = Hearing(loops.values()) if rung else None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sign-of-life", daemon=True)
 
@@ -57,28 +81,25 @@ class SignOfLife:
     def _run(self) -> None:
         while not self._ended.wait(SIGN_OF_LIFE_S):
             self._sign()
-            if self._rung and self._is_deaf():
-                log.error("worker.deaf", seconds=self._deaf_s)
+            missed_s = self._hearing.missed_s(SIGN_OF_LIFE_S) if self._hearing else 0.0
+            if missed_s >= DEAF_AFTER_S:
+                log.error("worker.deaf", seconds=missed_s)
                 os._exit(DEAF_EXIT)
 
     def _sign(self) -> None:
         try:
             with self._database.transaction(self._name) as tx:
                 processes.sign_of_life(tx, self._name, self._name.partition("@")[0])
-        except DatabaseError as error:
+        except DatabaseUnavailableError as error:
             log.warning("worker.database_away", reason=str(error))
-
-    def _is_deaf(self) -> bool:
-        try:
-            waiting = any(loop.is_idle and loop.is_due() for loop in self._loops.values())
-        except DatabaseError:
-            return False
-        self._deaf_s = self._deaf_s + SIGN_OF_LIFE_S if waiting else 0.0
-        return self._deaf_s >= DEAF_AFTER_S
+        except DatabaseError as error:
+            log.error("worker.sign_refused", reason=str(error))
 
 
 def run_embedded(database: Database, loops: Mapping[JobKind, ClaimLoop], *, name: str) -> None:
     """Look into the database until stopped: the embedded default, which needs no broker.
+
+    The kinds take turns, one job each, so that results leave while more studies wait to be scored.
 
     Parameters
     ----------
@@ -93,8 +114,8 @@ def run_embedded(database: Database, loops: Mapping[JobKind, ClaimLoop], *, name
     with SignOfLife(database, loops, name, rung=False):
         log.info("worker.ready", queues=[kind.value for kind in loops])
         while not pace.wait(LOOK_EVERY_S):
-            for loop in loops.values():
-                loop.drain()
+            while any([loop.drain(limit=1) for loop in loops.values()]):
+                pass  # a list, as each kind gets its turn
 
 
 def run_with_broker(
