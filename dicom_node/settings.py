@@ -444,12 +444,11 @@ def load(*, config_file: Path | None = None, flags: Mapping[str, Any] | None = N
     return settings
 
 
-def remember(
-    settings: Settings, *, flags: Mapping[str, Any], config_file: Path | None, beside_earlier: bool = False
-) -> None:
-    """Keep the flags that a node was started with, for the commands that follow.
+def remember(settings: Settings, *, flags: Mapping[str, Any], config_file: Path | None) -> None:
+    """Keep the flags that a node was started with, for the commands that follow and for its next start.
 
-    Only the node's name and addresses are kept, never a secret.
+    What is not given this time stays as it was: a restart without flags must not lose the destinations. Only
+    the node's name and addresses are kept, never a secret.
 
     Parameters
     ----------
@@ -459,11 +458,8 @@ def remember(
         Values from the command line by setting name; None where a flag was not given.
     config_file : pathlib.Path or None
         The TOML file of the start.
-    beside_earlier : bool
-        Keep what was remembered and is not given now, as a part of the node does; otherwise flags that were
-        not given this time fall back to the files and defaults again.
     """
-    kept = _read_remembered(settings.data_dir) if beside_earlier else {}
+    kept = _read_remembered(settings.data_dir)
     kept.update({name: value for name, value in flags.items() if value is not None and name != "data_dir"})
     if config_file:
         kept["config_file"] = str(config_file.absolute())

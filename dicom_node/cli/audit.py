@@ -86,7 +86,9 @@ def verify(
         )
         with database.transaction(person()) as tx:
             tx.audit("audit.verified", detail={"ok": report.ok, "events": report.events})
-    facts = {"ok": report.ok, **asdict(report)}
+    # What came after the newest checkpoint is chained, but its end could be cut off unseen.
+    unprotected = report.events - (report.newest_checkpoint_seq or 0) if since is None else None
+    facts = {"ok": report.ok, **asdict(report), "events_after_newest_checkpoint": unprotected}
     print_facts(facts, as_json=json)
     raise typer.Exit(ExitCode.OK if report.ok else ExitCode.PROBLEM_FOUND)
 

@@ -361,6 +361,11 @@ def _print(summary: list[dict[str, Any]], out: Path) -> None:
         ("reports as text", "reports"),
         ("audit trail", "audit.jsonl"),
         ("the node's log", "node.log"),
-        ("the node itself (try: dicom-node study list --data-dir ...)", "node"),
     ):
         console.print(f"{what}: {out / where}", soft_wrap=True, highlight=False)
+    (command,) = installation.console_script()
+    console.print(
+        f"ask the node itself: {command} study list --data-dir {out / 'node'}",
+        soft_wrap=True,
+        highlight=False,
+    )

@@ -53,7 +53,7 @@ def list_jobs(
         if kind is JobKind.SCORE and not every_kind
         else ("job_id", "kind", "destination", *COLUMNS[1:])
     )
-    print_rows(rows, columns, as_json=json, empty="No job yet.")
+    print_rows(rows, columns, as_json=json, empty="No job matches.")
 
 
 @app.command("show")

@@ -17,8 +17,7 @@ def command(
     flags = {"port": port, "ae_title": ae_title, "destinations": destination or None}
     settings = load_settings(data_dir, config, flags)
     if any(value is not None for value in flags.values()):
-        # What serve was started with stays: it starts this command, whose environment may name a file.
-        remember_start(settings, config=config, flags=flags, beside_earlier=True)
+        remember_start(settings, config=config, flags=flags)
     from dicom_node.cli.listening import run
 
     run(settings)

@@ -81,5 +81,5 @@ def run() -> None:
 
 
 def _report(error: Exception) -> ExitCode:
-    errors.print(plain_lines(f"dicom-node: {error}"))
+    errors.print(plain_lines(f"dicom-node: {error}"), soft_wrap=True)
     return exit_code_of(error)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import signal
+import socket
 
+import structlog
 import typer
 
+from db.errors import DatabaseError
 from dicom_node import installation
 from dicom_node.cli.options import ConfigFile, DataDir, Destinations, Port, Title
 from dicom_node.cli.supervisor import Part, Supervisor
-from dicom_node.cli.wiring import load_settings, open_database, remember_start, start_process
+from dicom_node.cli.wiring import (
+    audit_checkpoints,
+    load_settings,
+    open_database,
+    remember_start,
+    start_process,
+)
+from dicom_node.errors import PortUnavailableError
 from dicom_node.settings import Settings
 
 
@@ -26,6 +36,7 @@ def command(
     """
     flags = {"port": port, "ae_title": ae_title, "destinations": destination or None}
     settings = load_settings(data_dir, config, flags)
+    _check_port(settings)
     remember_start(settings, config=config, flags=flags)
     start_process("serve")
     with open_database(settings, upgrade=True):
@@ -33,7 +44,31 @@ def command(
     supervisor = Supervisor(_parts(settings))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
-    raise typer.Exit(supervisor.run())
+    status = supervisor.run()
+    _sign_the_end(settings)
+    raise typer.Exit(status)
+
+
+def _check_port(settings: Settings) -> None:
+    """Refuse to start half a node: one whose listener would wait for its port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise PortUnavailableError(
+                f"port {settings.port} of {settings.host} cannot be listened on ({error.strerror}); end the "
+                "program that has it, or choose another with --port"
+            ) from error
+
+
+def _sign_the_end(settings: Settings) -> None:
+    """Sign a last audit checkpoint, so that nothing before a clean stop can be cut off unseen."""
+    try:
+        with open_database(settings) as database:
+            audit_checkpoints(settings, database)()
+    except DatabaseError as error:
+        structlog.get_logger(__name__).warning("audit.no_checkpoint", reason=str(error))
 
 
 def _parts(settings: Settings) -> list[Part]:

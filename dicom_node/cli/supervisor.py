@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
+
+from dicom_node.parent_death import ended_with_parent
 
 SHORTEST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
@@ -19,7 +20,6 @@ GOOD_RUN_S = 60.0  # a part that lived so long starts again at once
 STOP_DEADLINE_S = 30.0
 LOOK_EVERY_S = 0.1
 SETTINGS_STATUS = 3  # a part that refuses its settings will refuse them again
-_PR_SET_PDEATHSIG = 1
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ class _Running:
         self.process = subprocess.Popen(
             self.part.command,
             stdin=subprocess.DEVNULL,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - the supervisor has no threads
+            preexec_fn=_own_group(ended_with_parent(signal.SIGTERM)),  # noqa: PLW1509 - the supervisor has no threads
         )
         self.started_at = time.monotonic()
         log.info("part.started", part=self.part.name, pid=self.process.pid)
@@ -118,7 +118,11 @@ class Supervisor:
         log.info("node.stopped")
 
 
-def _die_with_parent() -> None:
-    """Let the kernel stop a part whose supervisor was killed: nobody else would."""
-    os.setpgid(0, 0)  # a terminal's Ctrl-C reaches the supervisor alone, which stops its parts in order
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _own_group(bind: Callable[[], None]) -> Callable[[], None]:
+    """Return what a part runs before its program."""
+
+    def prepare() -> None:
+        os.setpgid(0, 0)  # a terminal's Ctrl-C reaches the supervisor alone, which stops its parts in order
+        bind()
+
+    return prepare

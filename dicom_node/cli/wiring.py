@@ -35,12 +35,10 @@ def load_settings(
     return settings_module.load(config_file=config, flags={"data_dir": data_dir, **(flags or {})})
 
 
-def remember_start(
-    settings: Settings, *, config: Path | None, flags: Mapping[str, Any], beside_earlier: bool = False
-) -> None:
+def remember_start(settings: Settings, *, config: Path | None, flags: Mapping[str, Any]) -> None:
     """Make the data directory and keep the flags of ``serve`` or ``listen`` for the commands that follow."""
     make_data_dir(settings)
-    settings_module.remember(settings, flags=flags, config_file=config, beside_earlier=beside_earlier)
+    settings_module.remember(settings, flags=flags, config_file=config)
 
 
 def make_data_dir(settings: Settings) -> None:

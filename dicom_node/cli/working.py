@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from db.lifecycle import JobKind
@@ -18,7 +19,7 @@ from dicom_node.cli.wiring import (
     worker_terms,
 )
 from dicom_node.settings import Settings
-from workers.claim_loop import ClaimLoop, Handler
+from workers.claim_loop import ClaimLoop, Handler, Terms
 
 
 def run(settings: Settings, kinds: tuple[JobKind, ...]) -> None:
@@ -32,7 +33,7 @@ def run(settings: Settings, kinds: tuple[JobKind, ...]) -> None:
         handlers = _handlers(settings, database, kinds, lambda: any(x.is_stopping for x in loops.values()))
         terms = worker_terms(settings)
         for kind, handler in handlers.items():
-            loops[kind] = ClaimLoop(database, kind, handler, terms=terms, owner=name)
+            loops[kind] = ClaimLoop(database, kind, handler, terms=terms_of(kind, terms), owner=name)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: _stop(loops))
         if settings.broker_url is None:
@@ -40,6 +41,11 @@ def run(settings: Settings, kinds: tuple[JobKind, ...]) -> None:
         else:
             url = settings.broker_url.get_secret_value()
             run_with_broker(database, loops, name=name, broker_url=url, key_prefix=settings.ae_title)
+
+
+def terms_of(kind: JobKind, terms: Terms) -> Terms:
+    """Return the terms of one kind: training may take hours, in a child that can be ended at any moment."""
+    return replace(terms, hard_limit_s=None) if kind is JobKind.TRAIN else terms
 
 
 def _stop(loops: Mapping[JobKind, ClaimLoop]) -> None:

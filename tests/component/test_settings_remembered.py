@@ -71,11 +71,11 @@ def test_a_flag_of_listen_is_remembered_beside_those_of_serve(data_dir: Path, ta
     )
 
 
-def test_a_flag_that_serve_is_not_given_again_is_forgotten(data_dir: Path) -> None:
+def test_a_restart_without_a_flag_keeps_what_it_said(data_dir: Path, taken_port: int) -> None:
     flags = {"ae_title": "AGAIN", "port": None, "destinations": None}
     remember_start(load_settings(data_dir, None, flags), config=None, flags=flags)
     found = remembered(data_dir)
-    assert (found.ae_title, found.port, found.destinations) == ("AGAIN", 11112, [])
+    assert (found.ae_title, found.port, found.destinations) == ("AGAIN", taken_port, ["PACS@10.0.0.1:104"])
 
 
 def test_folders_of_the_audit_trail_are_read_as_the_data_directory_is(
