@@ -173,7 +173,7 @@ class JobSettings(_Section):
     hard_limit_s: float = Field(
         900,
         ge=10,
-        description="Seconds after which a worker that still holds one job ends itself.",
+        description="Seconds after which a worker that still holds one job ends itself; none for training.",
         examples=[900],
     )
 

@@ -106,7 +106,8 @@ class ClaimLoop:
     def drain(self, job_id: str | None = None, *, limit: int | None = None) -> int:
         """Run what is due, the named job first; return how many jobs were run.
 
-        With a limit at most so many, so that other kinds of work get their turn. A database that is away ends the drain quietly: the next doorbell or poll tries again.
+        With a limit at most so many, so that other kinds of work get their turn. A database that is away
+        ends the drain quietly: the next doorbell or poll tries again.
         """
         done = 0
         try:

@@ -114,8 +114,8 @@ def run_embedded(database: Database, loops: Mapping[JobKind, ClaimLoop], *, name
     with SignOfLife(database, loops, name, rung=False):
         log.info("worker.ready", queues=[kind.value for kind in loops])
         while not pace.wait(LOOK_EVERY_S):
-            while any([loop.drain(limit=1) for loop in loops.values()]):
-                pass  # a list, as each kind gets its turn
+            while sum(loop.drain(limit=1) for loop in loops.values()):
+                pass  # while anything was done, something else may be due
 
 
 def run_with_broker(

@@ -1,13 +1,16 @@
 """The train job: runs one training recipe in a process of its own and adds the bundle that it makes.
 
 Training runs in a child of the console script, so that it can be ended at any moment (a lost lease, a stop)
-and never shares memory with scoring. The new bundle is added, not activated: a person decides that.
+and never shares memory with scoring. It dies with its worker. The new bundle is added, not active: a person
+decides that.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +19,7 @@ from db import jobs
 from db.jobs import Claim
 from db.session import Database
 from dicom_node.errors import NodeError
+from dicom_node.parent_death import ended_with_parent
 from workers.lease import Lease
 
 LOOK_EVERY_S = 0.5
@@ -70,13 +74,15 @@ class Trainer:
         """
         folder = self._output_dir / claim.job_id
         folder.mkdir(parents=True, exist_ok=True)
-        bundle = folder / f"bundle-{claim.fence}"
+        # A job that was given back or retried counts its attempts anew: only chance makes a fresh name.
+        bundle = folder / f"bundle-{claim.fence}-{secrets.token_hex(4)}"
         with (folder / log_name(claim)).open("wb") as log:
             run = subprocess.Popen(
                 [*self._command, "train", claim.task, "--out", str(bundle), *_options(claim.order)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                preexec_fn=ended_with_parent(signal.SIGKILL),  # noqa: PLW1509 - loads and locks nothing
             )
             os.setpriority(os.PRIO_PROCESS, run.pid, NICENESS)
             try:

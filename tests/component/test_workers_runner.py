@@ -12,6 +12,7 @@ from sqlalchemy import text
 from db.jobs import Claim, finish
 from db.lifecycle import JobKind, JobState
 from db.session import Database
+from dicom_node.cli.working import terms_of
 from tests.steered_node import WORKER, SteeredNode, four_views, on_sqlite
 from workers.claim_loop import ClaimLoop, Handler, Terms
 from workers.lease import Lease
@@ -111,3 +112,12 @@ def test_a_sign_of_life_that_is_refused_is_not_taken_for_an_absent_database(
         pass
     first = json.loads(log.getvalue().splitlines()[0])
     assert (first["event"], first["level"]) == ("worker.sign_refused", "error")
+
+
+def test_no_hard_limit_ends_a_train_worker_and_one_ends_the_others() -> None:
+    terms = {kind: terms_of(kind, TERMS) for kind in JobKind}
+    assert {kind: own.hard_limit_s for kind, own in terms.items()} == {
+        JobKind.SCORE: 900,
+        JobKind.DELIVER: 900,
+        JobKind.TRAIN: None,
+    }

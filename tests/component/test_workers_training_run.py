@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import subprocess
+import sys
 import textwrap
 import threading
 import time
@@ -170,4 +173,69 @@ def test_a_run_that_is_killed_is_tried_again_in_a_folder_of_its_own(
     loop.drain()
     (job,) = node.jobs(JobKind.TRAIN)
     assert (job.id, job.state, job.attempts) == (job_id, JobState.DONE, 2)
-    assert [folder.name for folder in added] == ["bundle-2"]
+    assert [folder.name.rpartition("-")[0] for folder in added] == ["bundle-2"]
+
+
+def test_a_run_of_a_job_that_was_given_back_finds_nothing_of_the_run_before(
+    node: SteeredNode, tmp_path: Path
+) -> None:
+    with node.transaction("anna") as tx:
+        queue_training(tx, recipe="demonstration", order={"seed": 7})
+    stopping = threading.Event()
+    begun = tmp_path / "begun"
+    body = f'mkdir "$4" || exit 7; if [ ! -e {begun} ]; then touch {begun}; exec sleep 600; fi'
+    added: list[Path] = []
+    doing = trainer(node, tmp_path, body, added=added, is_stopping=stopping.is_set)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, node, doing, node.claimed(JobKind.TRAIN))
+        wait_for(begun)
+        stopping.set()
+        running.result(timeout=30)
+    stopping.clear()
+    again = node.claimed(JobKind.TRAIN)
+    assert again.fence == 1, "a stop costs no attempt"
+    run(node, doing, again)
+    (job,) = node.jobs(JobKind.TRAIN)
+    assert job.state == JobState.DONE
+    assert len(added) == 1
+
+
+def test_a_run_dies_with_its_worker(node: SteeredNode, tmp_path: Path) -> None:
+    with node.transaction("anna") as tx:
+        queue_training(tx, recipe="demonstration", order={"seed": 7})
+    pid_file = tmp_path / "pid"
+    worker = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from db.audit import AuditTrail
+        from db.jobs import claim
+        from db.keys import AuditKey
+        from db.lifecycle import JobKind
+        from db.session import Database
+        from workers.lease import Lease
+        from workers.training_run import Trainer
+
+        url, key, script, out = sys.argv[1:]
+        database = Database(url, AuditTrail(AuditKey.load(Path(key))))
+        with database.transaction("train@host:1") as tx:
+            found = claim(tx, JobKind.TRAIN, lease_s=30, max_attempts=5)
+        trainer = Trainer(
+            database, command=(script,), output_dir=Path(out), add_bundle=str, is_stopping=lambda: False
+        )
+        with Lease(database, found, lease_s=30, hard_limit_s=None) as lease:
+            trainer.train(found, lease)
+        """
+    )
+    (script,) = recipe(tmp_path, f"echo $$ > {pid_file}.part; mv {pid_file}.part {pid_file}; exec sleep 600")
+    url = node.database.engine.url.render_as_string(hide_password=False)
+    arguments = [url, str(tmp_path / "keys" / "audit.key"), script, str(tmp_path / "training")]
+    with subprocess.Popen([sys.executable, "-c", worker, *arguments]) as process:
+        wait_for(pid_file)
+        watched = os.pidfd_open(int(pid_file.read_text()))
+        process.kill()
+    try:
+        ended, _, _ = select.select([watched], [], [], 20)
+        assert ended, "the run outlived its worker"
+    finally:
+        os.close(watched)
