@@ -104,7 +104,7 @@ def marks_of(
         return ()
     labels, _ = ndimage.label(values >= np.float32(_MARKED_SHARE * highest))
     areas = ndimage.find_objects(labels)
-    peaks = ndimage.maximum_position(values, labels, range(1, len(areas) + 1))
+    peaks = [_peak(values, labels, area, number) for number, area in enumerate(areas, start=1)]
     ranked = sorted(range(len(areas)), key=lambda index: (-values[peaks[index]], peaks[index]))
     cell = prepared.geometry.scale_x * prepared.geometry.scale_y
     left, top = prepared.breast.box[:2]
@@ -119,6 +119,15 @@ def marks_of(
             outline = outline_of(inside, (left + columns.start, top + rows.start))
             marks.append(LesionMark(centre, outline, probability))
     return tuple(marks[:_MOST_MARKS])
+
+
+def _peak(
+    values: NDArray[np.float32], labels: NDArray[np.int32], area: tuple[slice, slice], number: int
+) -> tuple[int, int]:
+    """Return row and column of the highest value of one labelled area, the first of several."""
+    inside = np.where(labels[area] == number, values[area], np.float32(-1.0))
+    row, column = divmod(int(inside.argmax()), inside.shape[1])
+    return area[0].start + row, area[1].start + column
 
 
 def _values_in_box(
