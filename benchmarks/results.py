@@ -1,7 +1,7 @@
 """Time the building of each kind of result, and weigh it: ``python -m benchmarks.results``.
 
-One positive study of a bundle that localises, of four images of full size. Time is that of one builder, and of
-writing and checking what it made.
+One positive study of a bundle that localises, of four images of full size. Time is that of one builder, and
+of writing and checking what it made.
 """
 
 from __future__ import annotations

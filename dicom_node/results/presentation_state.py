@@ -15,7 +15,7 @@ from dicom_node.results.grayscale_transform import add_grayscale_transform
 from dicom_node.results.header import new_instance, series_laterality
 from dicom_node.results.measurement_groups import tracking_identifier
 from dicom_node.results.outlines import Outline, Points, outlines_of
-from dicom_node.results.source import is_filled, referenced
+from dicom_node.results.source import is_filled, pair, referenced
 from models.contract import ImageScore
 
 GRAYSCALE_SOFTCOPY_PRESENTATION_STATE = "1.2.840.10008.5.1.4.1.1.11.1"
@@ -93,8 +93,8 @@ def _displayed_area(source: Dataset, score: ImageScore) -> Dataset:
     # Only the shape of a pixel matters for fitting; spacing would invite measuring in the wrong plane.
     keyword = "PixelSpacing" if is_filled(source, "PixelSpacing") else "ImagerPixelSpacing"
     ratio = [1, 1]
-    if is_filled(source, keyword) and len(source[keyword].value) == 2:
-        down, across = (round(float(value) * 10_000) for value in source[keyword].value)
+    if spacing := pair(source, keyword):
+        down, across = (round(float(value) * 10_000) for value in spacing)
         ratio = [down, across] if down != across and min(down, across) > 0 else ratio
     area.PresentationPixelAspectRatio = ratio
     return area

@@ -48,6 +48,8 @@ _OPTIONAL = (
     "StudyDescription",
     "IssuerOfAccessionNumberSequence",
 )
+# PS3.5 6.2: of a value of LO.
+_LONGEST_TEXT = 64
 _OFFSET = re.compile(r"([+-])(\d{2})(\d{2})")
 _REFERENCED_SOP_INSTANCE_UID = Tag(0x0008, 0x1155)
 
@@ -168,12 +170,12 @@ def procedure_reported(source: Dataset, unnamed: Code = codes.MAMMOGRAPHY) -> Co
     Returns
     -------
     pydicom.sr.coding.Code
-        The first item of Procedure Code Sequence (0008,1032) where it is complete and in ASCII, or
+        The first item of Procedure Code Sequence (0008,1032) where it is complete, in ASCII and fits, or
         `unnamed`.
     """
     for item in source.get("ProcedureCodeSequence") or ():
         parts = [str(item.get(k) or "") for k in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")]
-        if all(part and part.isascii() for part in parts):
+        if all(0 < len(part) <= _LONGEST_TEXT and part.isascii() for part in parts):
             return Code(*parts)
     return unnamed
 

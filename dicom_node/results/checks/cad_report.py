@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from dicom_node.results.checks.rules import Level, RuleBook, Subject, unless
 from dicom_node.results.checks.structured_report import item_at, selected_images
@@ -80,7 +81,8 @@ def _entries(subject: Subject) -> Iterator[str]:
         wanted = list(_LIBRARY_ENTRY)
         source = subject.sources.get(referenced_uid(entry))
         for keyword, names in _ORIENTATION_AND_SPACING.items():
-            if source is not None and len(source.get(keyword) or ()) == 2:
+            value = source.get(keyword) if source is not None else None
+            if isinstance(value, MultiValue) and len(value) == 2 and all(value):
                 wanted += names
         named = all(len(children(entry, name, None, "HAS ACQ CONTEXT")) == 1 for name in wanted)
         sides = set(map(coded_value, children(entry, "111027")))

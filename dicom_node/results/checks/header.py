@@ -26,7 +26,8 @@ MODALITY_OF_CLASS = {
 """SOP Class UID -> Modality (0008,0060), of everything that the node sends."""
 
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
-_ZONE = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
+ZONE = re.compile(r"[+-]([01]\d|2[0-3])[0-5]\d")
+"""A value of Timezone Offset From UTC (0008,0201)."""
 _LONGEST_UID = _LONGEST_MEANING = _LONGEST_DESCRIPTION = 64
 _LOWEST_SERIES_NUMBER = 9000
 _FILLED = (
@@ -137,7 +138,7 @@ def _class(subject: Subject) -> Iterator[str]:
 
 @RULES.rule("OBJ-09", Level.STANDARD, "Timezone Offset From UTC is one")
 def _zone(subject: Subject) -> Iterator[str]:
-    yield from unless(_ZONE.fullmatch(str(subject.instance.get("TimezoneOffsetFromUTC", ""))))
+    yield from unless(ZONE.fullmatch(str(subject.instance.get("TimezoneOffsetFromUTC", ""))))
 
 
 @RULES.rule("OBJ-10", Level.PROJECT, "series and content bear the time of the analysis")

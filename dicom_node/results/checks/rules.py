@@ -137,7 +137,7 @@ def faults_of(subject: Subject, rules: Iterable[Rule]) -> list[Fault]:
     for rule in rules:
         try:
             places: Sequence[str] = list(rule.broken_at(subject))
-        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as exc:
+        except (AttributeError, LookupError, TypeError, ValueError) as exc:
             # What the rule looks at is not even there to be looked at; the cause may quote patient data.
             places = [f"could not be looked at: {type(exc).__name__}"]
         found += [Fault(rule.id, rule.level, rule.text, subject.uid, place) for place in places]

@@ -11,7 +11,7 @@ from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 
 from dicom_node.results.checks.cad_report import single_finding_uids
-from dicom_node.results.checks.header import MODALITY_OF_CLASS, processing_equipment
+from dicom_node.results.checks.header import MODALITY_OF_CLASS, ZONE, processing_equipment
 from dicom_node.results.checks.measurement_report import tracking_uids
 from dicom_node.results.checks.rules import Fault, Level, RuleBook, Subject, unless
 from dicom_node.results.checks.structured_report import template_of
@@ -65,8 +65,8 @@ def _zone(subject: Subject) -> Iterator[str]:
     for source in list(subject.sources.values())[:1]:
         zone = str(source.get("TimezoneOffsetFromUTC") or "").strip()
         own = str(subject.instance.get("TimezoneOffsetFromUTC") or "")
-        # Only a well-formed one is taken over.
-        if len(zone) == 5 and zone[0] in "+-" and zone[1:].isdigit() and int(zone[1:3]) <= 14:
+        # Only a well-formed one is taken over; no zone lies at minus nothing.
+        if ZONE.fullmatch(zone) and zone != "-0000":
             yield from unless(own == zone)
 
 
