@@ -189,6 +189,43 @@ def test_the_file_map_names_what_exists_and_leaves_nothing_out() -> None:
     assert folders | modules <= mapped.keys()
 
 
+def test_no_page_lets_the_tools_of_the_environment_hide_those_of_dcmtk() -> None:
+    # pynetdicom puts a storescp, storescu and echoscu with other options there.
+    hiding = re.compile(r"PATH=\S*\.venv/bin:\S*\$\{?PATH|(?:source|\.) \S*\.venv/bin/activate")
+    assert [named(page) for page in BY_HAND if hiding.search(page.read_text())] == []
+    tutorial = command_lines(ROOT / "docs" / "tutorial" / "first-study.md")
+    assert any("storescu" in words for words in tutorial)
+    assert ["apt-get", "install", "dcmtk"] in tutorial
+
+
+def test_the_documented_scores_are_those_of_one_run() -> None:
+    report = (ROOT / "README.md").read_text()
+    table = (ROOT / "docs" / "tutorial" / "first-study.md").read_text()
+    (row,) = re.findall(r"^ +4  malignant SPIC in the L breast +([\d. ]+?) +above", table, re.MULTILINE)
+    breasts = re.findall(
+        r"breast: probability of cancer ([\d.]+) % \(CC ([\d.]+) %, MLO ([\d.]+) %\)", report
+    )
+    (right, right_cc, right_mlo), (left, left_cc, left_mlo) = [[float(v) / 100 for v in b] for b in breasts]
+    expected = [right_cc, right_mlo, left_cc, left_mlo, right, left, max(right, left)]
+    assert [float(v) for v in row.split()] == pytest.approx(expected, abs=0.0065)
+
+
+def test_the_documented_misses_are_those_of_the_model_card() -> None:
+    (card,) = (ROOT / "models" / "bundles").glob("*/model_card.md")
+    shares = dict(
+        re.findall(r"^\| (sensitivity|benign_called_positive) \| study \| ([\d.]+)", card.read_text(), re.M)
+    )
+    found, malignant, called, benign = map(
+        int,
+        re.findall(
+            r"found (\d+) of (\d+) malignant\s+ones, and called (\d+) of (\d+) benign",
+            (ROOT / "README.md").read_text(),
+        )[0],
+    )
+    assert found / malignant == pytest.approx(float(shares["sensitivity"]), abs=0.0005)
+    assert called / benign == pytest.approx(float(shares["benign_called_positive"]), abs=0.0005)
+
+
 def test_the_readme_lists_the_system_packages_that_ci_installs() -> None:
     listed = (ROOT / ".ci" / "system-packages.txt").read_text().splitlines()
     installed = [w for words in command_lines(ROOT / "README.md") if words[0] == "apt-get" for w in words[2:]]
