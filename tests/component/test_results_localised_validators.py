@@ -39,8 +39,8 @@ CONTEXTS = (
 # A slide has coordinates of its own in place of a patient's orientation (PS3.3 C.7.6.1.1.1), and Container
 # Description is type 3 (C.7.6.22).
 WRONG_ABOUT_SLIDES = re.compile(r"PatientOrientation|ContainerDescription/: : Missing required attribute")
-# PixelMed takes the conditions of TID 4015 for those of TID 4016 and the other way round, which shows where the
-# two summaries differ: a view is missing, but no image was missed.
+# PixelMed takes the conditions of TID 4015 for those of TID 4016 and the other way round, which shows where
+# the two summaries differ: a view is missing, but no image was missed.
 CROSSED_SUMMARIES = re.compile(r"Template 401[56]Mammo.*Missing conditional content item$")
 
 
