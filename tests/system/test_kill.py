@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from dicom_node.crashpoints import CRASHPOINTS, VARIABLE
+from tests.redis_server import RedisServer, redis_server
 from tests.running_node import RunningNode, until
 from tests.simulators.pacs import SimulatedPacs
 from training.datasets.phantoms import LesionKind, study
+
+__all__ = ["redis_server"]
 
 BROKER_ONLY = {"dispatcher.before_publish", "dispatcher.published"}
 TRAIN_ONLY = {"train.claimed", "train.committed"}
@@ -32,19 +35,21 @@ def assert_delivered_exactly_once(node: RunningNode, pacs: SimulatedPacs) -> Non
     assert node.verify_audit().ok
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in CRASHPOINTS if name not in BROKER_ONLY | TRAIN_ONLY])
-def test_a_study_is_delivered_exactly_once_though_a_process_dies_at(name: str, tmp_path: Path) -> None:
+def send_a_study_through_a_node_that_dies_once(
+    name: str, folder: Path, *, broker_url: str | None = None
+) -> None:
+    """Run a node one of whose processes dies at a crash point, and show that nobody notices in the PACS."""
     images = study(seed=3, kinds=KINDS, rows=640, columns=512)
     if name in QUIET_ONLY:
         images = images[:3]
-    marker = tmp_path / "died"
+    marker = folder / "died"
     quiet_period_s = 2.0 if name in QUIET_ONLY else 60.0
     with (
         SimulatedPacs() as pacs,
         RunningNode(
-            tmp_path,
+            folder,
             [pacs.destination],
+            broker_url=broker_url,
             settings={
                 "completeness": {"quiet_period_s": quiet_period_s},
                 "training": {"workers": 0},
@@ -62,3 +67,18 @@ def test_a_study_is_delivered_exactly_once_though_a_process_dies_at(name: str, t
         log = node.log
     assert log.count("part.died") == 1, "exactly one process died"
     assert "Traceback" not in log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CRASHPOINTS if name not in BROKER_ONLY | TRAIN_ONLY])
+def test_a_study_is_delivered_exactly_once_though_a_process_dies_at(name: str, tmp_path: Path) -> None:
+    send_a_study_through_a_node_that_dies_once(name, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.redis
+@pytest.mark.parametrize("name", sorted(BROKER_ONLY))
+def test_a_study_is_delivered_exactly_once_though_the_dispatcher_dies_around_a_doorbell_at(
+    name: str, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    send_a_study_through_a_node_that_dies_once(name, tmp_path, broker_url=redis_server.url)
