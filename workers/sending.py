@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -101,7 +102,7 @@ class Sender:
         """Refuse for good what the node's own check does not let out; the other objects go on."""
         stopped = []
         for item in objects:
-            if detail := _fault_in(self._path_of(item.file_name)):
+            if detail := _fault_in(self._path_of(item.file_name), item.sha256):
                 lease.check()
                 result = SendResult(item.sop_instance_uid, SendState.REFUSED, None, detail)
                 self._record(claim, item, result)
@@ -145,12 +146,18 @@ class Sender:
             jobs.finish(tx, claim, detail={"destination": claim.destination, "objects": len(states)})
 
 
-def _fault_in(path: Path) -> str:
+def _fault_in(path: Path, sha256: str) -> str:
     """Say why a stored object must not be sent; nothing where it may, or where sending will tell."""
     try:
+        with path.open("rb") as stored:
+            digest = hashlib.file_digest(stored, "sha256").hexdigest()
         faults = faults_of_file(path)
     except ResultError as exc:
         return f"not sent: {exc}"
     except OSError:
         return ""
-    return f"not sent, it fails the node's own check: {in_short(faults)}" if faults else ""
+    if faults:
+        return f"not sent, it fails the node's own check: {in_short(faults)}"
+    if digest != sha256:
+        return "not sent: the stored bytes are not those that were built; restore the data directory"
+    return ""

@@ -7,6 +7,7 @@ sent twice is the same object.
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -239,6 +240,10 @@ def _sent(association: Association, item: Outgoing) -> SendResult:
         data_set = _opened_data_set(item)
     except SpoolError as exc:
         return SendResult(item.sop_instance_uid, SendState.REFUSED, None, str(exc))
+    except OSError as exc:
+        code = errno.errorcode.get(exc.errno or 0, "unknown")
+        detail = f"not sent: the disk refused the stored result ({code}); look at the data directory's disk"
+        return SendResult(item.sop_instance_uid, SendState.TRY_AGAIN, None, detail)
     with data_set:
         try:
             association.begin_store(item.context, item.sop_instance_uid, data_set)
@@ -268,6 +273,8 @@ def _opened_data_set(item: Outgoing) -> BinaryIO:
     ------
     SpoolError
         If the file is missing, damaged, or holds another object than it should.
+    OSError
+        If the machine fails, which says nothing about the file.
     """
     try:
         file_meta, offset = split_dataset(item.path)
@@ -280,6 +287,9 @@ def _opened_data_set(item: Outgoing) -> BinaryIO:
         data_set = item.path.open("rb")
         data_set.seek(offset)
     except Exception as exc:
+        # pydicom also raises OSError, without a number, for a damaged file.
+        if isinstance(exc, OSError) and exc.errno is not None and not isinstance(exc, FileNotFoundError):
+            raise
         # What reading a damaged file raises has no common base.
         raise SpoolError(
             "not sent: the stored result cannot be read; restore the data directory from its backup"

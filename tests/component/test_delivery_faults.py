@@ -259,3 +259,15 @@ def test_no_thread_and_no_socket_outlives_a_call(tmp_path: Path, pacs: Simulated
         assert sockets_to(pacs.port) == 0
 
     assert left_over <= {"simulated-pacs"}
+
+
+def test_a_disk_that_fails_leaves_the_object_for_a_later_attempt(pacs: SimulatedPacs, tmp_path: Path) -> None:
+    looping, whole = store_result(tmp_path / "a"), store_result(tmp_path / "b")
+    looping.outgoing.path.unlink()
+    looping.outgoing.path.symlink_to(looping.outgoing.path.name)  # opening it fails with ELOOP
+
+    first, second = deliver([looping, whole], pacs.destination, PATIENT_TIMEOUTS)
+
+    assert (first.state, first.status) == (SendState.TRY_AGAIN, None)
+    assert "ELOOP" in first.detail
+    assert second.state is SendState.DELIVERED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -35,10 +36,19 @@ def cut_short(content: bytes) -> bytes:
     return b"not a DICOM file" + content[200:]
 
 
+def altered(content: bytes) -> bytes:
+    """Another probability: every rule is kept, only the digest tells."""
+    return content.replace(b" %", b"0%", 1)
+
+
 @on_sqlite
 @pytest.mark.parametrize(
     ("spoil", "reason"),
-    [(unverified_no_more, "SR-03"), (cut_short, "no DICOM file")],
+    [
+        (unverified_no_more, "SR-03"),
+        (cut_short, "no DICOM file"),
+        (altered, "not those that were built"),
+    ],
 )
 def test_a_faulty_stored_report_is_refused_for_good_and_the_others_are_sent(
     node: SteeredNode, tmp_path: Path, spoil: Callable[[bytes], bytes], reason: str
@@ -54,6 +64,7 @@ def test_a_faulty_stored_report_is_refused_for_good_and_the_others_are_sent(
             sop_class_uid=item.sop_class_uid,
             sop_instance_uid=item.sop_instance_uid,
             file_name=item.sop_instance_uid,
+            sha256=hashlib.sha256(item.content).hexdigest(),
         )
         for ordinal, item in enumerate(built)
     ]

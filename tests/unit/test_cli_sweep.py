@@ -1,0 +1,46 @@
+"""The tidying at a start: it removes what no row names, and never what is registered meanwhile."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dicom_node.cli.sweep import GRACE_S, sweep
+from dicom_node.spool import Spool
+
+
+def aged(spool: Spool, content: bytes) -> str:
+    """Write a file that is older than what a sweep leaves alone; return its name."""
+    name = spool.write(content).name
+    path = spool.path_of(name)
+    then = path.stat().st_mtime - 2 * GRACE_S
+    os.utime(path, (then, then))
+    return name
+
+
+def test_a_sweep_removes_the_files_that_no_row_names_and_no_other(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    orphan, registered, young = aged(spool, b"orphan"), aged(spool, b"known"), spool.write(b"young").name
+
+    sweep(spool, lambda names: [name for name in names if name == registered])
+
+    assert set(spool.names()) == {registered, young}
+    assert orphan not in spool.names()
+
+
+def test_the_database_is_asked_only_after_the_candidates_are_listed(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    asked: list[list[str]] = []
+
+    def known(names: list[str]) -> list[str]:
+        # Another process's file appears, with its row, while the database answers.
+        aged(spool, b"registered meanwhile")
+        asked.append(names)
+        return []
+
+    orphan = aged(spool, b"orphan")
+    sweep(spool, known)
+
+    assert asked == [[orphan]]
+    assert len(spool.names()) == 1
+    assert spool.path_of(spool.names()[0]).read_bytes() == b"registered meanwhile"
