@@ -262,7 +262,7 @@ def test_no_thread_and_no_socket_outlives_a_call(tmp_path: Path, pacs: Simulated
 
 
 def test_a_disk_that_fails_leaves_the_object_for_a_later_attempt(pacs: SimulatedPacs, tmp_path: Path) -> None:
-    looping, whole = store_result(tmp_path / "a"), store_result(tmp_path / "b")
+    looping, whole = store_result(tmp_path, 1), store_result(tmp_path, 2)
     looping.outgoing.path.unlink()
     looping.outgoing.path.symlink_to(looping.outgoing.path.name)  # opening it fails with ELOOP
 
