@@ -2,8 +2,8 @@
 
 In production nothing is set and :func:`crashpoint` returns at once. A test sets ``NODE_CRASHPOINT`` to
 ``name[:n][@/marker/file]``: the process kills itself (SIGKILL, no clean-up) at the ``n``-th passage, by
-default the first. With a marker file it dies only while that file does not exist, and creates it first, so
-that a supervised process that comes back does not die again.
+default the first. With a marker file it dies at that passage or a later one, while that file does not exist,
+and creates it first, so that a supervised process that comes back does not die again.
 
 This variable is the only one read below the command line: a crash cannot be injected through parameters.
 """
@@ -71,7 +71,8 @@ def crashpoint(name: str) -> None:
         return
     with _passages_lock:
         _passages[name] = _passages.get(name, 0) + 1
-        due = _passages[name] == order.passage
+        passed = _passages[name]
+    due = passed == order.passage or (order.marker is not None and passed > order.passage)
     if due and _marks_first_death(order.marker):
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -48,6 +48,27 @@ def test_with_a_marker_it_dies_once(tmp_path: Path) -> None:
     assert run(f"listener.renamed:2@{marker}") == (0, "123")
 
 
+def test_a_process_that_passed_while_the_marker_was_there_dies_once_it_is_gone(tmp_path: Path) -> None:
+    marker = tmp_path / "died"
+    marker.touch()
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import pathlib, sys\nfrom dicom_node.crashpoints import crashpoint\n"
+            "crashpoint('score.claimed')\nprint('alive', flush=True)\n"
+            "pathlib.Path(sys.argv[1]).unlink()\ncrashpoint('score.claimed')\nprint('still alive')",
+            str(marker),
+        ],
+        env={**os.environ, VARIABLE: f"score.claimed@{marker}", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.split()) == (-signal.SIGKILL, ["alive"])
+
+
 def test_nothing_happens_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     for name in CRASHPOINTS:
