@@ -8,7 +8,7 @@ open the next revision, which is scored again.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -78,6 +78,7 @@ class Registration(StrEnum):
     NEW = "new"  # registered; it joined a revision
     DUPLICATE = "duplicate"  # the same bytes are here already; nothing changed
     CONFLICT = "conflict"  # other bytes under a known UID: kept apart, never scored
+    RESTORED = "restored"  # the same bytes were registered, but their file was gone: this one takes its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,26 @@ class Completeness:
     routes: tuple[Route, ...]
 
 
-def register_instance(tx: Transaction, received: ReceivedInstance, rules: Completeness) -> Registration:
+def register_instance(
+    tx: Transaction,
+    received: ReceivedInstance,
+    rules: Completeness,
+    *,
+    is_stored: Callable[[str, int], bool] = lambda _spool_name, _size_bytes: True,
+) -> Registration:
     """Register a durable instance; complete its revision when it was the last standard view.
+
+    Parameters
+    ----------
+    tx : Transaction
+        The listener's.
+    received : ReceivedInstance
+        The instance and its file.
+    rules : Completeness
+        When a study is complete.
+    is_stored : callable
+        Whether the spool still holds a file of this name with at least so many bytes; asked of the first
+        file when the same bytes come again.
 
     Returns
     -------
@@ -121,7 +140,9 @@ def register_instance(tx: Transaction, received: ReceivedInstance, rules: Comple
         select(Instance).where(Instance.sop_instance_uid == received.sop_instance_uid, Instance.conflict == 0)
     ).one_or_none()
     if first is not None and _same_bytes(first, received):
-        return Registration.DUPLICATE
+        if is_stored(first.spool_name, first.size_bytes):
+            return Registration.DUPLICATE
+        return _restore(tx, study, first, received)
     if first is not None:
         return _keep_apart(tx, study, received)
     revision = _open_revision(tx, study, rules)
@@ -222,6 +243,21 @@ def has_quiet_study(session: Session, now: datetime) -> bool:
 
 def _same_bytes(first: Instance, received: ReceivedInstance) -> bool:
     return (first.sha256, first.transfer_syntax_uid) == (received.sha256, received.transfer_syntax_uid)
+
+
+def _restore(tx: Transaction, study: Study, first: Instance, received: ReceivedInstance) -> Registration:
+    """Let a resent file take the place of one that was lost from the disk."""
+    tx.audit(
+        "instance.restored",
+        study_instance_uid=study.study_instance_uid,
+        detail={
+            "sop_instance_uid": received.sop_instance_uid,
+            "sha256": received.sha256,
+            "calling_ae_title": received.calling_ae_title,
+        },
+    )
+    first.spool_name = received.spool_name
+    return Registration.RESTORED
 
 
 def _study(tx: Transaction, received: ReceivedInstance) -> Study:

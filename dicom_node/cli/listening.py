@@ -41,7 +41,7 @@ def run(settings: Settings) -> None:
         spool = Spool(settings.spool_dir)
         with database.reading() as session:
             sweep(spool, partial(handoff.known_spool_names, session))
-        registrar = Registrar(database, completeness(settings), actor=name)
+        registrar = Registrar(database, completeness(settings), spool=spool, actor=name)
         listener = Listener(
             settings.ae_title,
             settings.host,

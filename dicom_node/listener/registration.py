@@ -12,6 +12,7 @@ from db import handoff
 from db.errors import DatabaseError
 from db.handoff import Completeness, ReceivedInstance, Registration
 from db.session import Database
+from dicom_node.spool import Spool
 
 REPEATS_TOLD_EVERY_S = 60.0
 MOST_KINDS_REMEMBERED = 1000
@@ -28,13 +29,16 @@ class Registrar:
         The truth.
     rules : Completeness
         When a study is complete.
+    spool : Spool
+        Where files lie: a resend mends one that was lost.
     actor : str
         This process.
     """
 
-    def __init__(self, database: Database, rules: Completeness, *, actor: str) -> None:
+    def __init__(self, database: Database, rules: Completeness, *, spool: Spool, actor: str) -> None:
         self._database = database
         self._rules = rules
+        self._spool = spool
         self._actor = actor
         self._lock = threading.Lock()
         self._told: dict[tuple[str, str, str], tuple[float, int]] = {}
@@ -42,7 +46,14 @@ class Registrar:
     def register(self, received: ReceivedInstance) -> Registration:
         """Commit the row of a durable object; see :func:`db.handoff.register_instance`."""
         with self._database.transaction(self._actor) as tx:
-            return handoff.register_instance(tx, received, self._rules)
+            return handoff.register_instance(tx, received, self._rules, is_stored=self._is_stored)
+
+    def _is_stored(self, spool_name: str, size_bytes: int) -> bool:
+        try:
+            # The file holds the Part 10 header besides.
+            return self._spool.path_of(spool_name).stat().st_size > size_bytes
+        except FileNotFoundError:
+            return False
 
     def on_event(self, action: str, detail: dict[str, Any]) -> None:
         """Audit a refusal; of the same kind from the same peer one a minute, with the number of the others.

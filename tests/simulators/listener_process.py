@@ -26,12 +26,13 @@ def main(spool: Path, url: str, key: Path) -> None:
     configure_logs("listen")
     check_crashpoint()
     database = Database(url, AuditTrail(AuditKey.load_or_create(key)))
-    registrar = Registrar(database, Completeness(frozenset(), 60.0, ()), actor="listener")
+    files = Spool(spool)
+    registrar = Registrar(database, Completeness(frozenset(), 60.0, ()), spool=files, actor="listener")
     listener = Listener(
         "NODE",
         "127.0.0.1",
         0,
-        spool=Spool(spool),
+        spool=files,
         register=registrar.register,
         limits=ListenerLimits(min_free_bytes=0),
         on_event=registrar.on_event,
