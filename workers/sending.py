@@ -15,7 +15,7 @@ from dicom_node.crashpoints import crashpoint
 from dicom_node.delivery.destination import Destination
 from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, SendResult, send
 from dicom_node.delivery.status import SendState
-from dicom_node.errors import DestinationUnavailableError, ResultError
+from dicom_node.errors import DestinationUnavailableError, ResultError, SpoolError
 from dicom_node.results.checks.checker import faults_of_file, in_short
 from workers.lease import Lease
 from workers.retry import DestinationAwayError, UndeliverableError
@@ -154,8 +154,10 @@ def _fault_in(path: Path, sha256: str) -> str:
         faults = faults_of_file(path)
     except ResultError as exc:
         return f"not sent: {exc}"
-    except OSError:
+    except FileNotFoundError:
         return ""
+    except OSError as exc:
+        raise SpoolError("a stored result cannot be read now; look at the data directory's disk") from exc
     if faults:
         return f"not sent, it fails the node's own check: {in_short(faults)}"
     if digest != sha256:

@@ -25,7 +25,7 @@ def sweep(spool: Spool, known: Callable[[list[str]], Collection[str]]) -> None:
     known : callable
         Returns which of the given names the database knows.
     """
-    # Candidates first: a row that is committed after the question would miss from an earlier answer.
+    # Candidates first: a row committed between the question and the listing would be missing from the answer.
     found = spool.sweep(frozenset(), grace_s=GRACE_S)
     registered = frozenset(known(list(found.orphans)))
     orphans = [name for name in found.orphans if name not in registered]
