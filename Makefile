@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.installed-runtime
 TESTING := $(VENV)/.installed-test
+# Tools that look at packages have an environment of their own: what they need is no part of the node.
+AUDIT_VENV := .venv-audit
+AUDITING := $(AUDIT_VENV)/.installed
 # Never a user's own site-packages: four of our packages have names that others use, too.
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME
@@ -15,10 +18,10 @@ BUNDLE := models/bundles/mammography-phantom-demonstration
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install test test-slow proof check format bundle benchmark wheel clean
+.PHONY: help demo install test test-slow proof fuzz sbom audit-dependencies check format bundle benchmark wheel clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(RUNTIME) ## install, start a node and a throw-away PACS, send made-up studies, show what comes back
 	$(BIN)/dicom-node demo --out $(DEMO_OUT) $(DEMO_FLAGS)
@@ -33,6 +36,16 @@ test-slow: $(TESTING) ## also run what takes minutes: a whole training job
 
 proof: $(TESTING) ## hold every result against the validators of others (many minutes)
 	$(BIN)/python -m pytest -m slow_proof $(PYTEST_FLAGS)
+
+fuzz: $(TESTING) ## damage conversations with the real listener (FUZZ_FLAGS: --seconds N --seed S)
+	$(BIN)/python -m tests.fuzz_listener $(FUZZ_FLAGS)
+
+sbom: $(AUDITING) $(TESTING) ## write the bill of materials of .venv (CycloneDX) to sbom.json; needs no network
+	$(AUDIT_VENV)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file sbom.json $(BIN)/python
+
+audit-dependencies: $(AUDITING) ## ask a vulnerability service about every pinned package; says so where none answers
+	$(AUDIT_VENV)/bin/python .ci/audit_dependencies.py constraints.txt
 
 check: $(TESTING) ## form, lint, types, import contracts
 	$(BIN)/ruff format --check
@@ -54,7 +67,7 @@ wheel: $(RUNTIME) ## build the wheel into dist/
 	$(BIN)/python -m pip wheel . --no-deps --no-build-isolation --wheel-dir dist
 
 clean: ## remove what these commands made, .venv included
-	rm -rf $(VENV) $(DEMO_OUT) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(AUDIT_VENV) sbom.json $(DEMO_OUT) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # hatchling first, from the constraints, instead of a fresh one fetched behind pip's curtain.
 $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
@@ -66,6 +79,12 @@ $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 $(TESTING): $(RUNTIME)
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt \
 		--no-build-isolation -e '.[test]'
+	@touch $@
+
+$(AUDITING): constraints.txt
+	sh .ci/make-venv $(AUDIT_VENV) $(PYTHON)
+	$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		pip-audit cyclonedx-bom
 	@touch $@
 
 $(BIN)/python:
