@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Table, func, insert, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Row, Table, func, insert, select
 
 from db.canonical import canonical_json
 from db.clock import BOOT_ID
+from db.driver_statements import DriverStatement
 from db.errors import AuditError
 from db.keys import AuditKey
 from db.tables import AuditEvent
@@ -32,6 +32,15 @@ CHAIN_LOCK = 0x6469636F6D_0001  # pg_advisory_xact_lock: "dicom", 1
 ROTATE_KEY = "audit.rotate_key"
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 AUDIT_TABLE: Table = AuditEvent.__table__  # type: ignore[assignment]  # declared as the wider FromClause
+
+# Built once: every object that the node receives is an event.
+_INSERT_EVENTS = DriverStatement(insert(AUDIT_TABLE).inline(), AUDIT_TABLE.c.keys())
+_LOCK_CHAIN = select(func.pg_advisory_xact_lock(CHAIN_LOCK))
+_HEAD = DriverStatement(
+    select(*(AUDIT_TABLE.c[name] for name in ("seq", "mac", "key_id", "action", "detail")))
+    .order_by(AUDIT_TABLE.c.seq.desc())
+    .limit(1)
+)
 
 _LIMITS = {"actor": 128, "action": 64, "study_instance_uid": 64, "job_id": 32, "bundle": 64}
 
@@ -99,14 +108,14 @@ class AuditTrail:
         self._wall_clock = wall_clock
         self._boot_id = BOOT_ID.read_text().strip()
 
-    def append(self, session: Session, entries: Sequence[AuditEntry]) -> None:
-        """Chain events to the trail in the open transaction of a session.
+    def append(self, connection: Connection, entries: Sequence[AuditEntry]) -> None:
+        """Chain events to the trail in the open transaction of a connection.
 
         Takes the chain's lock, which is held until the transaction ends: call it last.
 
         Parameters
         ----------
-        session : sqlalchemy.orm.Session
+        connection : sqlalchemy.Connection
             In a writing transaction; on PostgreSQL under READ COMMITTED, because an older snapshot than the
             lock would read an older head.
         entries : sequence of AuditEntry
@@ -120,11 +129,12 @@ class AuditTrail:
         """
         if not entries:
             return
-        lock_chain(session)
-        head = read_head(session)
-        session.execute(insert(AUDIT_TABLE), list(self._rows(head, self._signing_key(head), entries)))
+        lock_chain(connection)
+        head = read_head(connection)
+        rows = list(self._rows(head, self._signing_key(head), entries))
+        _INSERT_EVENTS.execute(connection, rows)
 
-    def rotate_key(self, session: Session, actor: str) -> str:
+    def rotate_key(self, connection: Connection, actor: str) -> str:
         """Retire the signing key: sign with a new one from the next row on, in every process.
 
         The event itself is the last row under the old key. The old key stays in the file, because old rows
@@ -135,10 +145,12 @@ class AuditTrail:
         str
             The new key's id.
         """
-        lock_chain(session)
-        old = self._signing_key(read_head(session))
+        lock_chain(connection)
+        old = self._signing_key(read_head(connection))
         new = self.key.add_new()
-        self.append(session, [AuditEntry(actor, ROTATE_KEY, detail={"old_key_id": old, "new_key_id": new})])
+        self.append(
+            connection, [AuditEntry(actor, ROTATE_KEY, detail={"old_key_id": old, "new_key_id": new})]
+        )
         return new
 
     def _signing_key(self, head: ChainHead) -> str:
@@ -179,21 +191,17 @@ class AuditTrail:
             prev = mac
 
 
-def lock_chain(session: Session) -> None:
+def lock_chain(connection: Connection) -> None:
     """Let no other transaction append until this one ends; on SQLite every writer is alone anyway."""
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(select(func.pg_advisory_xact_lock(CHAIN_LOCK)))
+    if connection.dialect.name == "postgresql":
+        connection.execute(_LOCK_CHAIN)
 
 
-def read_head(session: Session) -> ChainHead:
+def read_head(connection: Connection) -> ChainHead:
     """Read where the chain ends."""
-    t = AUDIT_TABLE.c
-    row = session.execute(
-        select(t.seq, t.mac, t.key_id, t.action, t.detail).order_by(t.seq.desc()).limit(1)
-    ).one_or_none()
-    if row is None:
-        return ChainHead(0, GENESIS, None)
-    return ChainHead(row.seq, row.mac, next_key_id(row))
+    for seq, mac, key_id, action, detail in _HEAD.rows(connection, {}):
+        return ChainHead(seq, mac, _next_key_id(seq, key_id, action, detail))
+    return ChainHead(0, GENESIS, None)
 
 
 def next_key_id(row: Row[*tuple[Any, ...]]) -> str:
@@ -204,12 +212,16 @@ def next_key_id(row: Row[*tuple[Any, ...]]) -> str:
     db.errors.AuditError
         If the row is a rotation whose text was damaged.
     """
-    if row.action != ROTATE_KEY:
-        return str(row.key_id)
+    return _next_key_id(row.seq, row.key_id, row.action, row.detail)
+
+
+def _next_key_id(seq: int, key_id: str, action: str, detail: str) -> str:
+    if action != ROTATE_KEY:
+        return key_id
     try:
-        return str(json.loads(row.detail)["new_key_id"])
+        return str(json.loads(detail)["new_key_id"])
     except (ValueError, TypeError, KeyError):
-        raise AuditError(f"audit event {row.seq} was damaged; run 'dicom-node audit verify'") from None
+        raise AuditError(f"audit event {seq} was damaged; run 'dicom-node audit verify'") from None
 
 
 def audit_json(value: Mapping[str, Any]) -> str:

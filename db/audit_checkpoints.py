@@ -12,10 +12,11 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from sqlalchemy import func, select
 
@@ -35,7 +36,7 @@ class Checkpoint:
     seq, mac : int, str
         The last event's number and mac.
     count : int
-        Rows in the table; equals ``seq`` in an unharmed trail.
+        Rows in the table and before its first; equals ``seq`` in an unharmed trail.
     at : str
         UTC wall time, microseconds.
     node : str
@@ -67,7 +68,7 @@ class CheckpointWriter:
     """
 
     def __init__(self, folder: Path, key: CheckpointKey, node: str) -> None:
-        self.path = folder / f"checkpoints-{re.sub(r'[^A-Za-z0-9._-]', '_', node)}.jsonl"
+        self.path = file_of_node(folder, "checkpoints", node)
         self._key = key
         self._node = node
         self._last_seq = 0
@@ -79,7 +80,7 @@ class CheckpointWriter:
         The first call of a process asks for one as soon as the trail holds an event.
         """
         with database.reading() as session:
-            new_events = read_head(session).seq - self._last_seq
+            new_events = read_head(session.connection()).seq - self._last_seq
         if new_events == 0:
             return False
         return (
@@ -95,35 +96,48 @@ class CheckpointWriter:
             If the file cannot be written.
         """
         with database.reading() as session:
-            head = read_head(session)
-            count = session.scalars(
-                select(func.count()).select_from(AUDIT_TABLE).where(AUDIT_TABLE.c.seq <= head.seq)
+            head = read_head(session.connection())
+            count, first = session.execute(
+                select(func.count(), func.min(AUDIT_TABLE.c.seq)).where(AUDIT_TABLE.c.seq <= head.seq)
             ).one()
         if head.seq == 0:
             return None
         at = datetime.now(UTC).strftime(TIME_FORMAT)
-        checkpoint = Checkpoint(head.seq, head.mac, count, at, self._node)
+        # Events that were removed after their retention count as there: verification knows the cut.
+        checkpoint = Checkpoint(head.seq, head.mac, first - 1 + count, at, self._node)
         signature = self._key.sign(checkpoint.message())
-        self._append(canonical_json({**asdict(checkpoint), "signature": signature}))
+        append_line(self.path, canonical_json({**asdict(checkpoint), "signature": signature}))
         self._last_seq, self._last_s = head.seq, time.monotonic()
         return checkpoint
 
-    def _append(self, line: str) -> None:
-        """Append a line and sync it; a line that a crash tore is closed first."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-            with os.fdopen(descriptor, "r+b", buffering=0) as file:
-                size = file.seek(0, os.SEEK_END)
-                is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-                file.write((b"\n" if is_torn else b"") + line.encode() + b"\n")
-                os.fsync(descriptor)
-            sync_directory(self.path.parent)
-        except OSError as error:
-            raise AuditError(
-                f"the audit checkpoint file {self.path} cannot be written ({error.strerror}); "
-                "make its folder writable or free some space"
-            ) from error
+
+def file_of_node(folder: Path, kind: str, node: str) -> Path:
+    """Return a node's file of signed statements of a kind."""
+    return folder / f"{kind}-{re.sub(r'[^A-Za-z0-9._-]', '_', node)}.jsonl"
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a signed statement and sync it; a line that a crash tore is closed first.
+
+    Raises
+    ------
+    db.errors.AuditError
+        If the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        with os.fdopen(descriptor, "r+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            file.write((b"\n" if is_torn else b"") + line.encode() + b"\n")
+            os.fsync(descriptor)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise AuditError(
+            f"the audit checkpoint file {path} cannot be written ({error.strerror}); "
+            "make its folder writable or free some space"
+        ) from error
 
 
 def read_checkpoints(folder: Path, public_key: str) -> list[Checkpoint]:
@@ -141,12 +155,44 @@ def read_checkpoints(folder: Path, public_key: str) -> list[Checkpoint]:
     db.errors.AuditError
         If a line was not signed with this key, or is not a checkpoint.
     """
-    checkpoints = [
-        _parsed(line, public_key, f"{path.name}, line {number}")
-        for path in sorted(folder.glob("checkpoints-*.jsonl"))
+    checkpoints = parsed_lines(folder, "checkpoints", Checkpoint, public_key)
+    return sorted(checkpoints, key=lambda checkpoint: checkpoint.seq)
+
+
+class Statement(Protocol):
+    """What is signed."""
+
+    def message(self) -> bytes:
+        """Return the bytes that the signature covers."""
+
+
+Signed = TypeVar("Signed", bound=Statement)
+
+
+def parsed_lines(folder: Path, kind: str, of: Callable[..., Signed], public_key: str) -> list[Signed]:
+    """Read the signed statements of a kind of every node.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where the files lie; a folder that does not exist holds none.
+    kind : str
+        How the files' names begin.
+    of : callable
+        Makes a statement of a line's fields.
+    public_key : str
+        Base64.
+
+    Raises
+    ------
+    db.errors.AuditError
+        If a line was not signed with this key, or is no such statement.
+    """
+    return [
+        _parsed(line, of, public_key, f"{path.name}, line {number}")
+        for path in sorted(folder.glob(f"{kind}-*.jsonl"))
         for number, line in _whole_lines(path)
     ]
-    return sorted(checkpoints, key=lambda checkpoint: checkpoint.seq)
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -156,15 +202,15 @@ def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def _parsed(line: bytes, public_key: str, where: str) -> Checkpoint:
-    """Read one checkpoint and check its signature."""
+def _parsed(line: bytes, of: Callable[..., Signed], public_key: str, where: str) -> Signed:
+    """Read one statement and check its signature."""
     try:
         fields = json.loads(line)
         signature = fields.pop("signature")
-        checkpoint = Checkpoint(**fields)
-        is_valid = signature_is_valid(public_key, checkpoint.message(), signature)
+        statement = of(**fields)
+        is_valid = signature_is_valid(public_key, statement.message(), signature)
     except (ValueError, TypeError, KeyError, AttributeError):
         is_valid = False
     if not is_valid:
         raise AuditError(f"the audit checkpoint in {where} was not signed with this node's checkpoint key")
-    return checkpoint
+    return statement

@@ -12,9 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-from sqlalchemy import Engine, delete, func, select
+from sqlalchemy import Connection, Engine, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.orm import Session
 
 from db.tables import HostClock, Job, Process, Revision
 
@@ -24,17 +23,17 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class Clock(Protocol):
     """Tells the database's time."""
 
-    def now(self, session: Session, *, may_write: bool) -> datetime:
-        """Return the time, aware UTC; ``may_write`` says whether the session is a writing one."""
+    def now(self, connection: Connection, *, may_write: bool) -> datetime:
+        """Return the time, aware UTC; ``may_write`` says whether the transaction is a writing one."""
         ...
 
 
 class ServerClock:
     """PostgreSQL's own clock, read once per transaction."""
 
-    def now(self, session: Session, *, may_write: bool) -> datetime:
+    def now(self, connection: Connection, *, may_write: bool) -> datetime:
         """Return the server's time, aware UTC."""
-        moment: datetime = session.scalars(select(func.clock_timestamp())).one()
+        moment: datetime = connection.scalars(select(func.clock_timestamp())).one()
         return moment.astimezone(UTC)
 
 
@@ -44,31 +43,32 @@ class BootClock:
     def __init__(self) -> None:
         self._zero_at: datetime | None = None
 
-    def now(self, session: Session, *, may_write: bool) -> datetime:
+    def now(self, connection: Connection, *, may_write: bool) -> datetime:
         """Return wall time as it was at this boot's first use plus the time since, aware UTC."""
         since_boot = timedelta(seconds=time.clock_gettime(time.CLOCK_BOOTTIME))
         if self._zero_at is None:
             boot_id = BOOT_ID.read_text().strip()
-            stored = session.get(HostClock, boot_id)
-            zero_at = stored.zero_at if stored else _present(session) - since_boot
+            of_this_boot = select(HostClock.zero_at).where(HostClock.boot_id == boot_id)
+            stored = connection.scalars(of_this_boot).one_or_none()
+            zero_at = stored or _present(connection) - since_boot
             if not stored and not may_write:
                 return zero_at + since_boot
             if not stored:
-                session.execute(delete(HostClock))
-                session.execute(insert(HostClock).values(boot_id=boot_id, zero_at=zero_at))
+                connection.execute(delete(HostClock))
+                connection.execute(insert(HostClock).values(boot_id=boot_id, zero_at=zero_at))
                 # Not kept yet: a rollback would forget the row, and another process then store another time.
                 return zero_at + since_boot
             self._zero_at = zero_at
         return self._zero_at + since_boot
 
 
-def _present(session: Session) -> datetime:
+def _present(connection: Connection) -> datetime:
     """Return the wall time at a boot's first use, but never before anything that the database holds.
 
     A clock that was wrong at an earlier boot would otherwise leave work that is due only in that future.
     """
     columns = (Job.created_at, Revision.last_instance_at, Process.seen_at)
-    newest: list[datetime | None] = [session.scalar(select(func.max(column))) for column in columns]
+    newest: list[datetime | None] = [connection.scalar(select(func.max(column))) for column in columns]
     return max([datetime.now(UTC), *(moment for moment in newest if moment is not None)])
 
 

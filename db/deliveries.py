@@ -13,7 +13,12 @@ from db.lifecycle import DELIVERY_TRANSITIONS, DeliveryEvent, DeliveryState, Job
 from db.session import Transaction
 from db.tables import Delivery, Job, ResultObject, Revision, Study
 
-SETTLED = (DeliveryState.DELIVERED, DeliveryState.REFUSED, DeliveryState.NOT_NEEDED)
+SETTLED = (
+    DeliveryState.DELIVERED,
+    DeliveryState.COMMITTED,
+    DeliveryState.REFUSED,
+    DeliveryState.NOT_NEEDED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ def outgoing(session: Session, claim: Claim) -> tuple[OutgoingObject, ...]:
             result.sha256,
             delivery.attempts,
             fallback_for,
-            other_state == DeliveryState.DELIVERED,
+            other_state in (DeliveryState.DELIVERED, DeliveryState.COMMITTED),
         )
         for delivery, result, fallback_for, other_state in rows
     )
@@ -80,6 +85,19 @@ def record(
 
     An attempt that changes neither state nor status is counted without an event of its own: the job's events
     tell it, and a destination that is away for a weekend must not fill the trail.
+
+    Parameters
+    ----------
+    claim : Claim
+        The deliver job's attempt.
+    delivery_id : int
+        One object at one destination.
+    event : DeliveryEvent
+        What became of it.
+    status : int or None
+        Status (0000,0900) of the response, where one came.
+    detail : str
+        For the operator; never patient data.
 
     Raises
     ------

@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import groupby
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
+from db import registry
 from db.errors import UnknownRecordError
 from db.lifecycle import (
     REVISION_TRANSITIONS,
@@ -25,51 +27,10 @@ from db.lifecycle import (
     RevisionState,
     next_state,
 )
+from db.registry import AcceptedFile, LatestRevision
+from db.registry import ReceivedInstance as ReceivedInstance
 from db.session import Transaction, insert_if_absent
 from db.tables import Instance, Job, Revision, Study
-
-
-@dataclass(frozen=True, slots=True)
-class ReceivedInstance:
-    """One instance whose file is already durable in the spool.
-
-    Attributes
-    ----------
-    sop_instance_uid, sop_class_uid, study_instance_uid, series_instance_uid, transfer_syntax_uid : str
-        Its identity, from the data set (and checked against the command).
-    patient_id, accession_number : str
-        For the auditor's queries; empty where absent.
-    modality : str
-        Modality (0008,0060).
-    laterality, view : str or None
-        ``"R"``/``"L"`` and ``"CC"``/``"MLO"``; None where it is no standard view.
-    for_presentation : bool
-        Whether Presentation Intent Type says FOR PRESENTATION.
-    spool_name : str
-        The spool's random name of the file.
-    sha256 : str
-        Hex digest of the data set's bytes as received.
-    size_bytes : int
-        Number of those bytes.
-    calling_ae_title : str
-        Who sent it.
-    """
-
-    sop_instance_uid: str
-    sop_class_uid: str
-    study_instance_uid: str
-    series_instance_uid: str
-    transfer_syntax_uid: str
-    patient_id: str
-    accession_number: str
-    modality: str
-    laterality: str | None
-    view: str | None
-    for_presentation: bool
-    spool_name: str
-    sha256: str
-    size_bytes: int
-    calling_ae_title: str
 
 
 class Registration(StrEnum):
@@ -113,7 +74,7 @@ def register_instance(
     received: ReceivedInstance,
     rules: Completeness,
     *,
-    is_stored: Callable[[str, int], bool] = lambda _spool_name, _size_bytes: True,
+    is_whole: Callable[[AcceptedFile], bool] = lambda _file: True,
 ) -> Registration:
     """Register a durable instance; complete its revision when it was the last standard view.
 
@@ -125,45 +86,109 @@ def register_instance(
         The instance and its file.
     rules : Completeness
         When a study is complete.
-    is_stored : callable
-        Whether the spool still holds a file of this name with at least so many bytes; asked of the first
-        file when the same bytes come again.
+    is_whole : callable
+        Whether the spool still holds the file of an accepted instance as it came; asked of the first file
+        when the same bytes come again.
 
     Returns
     -------
     Registration
         For ``DUPLICATE`` the caller may remove its file: the same bytes are stored already.
     """
-    session = tx.session
-    study = _study(tx, received)
-    first = session.scalars(
-        select(Instance).where(Instance.sop_instance_uid == received.sop_instance_uid, Instance.conflict == 0)
-    ).one_or_none()
-    if first is not None and _same_bytes(first, received):
-        if is_stored(first.spool_name, first.size_bytes):
-            return Registration.DUPLICATE
-        return _restore(tx, study, first, received)
-    if first is not None:
-        return _keep_apart(tx, study, received)
-    revision = _open_revision(tx, study, rules)
-    session.add(_instance(study, revision.number, received, tx.now, conflict=False))
-    revision.last_instance_at = tx.now
-    revision.due_at = tx.now + timedelta(seconds=rules.quiet_period_s)
-    session.flush()
+    return register_instances(tx, [received], rules, is_whole=is_whole)[0]
+
+
+def register_instances(
+    tx: Transaction,
+    received: Sequence[ReceivedInstance],
+    rules: Completeness,
+    *,
+    is_whole: Callable[[AcceptedFile], bool] = lambda _file: True,
+) -> list[Registration]:
+    """Register several durable instances in one transaction, as if they came one after the other.
+
+    A study whose standard views are complete with them is completed once, with all of them.
+
+    Parameters
+    ----------
+    tx, rules, is_whole
+        As for :func:`register_instance`.
+    received : sequence of ReceivedInstance
+        The instances and their files.
+
+    Returns
+    -------
+    list of Registration
+        What became of each.
+    """
+    outcomes: dict[int, Registration] = {}
+    # In one order of studies: two listeners that lock several would wait for each other for ever.
+    ordered = sorted(range(len(received)), key=lambda index: received[index].study_instance_uid)
+    for _, indices in groupby(ordered, key=lambda index: received[index].study_instance_uid):
+        of_study = list(indices)
+        registered = _register_in_study(tx, [received[index] for index in of_study], rules, is_whole)
+        outcomes.update(zip(of_study, registered, strict=True))
+    return [outcomes[index] for index in range(len(received))]
+
+
+def _register_in_study(
+    tx: Transaction,
+    received: Sequence[ReceivedInstance],
+    rules: Completeness,
+    is_whole: Callable[[AcceptedFile], bool],
+) -> list[Registration]:
+    """Register instances of one study."""
+    study_id = _study(tx, received[0])
+    first_of = registry.accepted(tx.connection, {each.sop_instance_uid for each in received})
+    outcomes: list[Registration] = []
+    joined: dict[str, ReceivedInstance] = {}
+    revision: LatestRevision | None = None
+    for each in received:
+        uid = each.sop_instance_uid
+        first = first_of.get(uid)
+        if first is None:
+            revision = revision or _open_revision_of(tx, study_id, rules)
+            first_of[uid] = AcceptedFile(
+                each.sha256, each.transfer_syntax_uid, each.spool_name, each.size_bytes
+            )
+            joined[uid] = each
+            _audit_stored(tx, each, revision.number)
+            outcomes.append(Registration.NEW)
+        elif not first.has_bytes_of(each):
+            outcomes.append(_keep_apart(tx, study_id, each))
+        elif is_whole(first):
+            outcomes.append(Registration.DUPLICATE)
+        else:
+            # The same bytes: its file may stand for that of an instance whose row is not written yet.
+            if uid in joined:
+                joined[uid] = each
+            outcomes.append(_restore(tx, each))
+            first_of[uid] = first._replace(spool_name=each.spool_name)
+    if revision is not None:
+        registry.insert_instances(tx.connection, study_id, revision.number, list(joined.values()), tx.now)
+        registry.prolong(tx.connection, revision.id, tx.now, tx.now + timedelta(seconds=rules.quiet_period_s))
+        # Nothing else than a view can complete them.
+        has_view = any(each.for_presentation for each in joined.values())
+        if has_view and _views_just_completed(tx.connection, study_id, revision.number, rules):
+            session = tx.session
+            study = session.get_one(Study, study_id, populate_existing=True)
+            completed = session.get_one(Revision, revision.id, populate_existing=True)
+            _complete(tx, study, completed, CompletionReason.ALL_VIEWS, rules)
+    return outcomes
+
+
+def _audit_stored(tx: Transaction, received: ReceivedInstance, revision_number: int) -> None:
     tx.audit(
         "instance.stored",
-        study_instance_uid=study.study_instance_uid,
+        study_instance_uid=received.study_instance_uid,
         detail={
             "sop_instance_uid": received.sop_instance_uid,
             "sha256": received.sha256,
             "bytes": received.size_bytes,
             "calling_ae_title": received.calling_ae_title,
-            "revision": revision.number,
+            "revision": revision_number,
         },
     )
-    if _views_just_completed(session, study, revision, rules):
-        _complete(tx, study, revision, CompletionReason.ALL_VIEWS, rules)
-    return Registration.NEW
 
 
 def complete_study(tx: Transaction, study_instance_uid: str, rules: Completeness) -> int:
@@ -241,28 +266,27 @@ def has_quiet_study(session: Session, now: datetime) -> bool:
     return session.scalars(due).first() is not None
 
 
-def _same_bytes(first: Instance, received: ReceivedInstance) -> bool:
-    return (first.sha256, first.transfer_syntax_uid) == (received.sha256, received.transfer_syntax_uid)
-
-
-def _restore(tx: Transaction, study: Study, first: Instance, received: ReceivedInstance) -> Registration:
+def _restore(tx: Transaction, received: ReceivedInstance) -> Registration:
     """Let a resent file take the place of one that was lost from the disk."""
     tx.audit(
         "instance.restored",
-        study_instance_uid=study.study_instance_uid,
+        study_instance_uid=received.study_instance_uid,
         detail={
             "sop_instance_uid": received.sop_instance_uid,
             "sha256": received.sha256,
             "calling_ae_title": received.calling_ae_title,
         },
     )
-    first.spool_name = received.spool_name
+    registry.move_file(tx.connection, received.sop_instance_uid, received.spool_name)
     return Registration.RESTORED
 
 
-def _study(tx: Transaction, received: ReceivedInstance) -> Study:
-    """Return the instance's study, created at its first instance and locked until the commit."""
+def _study(tx: Transaction, received: ReceivedInstance) -> int:
+    """Return the id of the instance's study, created at its first instance and locked until the commit."""
     uid = received.study_instance_uid
+    known = registry.locked_study(tx.connection, uid)
+    if known is not None:
+        return known
     insert_if_absent(
         tx.session,
         Study,
@@ -273,9 +297,18 @@ def _study(tx: Transaction, received: ReceivedInstance) -> Study:
             "created_at": tx.now,
         },
     )
-    study = _locked_study(tx.session, uid)
-    assert study is not None  # inserted above, by us or by another; rows of studies are never removed
-    return study
+    study_id = registry.locked_study(tx.connection, uid)
+    assert study_id is not None  # inserted above, by us or by another; rows of studies are never removed
+    return study_id
+
+
+def _open_revision_of(tx: Transaction, study_id: int, rules: Completeness) -> LatestRevision:
+    """Return the open revision of a study whose lock is held, or open the next one."""
+    latest = registry.latest_revision(tx.connection, study_id)
+    if latest is not None and latest.is_open:
+        return latest
+    opened = _next_revision(tx, study_id, 0 if latest is None else latest.number, rules)
+    return LatestRevision(opened.id, opened.number, is_open=True)
 
 
 def _locked_study(session: Session, study_instance_uid: str) -> Study | None:
@@ -292,9 +325,13 @@ def _open_revision(tx: Transaction, study: Study, rules: Completeness) -> Revisi
     latest = _latest_revision(tx.session, study)
     if latest is not None and latest.state == RevisionState.OPEN:
         return latest
+    return _next_revision(tx, study.id, 0 if latest is None else latest.number, rules)
+
+
+def _next_revision(tx: Transaction, study_id: int, latest_number: int, rules: Completeness) -> Revision:
     revision = Revision(
-        study_id=study.id,
-        number=1 if latest is None else latest.number + 1,
+        study_id=study_id,
+        number=latest_number + 1,
         state=RevisionState.OPEN,
         opened_at=tx.now,
         last_instance_at=tx.now,
@@ -310,30 +347,7 @@ def _latest_revision(session: Session, study: Study) -> Revision | None:
     return session.scalars(newest_first.limit(1)).one_or_none()
 
 
-def _instance(
-    study: Study, revision_number: int, received: ReceivedInstance, now: datetime, *, conflict: bool
-) -> Instance:
-    return Instance(
-        study_id=study.id,
-        revision_number=revision_number,
-        sop_instance_uid=received.sop_instance_uid,
-        sop_class_uid=received.sop_class_uid,
-        series_instance_uid=received.series_instance_uid,
-        transfer_syntax_uid=received.transfer_syntax_uid,
-        modality=received.modality,
-        laterality=received.laterality,
-        view=received.view,
-        for_presentation=int(received.for_presentation),
-        conflict=int(conflict),
-        spool_name=received.spool_name,
-        sha256=received.sha256,
-        size_bytes=received.size_bytes,
-        calling_ae_title=received.calling_ae_title,
-        received_at=now,
-    )
-
-
-def _keep_apart(tx: Transaction, study: Study, received: ReceivedInstance) -> Registration:
+def _keep_apart(tx: Transaction, study_id: int, received: ReceivedInstance) -> Registration:
     """Store other bytes under a known UID where nobody scores them, once per content."""
     known = select(Instance.id).where(
         Instance.sop_instance_uid == received.sop_instance_uid,
@@ -343,10 +357,10 @@ def _keep_apart(tx: Transaction, study: Study, received: ReceivedInstance) -> Re
     )
     if tx.session.scalars(known.limit(1)).first() is not None:
         return Registration.DUPLICATE
-    tx.session.add(_instance(study, 0, received, tx.now, conflict=True))
+    registry.insert_instances(tx.connection, study_id, 0, [received], tx.now, conflict=True)
     tx.audit(
         "instance.conflict",
-        study_instance_uid=study.study_instance_uid,
+        study_instance_uid=received.study_instance_uid,
         detail={
             "sop_instance_uid": received.sop_instance_uid,
             "sha256": received.sha256,
@@ -356,20 +370,18 @@ def _keep_apart(tx: Transaction, study: Study, received: ReceivedInstance) -> Re
     return Registration.CONFLICT
 
 
-def _views_just_completed(session: Session, study: Study, revision: Revision, rules: Completeness) -> bool:
+def _views_just_completed(
+    connection: Connection, study_id: int, revision_number: int, rules: Completeness
+) -> bool:
     """Whether the standard views are all there and were not when the previous revision was completed.
 
     A late extra image of a study whose views were complete already must not fire at once: more may follow.
     """
     if not rules.standard_views:
         return False
-    rows = session.execute(
-        select(Instance.laterality, Instance.view, Instance.revision_number).where(
-            Instance.study_id == study.id, Instance.conflict == 0, Instance.for_presentation == 1
-        )
-    ).all()
+    rows = registry.views(connection, study_id)
     now = {(laterality, view) for laterality, view, _ in rows}
-    before = {(laterality, view) for laterality, view, number in rows if number < revision.number}
+    before = {(laterality, view) for laterality, view, number in rows if number < revision_number}
     return now >= rules.standard_views and not before >= rules.standard_views
 
 

@@ -8,7 +8,7 @@ nothing. Messages of any broker are doorbells only: nothing here depends on one.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -55,13 +55,14 @@ class Claim:
     revision_id : int or None
         The study revision; None for training.
     destination : str or None
-        ``AE@HOST:PORT`` of a deliver job.
+        ``AE@HOST:PORT`` of a deliver or commit job.
     parent_job_id : str or None
-        The score job whose results a deliver job sends.
+        The score job whose results a deliver job sends, or the deliver job whose objects a commit job asks
+        for.
     first_started_at : datetime.datetime
         Start of the first attempt, aware UTC: the time that result objects carry.
     order : str
-        Canonical JSON options of a training run.
+        Canonical JSON: options of a training run, or what a peer asked to commit.
     """
 
     job_id: str
@@ -153,9 +154,9 @@ def bind_bundle(tx: Transaction, claim: Claim, digest: str) -> None:
 
 
 def finish(tx: Transaction, claim: Claim, *, detail: Mapping[str, Any] | None = None) -> None:
-    """End a deliver or train job as done."""
+    """End a deliver, train or commit job as done."""
     job = end_attempt(tx, claim, JobEvent.FINISH, finished_at=tx.now)
-    if job.destination is not None:
+    if job.kind == JobKind.DELIVER and job.destination is not None:
         _set_due(tx, job.destination, tx.now)
     audit_job(tx, job, "job.done", {"attempt": claim.fence, **(detail or {})})
 
@@ -241,6 +242,20 @@ def has_dead(session: Session, now: datetime, *, max_attempts: Mapping[JobKind, 
     )
 
 
+def end_leases(tx: Transaction, owner: str) -> int:
+    """End the leases of a worker that is known to be dead, so that others need not wait; return how many.
+
+    The attempts count as those of any worker that died. Only who saw the process end may say so.
+    """
+    held = select(Job).where(Job.state == JobState.RUNNING, Job.lease_owner == owner).with_for_update()
+    ended = tx.session.scalars(held).all()
+    for job in ended:
+        job.lease_until = tx.now
+        job.published_at = None
+        audit_job(tx, job, "job.lease_ended", {"attempt": job.attempts, "worker": owner})
+    return len(ended)
+
+
 def retry(tx: Transaction, job_id: str) -> None:
     """Queue a failed job again, or end the backoff of a waiting one, as a person asks; attempts start anew.
 
@@ -254,7 +269,10 @@ def retry(tx: Transaction, job_id: str) -> None:
     job = tx.session.scalars(select(Job).where(Job.id == job_id).with_for_update()).one_or_none()
     if job is None:
         raise UnknownRecordError(f"no job {job_id!r}; 'dicom-node job list' shows all")
-    if job.kind == JobKind.DELIVER and _is_replaced(tx.session, job):
+    if job.state in (JobState.RUNNING, JobState.DONE):
+        what = "it is running at a worker" if job.state == JobState.RUNNING else "it is done"
+        raise TransitionRefusedError(f"nothing is to be tried again: {what}; look with 'dicom-node job show'")
+    if job.kind == JobKind.DELIVER and is_replaced(tx.session, job):
         raise TransitionRefusedError(
             "a later revision of this study was scored; its results replace these, which are sent no more"
         )
@@ -272,7 +290,7 @@ def retry(tx: Transaction, job_id: str) -> None:
     audit_job(tx, job, "job.retried", {"objects": [d.result.sop_instance_uid for d in refused]})
 
 
-def _is_replaced(session: Session, job: Job) -> bool:
+def is_replaced(session: Session, job: Job) -> bool:
     """Whether a later revision of the job's study was scored for the same task."""
     own, later, scored = aliased(Revision), aliased(Revision), aliased(Job)
     found = select(scored.id).where(
@@ -285,6 +303,34 @@ def _is_replaced(session: Session, job: Job) -> bool:
         scored.state == JobState.DONE,
     )
     return session.scalars(found.limit(1)).first() is not None
+
+
+def failed_with(session: Session, codes: Collection[str]) -> list[Job]:
+    """Return the failed score jobs with one of these error codes, but those of replaced revisions."""
+    failed = select(Job).where(
+        Job.kind == JobKind.SCORE, Job.state == JobState.FAILED, Job.error_code.in_(codes)
+    )
+    return [job for job in session.scalars(failed.order_by(Job.created_at)) if not is_replaced(session, job)]
+
+
+def queue_after(tx: Transaction, parent: Job, kind: JobKind, destination: str | None) -> Job:
+    """Queue a job that follows from another one: of the same study, task and bundle, due at once."""
+    job = Job(
+        id=uuid.uuid4().hex,
+        kind=kind,
+        revision_id=parent.revision_id,
+        task=parent.task,
+        parent_job_id=parent.id,
+        destination=destination,
+        state=JobState.QUEUED,
+        attempts=0,
+        next_try_at=tx.now,
+        created_at=tx.now,
+        bundle_digest=parent.bundle_digest,
+    )
+    tx.session.add(job)
+    tx.session.flush()
+    return job
 
 
 def queue_training(tx: Transaction, *, recipe: str, order: Mapping[str, Any]) -> str:
@@ -345,7 +391,7 @@ def _due(kind: JobKind, now: datetime, max_attempts: int | None) -> Any:
     # The states are named once more by themselves, so that the index leaves out every finished job.
     unfinished = Job.state.in_((JobState.QUEUED, JobState.RUNNING))
     condition = and_(Job.kind == kind, unfinished, or_(waiting, ended))
-    if kind is not JobKind.TRAIN:
+    if kind in (JobKind.SCORE, JobKind.DELIVER):
         earlier_job, earlier, own = aliased(Job), aliased(Revision), aliased(Revision)
         blocked = exists().where(
             own.id == Job.revision_id,

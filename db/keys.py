@@ -14,11 +14,12 @@ import os
 import secrets
 import stat
 from pathlib import Path
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from typing import TYPE_CHECKING
 
 from db.errors import AuditError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 SECRET_BYTES = 32
 
@@ -114,17 +115,22 @@ class CheckpointKey:
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
 
+    @staticmethod
+    def make_if_absent(path: Path) -> None:
+        """Make the key file, 32 bytes in hexadecimal; safe when several processes start at once."""
+        if not path.exists():
+            _write_private(path, _key_line(secrets.token_bytes(SECRET_BYTES)), replace=False)
+
     @classmethod
     def load_or_create(cls, path: Path) -> CheckpointKey:
-        """Read the key file (32 bytes, hexadecimal), or make one; safe when several processes start at once.
+        """Read the key file, or make one.
 
         Raises
         ------
         db.errors.AuditError
             If the file is readable by others or not a key file.
         """
-        if not path.exists():
-            _write_private(path, _key_line(secrets.token_bytes(SECRET_BYTES)), replace=False)
+        cls.make_if_absent(path)
         return cls.load(path)
 
     @classmethod
@@ -136,6 +142,9 @@ class CheckpointKey:
         db.errors.AuditError
             If the file is missing, readable by others, or not a key file.
         """
+        # Late, here and below: who writes events needs none of it, and a listener stays small.
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
         try:
             raw = bytes.fromhex(_read_private(path).decode("ascii", "replace"))
             return cls(Ed25519PrivateKey.from_private_bytes(raw))
@@ -156,6 +165,9 @@ class CheckpointKey:
 
 def signature_is_valid(public_key: str, message: bytes, signature: str) -> bool:
     """Whether an Ed25519 signature (base64) by a public key (base64) covers a message."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     try:
         public = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key, validate=True))
         public.verify(base64.b64decode(signature, validate=True), message)

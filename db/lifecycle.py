@@ -29,12 +29,21 @@ class CompletionReason(StrEnum):
     QUIET_PERIOD = "quiet_period"  # nothing more arrived for the configured time
 
 
+class DeploymentRole(StrEnum):
+    """What a bundle does for a task."""
+
+    CHAMPION = "champion"  # answers
+    CANARY = "canary"  # answers for a share of the studies
+    SHADOW = "shadow"  # scores what the champion scores; its scores are kept, never sent
+
+
 class JobKind(StrEnum):
     """What a job does; also the name of its queue."""
 
     SCORE = "score"
     DELIVER = "deliver"
     TRAIN = "train"
+    COMMIT = "commit"
 
 
 class JobState(StrEnum):
@@ -55,6 +64,7 @@ class JobEvent(StrEnum):
     RELEASE = "release"
     GIVE_UP = "give_up"
     RETRY = "retry"
+    REOPEN = "reopen"  # storage commitment has work for it again
 
 
 class DeliveryState(StrEnum):
@@ -63,6 +73,7 @@ class DeliveryState(StrEnum):
     PENDING = "pending"  # not yet accepted; it was never sent, or the destination certainly did not keep it
     UNKNOWN = "unknown"  # sent, but the answer was lost: the destination may hold it
     DELIVERED = "delivered"  # the destination answered success, a warning, or "already there"
+    COMMITTED = "committed"  # ... and it has taken the responsibility for keeping it (PS3.4 annex J)
     REFUSED = "refused"  # the destination will not take it; a person must look
     NOT_NEEDED = "not_needed"  # the destination takes the same content as an object of another class
 
@@ -76,6 +87,8 @@ class DeliveryEvent(StrEnum):
     REFUSE = "refuse"
     PASS_OVER = "pass_over"
     RETRY = "retry"
+    COMMIT = "commit"
+    MISS = "miss"
 
 
 REVISION_TRANSITIONS: Mapping[tuple[RevisionState, CompletionReason], RevisionState] = {
@@ -94,6 +107,8 @@ JOB_TRANSITIONS: Mapping[tuple[JobState, JobEvent], JobState] = {
     (JobState.RUNNING, JobEvent.GIVE_UP): JobState.FAILED,
     (JobState.QUEUED, JobEvent.RETRY): JobState.QUEUED,  # a person shortens the backoff
     (JobState.FAILED, JobEvent.RETRY): JobState.QUEUED,
+    (JobState.DONE, JobEvent.REOPEN): JobState.QUEUED,
+    (JobState.FAILED, JobEvent.REOPEN): JobState.QUEUED,
 }
 
 DELIVERY_TRANSITIONS: Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState] = {
@@ -108,6 +123,8 @@ DELIVERY_TRANSITIONS: Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState
     (DeliveryState.UNKNOWN, DeliveryEvent.REFUSE): DeliveryState.REFUSED,
     (DeliveryState.UNKNOWN, DeliveryEvent.PASS_OVER): DeliveryState.NOT_NEEDED,
     (DeliveryState.REFUSED, DeliveryEvent.RETRY): DeliveryState.PENDING,
+    (DeliveryState.DELIVERED, DeliveryEvent.COMMIT): DeliveryState.COMMITTED,
+    (DeliveryState.DELIVERED, DeliveryEvent.MISS): DeliveryState.PENDING,  # sent again, the same bytes
 }
 
 State = TypeVar("State", bound=StrEnum)

@@ -27,8 +27,15 @@ from db.tables import (
 Row = dict[str, Any]
 
 
-def studies(session: Session, *, study_instance_uid: str | None = None, limit: int = 1000) -> list[Row]:
-    """Return a row per study revision, newest first."""
+def studies(
+    session: Session,
+    *,
+    study_instance_uid: str | None = None,
+    patient_id: str | None = None,
+    accession_number: str | None = None,
+    limit: int = 1000,
+) -> list[Row]:
+    """Return a row per study revision, newest first; what is given must match exactly."""
     instances = (
         select(func.count())
         .where(
@@ -45,8 +52,12 @@ def studies(session: Session, *, study_instance_uid: str | None = None, limit: i
         .order_by(Revision.id.desc())
         .limit(limit)
     )
-    if study_instance_uid:
-        query = query.where(Study.study_instance_uid == study_instance_uid)
+    wanted = {
+        Study.study_instance_uid: study_instance_uid,
+        Study.patient_id: patient_id,
+        Study.accession_number: accession_number,
+    }
+    query = query.where(*(column == value for column, value in wanted.items() if value is not None))
     return [
         {
             "study_instance_uid": study.study_instance_uid,
@@ -166,12 +177,14 @@ def results(
         conditions.append(Study.study_instance_uid == study_instance_uid)
     if job_id is not None:
         conditions.append(ResultObject.job_id == job_id)
+    note = aliased(ResultObject)
     query = (
-        select(ResultObject, Delivery, Study.study_instance_uid, Revision.number)
+        select(ResultObject, Delivery, Study.study_instance_uid, Revision.number, note.sop_instance_uid)
         .join(Job, ResultObject.job_id == Job.id)
         .join(Revision, Job.revision_id == Revision.id)
         .join(Study, Revision.study_id == Study.id)
         .outerjoin(Delivery, Delivery.result_id == ResultObject.id)
+        .outerjoin(note, Delivery.withdrawn_by == note.id)
         .where(*conditions)
         .order_by(ResultObject.id.desc(), Delivery.id)
         .limit(limit)
@@ -193,10 +206,11 @@ def results(
             else None,
             "detail": delivery.detail if delivery else None,
             "updated_at": delivery.updated_at.isoformat() if delivery else None,
-            "withdrawn": bool(delivery and delivery.withdrawn_by),
+            "withdrawn": withdrawn_by is not None,
+            "withdrawn_by": withdrawn_by,
             "file": result.file_name,
         }
-        for result, delivery, study, number in session.execute(query)
+        for result, delivery, study, number, withdrawn_by in session.execute(query)
     ]
 
 
@@ -204,7 +218,7 @@ def bundles(session: Session) -> list[Row]:
     """Return a row per bundle, newest first, with the role that it has now."""
     present = aliased(Deployment)
     query = (
-        select(BundleRecord, present.role, present.since, present.deployed_by)
+        select(BundleRecord, present)
         .outerjoin(present, (present.bundle_digest == BundleRecord.digest) & present.until.is_(None))
         .order_by(BundleRecord.added_at.desc(), BundleRecord.digest)
     )
@@ -215,14 +229,21 @@ def bundles(session: Session) -> list[Row]:
             "version": bundle.version,
             "task": bundle.task,
             "demonstration": bool(bundle.demonstration),
-            "role": role,
-            "since": since and since.isoformat(),
-            "deployed_by": by,
+            "role": term and term.role,
+            "percent": term and term.percent,
+            "since": term and term.since.isoformat(),
+            "deployed_by": term and term.deployed_by,
             "added_at": bundle.added_at.isoformat(),
             "added_by": bundle.added_by,
         }
-        for bundle, role, since, by in session.execute(query)
+        for bundle, term in session.execute(query)
     ]
+
+
+def waiting_score_jobs(session: Session, *, at_most: int) -> int:
+    """Return how many score jobs wait for a worker; counting ends at ``at_most``."""
+    waiting = select(Job.id).where(Job.state == JobState.QUEUED, Job.kind == JobKind.SCORE).limit(at_most)
+    return session.scalars(select(func.count()).select_from(waiting.subquery())).one()
 
 
 def counts(session: Session) -> dict[str, dict[str, int]]:
@@ -241,5 +262,6 @@ def counts(session: Session) -> dict[str, dict[str, int]]:
         "score_jobs": by(Job.state, list(JobState), Job.kind == JobKind.SCORE),
         "deliver_jobs": by(Job.state, list(JobState), Job.kind == JobKind.DELIVER),
         "train_jobs": by(Job.state, list(JobState), Job.kind == JobKind.TRAIN),
+        "commit_jobs": by(Job.state, list(JobState), Job.kind == JobKind.COMMIT),
         "deliveries": by(Delivery.state, list(DeliveryState)),
     }

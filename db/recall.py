@@ -17,7 +17,7 @@ from db.session import Transaction
 from db.tables import Analysis, BundleRecord, Delivery, Job, ResultObject, Revision, Study
 
 Row = dict[str, Any]
-_THERE = (DeliveryState.DELIVERED, DeliveryState.UNKNOWN)
+_THERE = (DeliveryState.DELIVERED, DeliveryState.COMMITTED, DeliveryState.UNKNOWN)
 
 
 def scored_by(

@@ -14,34 +14,53 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, Connection, func, inspect, select, text
 
+from db import audit_guards
 from db.errors import SchemaError
 from db.session import Database, open_engine, translated_errors
 from db.tables import Base
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+# Alembic is imported where a database is changed or compared: most processes start on one that has these
+# tables already, and a listener's memory is counted.
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSIONS = MIGRATIONS / "versions"
+DATABASE_LOST = (
+    "the node has keys, but its database is missing or empty; restore it from the backup "
+    "(docs/how-to/back-up-and-restore.md), or correct database_url; to begin anew, move keys, checkpoints, "
+    "spool and results away first"
+)
+_VERSION_TABLE = "alembic_version"  # Alembic's own
 UPGRADE_LOCK = 0x6469636F6D_0002  # pg_advisory_xact_lock: "dicom", 2
-AUDIT_TRIGGERS = {
-    "sqlite": {"audit_event_no_update", "audit_event_no_delete"},
-    "postgresql": {"audit_event_no_update", "audit_event_no_delete", "audit_event_no_truncate"},
-}
-_TRIGGER_QUERIES = {
-    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger'",
-    # tgenabled A: fires always, even for a session that plays a replica.
-    "postgresql": "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'A'",
-}
 
 
-def upgrade(database_url: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """What an upgrade did.
+
+    Attributes
+    ----------
+    before, after : str or None
+        The database's revisions; None before the first upgrade of all.
+    guards_restored : tuple of str
+        Guards of the audit trail that somebody had removed, and that are back.
+    """
+
+    before: str | None
+    after: str | None
+    guards_restored: tuple[str, ...] = ()
+
+
+def upgrade(database_url: str, revision: str = "head", *, was_used: bool = False) -> Upgrade:
     """Bring a database, empty or of an earlier version, to this version's tables; whole or not at all.
 
     May run in several processes at once: the first does it, the others find it done.
@@ -50,11 +69,20 @@ def upgrade(database_url: str) -> None:
     ----------
     database_url : str
         SQLAlchemy URL, on PostgreSQL of the role that owns the tables.
+    revision : str
+        The revision to stop at; this version's by default.
+    was_used : bool
+        Whether the node had a database before: an empty one is then not the node's.
+
+    Returns
+    -------
+    Upgrade
+        What was done.
 
     Raises
     ------
     db.errors.SchemaError
-        If the database is of a later version.
+        If the database is of a later version, or empty although it was used.
     db.errors.DatabaseUnavailableError
         If the database cannot be reached or written.
     """
@@ -63,10 +91,14 @@ def upgrade(database_url: str) -> None:
         with translated_errors(), engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(select(func.pg_advisory_xact_lock(UPGRADE_LOCK)))
-            _refuse_later_version(_revision_of(connection))
-            config = _config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            before = _revision_of(connection)
+            _refuse_later_version(before)
+            if before is None and was_used:
+                raise SchemaError(DATABASE_LOST)
+            if before != (head() if revision == "head" else revision):
+                _migrate(connection, revision)
+            restored = [] if before is None else audit_guards.restore(connection)
+            return Upgrade(before, _revision_of(connection), tuple(restored))
     finally:
         engine.dispose()
 
@@ -88,6 +120,8 @@ def draft(database_url: str, message: str, folder: Path = VERSIONS) -> Path:
     pathlib.Path
         The draft, to be read and corrected.
     """
+    from alembic import command
+
     engine = open_engine(database_url)
     try:
         with translated_errors(), engine.connect() as connection:
@@ -105,10 +139,7 @@ def draft(database_url: str, message: str, folder: Path = VERSIONS) -> Path:
 
 def head() -> str:
     """Return the revision of this version's tables."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
-    if revision is None:
-        raise SchemaError("the installation holds no migrations; reinstall dicom-node")
-    return revision
+    return _revisions()[-1]
 
 
 def current(database: Database) -> str | None:
@@ -143,10 +174,17 @@ def check(database: Database) -> list[str]:
         What differs: tables, columns, types, indexes, foreign keys, checks, and the triggers that guard the
         audit trail. Empty when nothing does.
     """
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
     with _connection(database) as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         differences = [_described(difference) for difference in compare_metadata(context, Base.metadata)]
-        return [*differences, *_missing_checks(connection), *_missing_triggers(connection)]
+        return [
+            *differences,
+            *_missing_checks(connection),
+            *(f"add_trigger, {name}" for name in audit_guards.missing(connection)),
+        ]
 
 
 @contextmanager
@@ -156,8 +194,27 @@ def _connection(database: Database) -> Iterator[Connection]:
         yield session.connection()
 
 
+@cache
+def _revisions() -> tuple[str, ...]:
+    """The revisions that this version knows, oldest first; each file's name begins with its own."""
+    revisions = tuple(sorted(path.name.partition("_")[0] for path in VERSIONS.glob("[0-9]*_*.py")))
+    if not revisions:
+        raise SchemaError("the installation holds no migrations; reinstall dicom-node")
+    return revisions
+
+
+def _migrate(connection: Connection, revision: str) -> None:
+    from alembic import command
+
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
 def _config() -> Config:
     """Return Alembic's configuration; there is no file, so that the installed package needs none."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     return config
@@ -165,13 +222,15 @@ def _config() -> Config:
 
 def _revision_of(connection: Connection) -> str | None:
     """Read the revision that the database says it has."""
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table(_VERSION_TABLE):
+        return None
+    revision: str | None = connection.scalar(text(f"SELECT version_num FROM {_VERSION_TABLE}"))
+    return revision
 
 
 def _refuse_later_version(revision: str | None) -> None:
     """Refuse a revision that this version has never heard of."""
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision is not None and revision not in _revisions():
         raise SchemaError(
             f"the database is at revision {revision}, made by a later version of dicom-node; "
             "install that version, or restore the backup made before its upgrade"
@@ -198,10 +257,3 @@ def _missing_checks(connection: Connection) -> list[str]:
         differences += [f"add_check, {name}" for name in sorted(wanted - found)]
         differences += [f"remove_check, {name}" for name in sorted(found - wanted)]
     return differences
-
-
-def _missing_triggers(connection: Connection) -> list[str]:
-    """Find guards of the audit trail that are gone or switched off."""
-    dialect = connection.dialect.name
-    found = set(connection.scalars(text(_TRIGGER_QUERIES[dialect])))
-    return [f"add_trigger, {name}" for name in sorted(AUDIT_TRIGGERS[dialect] - found)]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from db.canonical import canonical_json
-from db.jobs import Claim, audit_job, end_attempt
+from db.jobs import Claim, audit_job, end_attempt, queue_after
 from db.lifecycle import CompletionReason, DeliveryState, JobEvent, JobKind, JobState
 from db.session import Transaction
 from db.tables import REJECTION_NOTE, Analysis, Delivery, Instance, Job, ResultObject, Revision
@@ -115,15 +114,7 @@ def score_input(session: Session, claim: Claim) -> ScoreInput:
     predecessors are the result objects of the latest earlier revision of the study that was scored.
     """
     revision = session.get_one(Revision, claim.revision_id)
-    instances = session.scalars(
-        select(Instance)
-        .where(
-            Instance.study_id == revision.study_id,
-            Instance.conflict == 0,
-            Instance.revision_number <= revision.number,
-        )
-        .order_by(Instance.sop_instance_uid)
-    ).all()
+    instances = instances_of(session, revision)
     earlier = session.scalars(
         select(Job.id)
         .join(Revision, Job.revision_id == Revision.id)
@@ -146,10 +137,24 @@ def score_input(session: Session, claim: Claim) -> ScoreInput:
         revision.study.study_instance_uid,
         revision.number,
         CompletionReason(str(revision.complete_reason)),
-        tuple(instances),
+        instances,
         tuple(predecessors),
         _superseded(session, claim, revision),
     )
+
+
+def instances_of(session: Session, revision: Revision) -> tuple[Instance, ...]:
+    """Return everything that a revision holds, in the order of the SOP Instance UIDs."""
+    held = (
+        select(Instance)
+        .where(
+            Instance.study_id == revision.study_id,
+            Instance.conflict == 0,
+            Instance.revision_number <= revision.number,
+        )
+        .order_by(Instance.sop_instance_uid)
+    )
+    return tuple(session.scalars(held))
 
 
 def _only_spare() -> Any:
@@ -176,7 +181,14 @@ def _superseded(session: Session, claim: Claim, revision: Revision) -> tuple[Sup
             ResultObject.kind != REJECTION_NOTE,
             Delivery.withdrawn_by.is_(None),
             # Whatever is pending will be sent before this revision's results are.
-            Delivery.state.in_((DeliveryState.DELIVERED, DeliveryState.UNKNOWN, DeliveryState.PENDING)),
+            Delivery.state.in_(
+                (
+                    DeliveryState.DELIVERED,
+                    DeliveryState.COMMITTED,
+                    DeliveryState.UNKNOWN,
+                    DeliveryState.PENDING,
+                )
+            ),
         )
         .order_by(ResultObject.id, Delivery.id)
     ).all()
@@ -195,6 +207,23 @@ def finish_scoring(
     deliveries: Sequence[DeliveryOrder],
 ) -> None:
     """Commit what a score job found, its result objects, and the jobs that deliver them.
+
+    Parameters
+    ----------
+    claim : Claim
+        The attempt.
+    bundle : str
+        Digest of the bundle that answered.
+    outcome : str
+        Value of :class:`models.contract.Outcome`.
+    study_probability : float or None
+        0..1; None for a refused study.
+    document : Mapping
+        Everything that explains the score, JSON values.
+    results : sequence of NewResult
+        The objects whose files are written.
+    deliveries : sequence of DeliveryOrder
+        Who gets which of them.
 
     Raises
     ------
@@ -235,21 +264,7 @@ def finish_scoring(
 def _queue_delivery(
     tx: Transaction, score_job: Job, results: Mapping[str, ResultObject], order: DeliveryOrder
 ) -> None:
-    job = Job(
-        id=uuid.uuid4().hex,
-        kind=JobKind.DELIVER,
-        revision_id=score_job.revision_id,
-        task=score_job.task,
-        parent_job_id=score_job.id,
-        destination=order.destination,
-        state=JobState.QUEUED,
-        attempts=0,
-        next_try_at=tx.now,
-        created_at=tx.now,
-        bundle_digest=score_job.bundle_digest,
-    )
-    tx.session.add(job)
-    tx.session.flush()
+    job = queue_after(tx, score_job, JobKind.DELIVER, order.destination)
     tx.session.add_all(
         Delivery(
             job_id=job.id,
@@ -262,14 +277,23 @@ def _queue_delivery(
         )
         for item in order.objects
     )
-    if order.note is not None:
-        tx.session.execute(
-            update(Delivery)
-            .where(Delivery.id.in_(order.withdrawn))
-            .values(withdrawn_by=results[order.note].id)
-        )
     detail = {"kind": JobKind.DELIVER.value, "destination": order.destination}
     audit_job(tx, job, "job.queued", detail)
+    if order.note is not None:
+        _withdraw(tx, job, results[order.note], order.withdrawn)
+
+
+def _withdraw(tx: Transaction, job: Job, note: ResultObject, deliveries: Sequence[int]) -> None:
+    """Mark what a rejection note withdraws once it is there, with an event for each."""
+    withdrawn = select(Delivery).where(Delivery.id.in_(deliveries)).order_by(Delivery.id)
+    for delivery in tx.session.scalars(withdrawn):
+        delivery.withdrawn_by = note.id
+        detail = {
+            "sop_instance_uid": delivery.result.sop_instance_uid,
+            "destination": delivery.destination,
+            "withdrawn_by": note.sop_instance_uid,
+        }
+        audit_job(tx, job, "result.withdrawn", detail)
 
 
 def known_file_names(session: Session, names: Sequence[str]) -> set[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cached_property
 from typing import Any, cast
 
 from sqlalchemy import Connection, CursorResult, Engine, Result, create_engine, event, exc, make_url
@@ -20,6 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from db.audit import AuditEntry, AuditTrail
 from db.clock import Clock, clock_for
+from db.driver_statements import execute_text
 from db.errors import DatabaseError, DatabaseUnavailableError
 from db.tables import Base
 
@@ -36,11 +38,11 @@ _SILENT_PEER = {
 
 
 class Transaction:
-    """An open transaction: its session, its actor, its time and its audit events.
+    """An open transaction: its connection, its actor, its time and its audit events.
 
     Attributes
     ----------
-    session : sqlalchemy.orm.Session
+    connection : sqlalchemy.Connection
         For the functions of :mod:`db` only.
     actor : str
         Who acts: a process name such as ``"listener@host:17"`` or a person's login.
@@ -49,11 +51,19 @@ class Transaction:
         move it (see :mod:`db.clock`).
     """
 
-    def __init__(self, session: Session, actor: str, now: datetime) -> None:
-        self.session = session
+    def __init__(self, connection: Connection, actor: str, now: datetime) -> None:
+        self.connection = connection
         self.actor = actor
         self.now = now
         self._entries: list[AuditEntry] = []
+
+    @cached_property
+    def session(self) -> Session:
+        """The transaction's mapped objects, for the functions of :mod:`db` only.
+
+        Made when it is asked for first: what runs at each received object goes without.
+        """
+        return Session(self.connection, expire_on_commit=False, join_transaction_mode="rollback_only")
 
     def audit(
         self,
@@ -79,11 +89,21 @@ class Transaction:
             AuditEntry(self.actor, action, study_instance_uid, job_id, bundle, dict(detail or {}))
         )
 
-    def write_audit(self, trail: AuditTrail) -> None:
-        """Chain and write the collected events; called once, right before the commit."""
-        if self._entries:
+    def finish(self, trail: AuditTrail) -> None:
+        """Write what mapped objects hold, then chain and write the events; called once, before the commit."""
+        if self._has_session:
             self.session.flush()
-            trail.append(self.session, self._entries)
+        if self._entries:
+            trail.append(self.connection, self._entries)
+
+    def let_go(self) -> None:
+        """Release the mapped objects; whoever still holds one can read it."""
+        if self._has_session:
+            self.session.close()
+
+    @property
+    def _has_session(self) -> bool:
+        return "session" in vars(self)
 
 
 class Database:
@@ -132,10 +152,13 @@ class Database:
         DatabaseUnavailableError
             If the database cannot be reached, is locked for longer than the busy time-out, or is full.
         """
-        with translated_errors(), Session(self.engine, expire_on_commit=False) as session, session.begin():
-            tx = Transaction(session, actor, self._clock.now(session, may_write=True))
-            yield tx
-            tx.write_audit(self.trail)
+        with translated_errors(), self.engine.begin() as connection:
+            tx = Transaction(connection, actor, self._clock.now(connection, may_write=True))
+            try:
+                yield tx
+                tx.finish(self.trail)
+            finally:
+                tx.let_go()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -152,7 +175,7 @@ class Database:
 
     def now_in(self, session: Session) -> datetime:
         """The database's time in an open reading session, aware UTC."""
-        return self._clock.now(session, may_write=False)
+        return self._clock.now(session.connection(), may_write=False)
 
     def close(self) -> None:
         """Close every pooled connection."""
@@ -247,4 +270,4 @@ def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     """Take the writer's lock at once: a deferred transaction can fail at its first write instead."""
     read_only = connection.get_execution_options().get(_READ_ONLY, False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+    execute_text(connection, "BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -26,7 +26,14 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from db.lifecycle import CompletionReason, DeliveryState, JobKind, JobState, RevisionState
+from db.lifecycle import (
+    CompletionReason,
+    DeliveryState,
+    DeploymentRole,
+    JobKind,
+    JobState,
+    RevisionState,
+)
 
 REJECTION_NOTE = "rejection_note"
 """Kind of the result objects that withdraw others."""
@@ -70,6 +77,13 @@ class UtcDateTime(TypeDecorator[datetime]):
 def _members(column: str, enum: type[StrEnum], name: str) -> CheckConstraint:
     """Let the database refuse every value that the enumeration does not hold."""
     return CheckConstraint(f"{column} IN ({', '.join(repr(m.value) for m in enum)})", name=name)
+
+
+def _one_at_a_time(role: DeploymentRole) -> Index:
+    """Let the database refuse a second bundle in one role of one task."""
+    present = text(f"role = '{role.value}' AND until IS NULL")
+    name = f"uq_deployment_{role.value}"
+    return Index(name, "task", unique=True, sqlite_where=present, postgresql_where=present)
 
 
 class Base(DeclarativeBase):
@@ -162,7 +176,9 @@ class Instance(Base):
 
 
 class Job(Base):
-    """One piece of work: a revision through a task, a result set to a destination, or a training run."""
+    """One piece of work: a revision through a task, a result set to a destination, a training run, or what
+    storage commitment asks (with a parent) and answers (without).
+    """
 
     __tablename__ = "job"
     __table_args__ = (
@@ -185,6 +201,13 @@ class Job(Base):
             sqlite_where=text("kind = 'deliver'"),
             postgresql_where=text("kind = 'deliver'"),
         ),
+        Index(
+            "uq_job_commit",
+            "parent_job_id",
+            unique=True,
+            sqlite_where=text("kind = 'commit'"),
+            postgresql_where=text("kind = 'commit'"),
+        ),
         Index("ix_job_due", "kind", "state", "next_try_at"),
         Index("ix_job_revision", "revision_id"),
     )
@@ -196,7 +219,9 @@ class Job(Base):
     task: Mapped[str] = mapped_column(String(64))
     parent_job_id: Mapped[str | None] = mapped_column(ForeignKey("job.id"))
     destination: Mapped[str | None] = mapped_column(String(300))  # AE@HOST:PORT
-    order: Mapped[str] = mapped_column(Text, default="{}")  # a training run's options, canonical JSON
+    order: Mapped[str] = mapped_column(
+        Text, default="{}"
+    )  # of a training run or a commitment to answer, canonical JSON
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int]  # claims so far; also the fence of the current claim
     lease_owner: Mapped[str | None] = mapped_column(String(128))
@@ -267,6 +292,21 @@ class Delivery(Base):
     result: Mapped[ResultObject] = relationship(foreign_keys=[result_id])
 
 
+class CommitmentRequest(Base):
+    """One request for storage commitment: what a destination was asked, and whether it reported."""
+
+    __tablename__ = "commitment_request"
+    __table_args__ = (Index("ix_commitment_request_job", "job_id"),)
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"))  # the commit job that asked
+    transaction_uid: Mapped[str] = mapped_column(UID, unique=True)
+    objects: Mapped[int]  # asked for
+    asked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    reported_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    committed: Mapped[int | None]  # of the first report
+    missing: Mapped[int | None]
+
+
 class BundleRecord(Base):
     """A bundle in the node's store, by the digest of its content."""
 
@@ -281,26 +321,63 @@ class BundleRecord(Base):
 
 
 class Deployment(Base):
-    """Which bundle answers for which task, since when, by whom."""
+    """Which bundle has which role for which task, since when, by whom."""
 
     __tablename__ = "deployment"
     __table_args__ = (
-        CheckConstraint("role IN ('champion')", name="role"),
-        Index(
-            "uq_deployment_champion",
-            "task",
-            unique=True,
-            sqlite_where=text("role = 'champion' AND until IS NULL"),
-            postgresql_where=text("role = 'champion' AND until IS NULL"),
-        ),
+        _members("role", DeploymentRole, "role"),
+        CheckConstraint("(role = 'canary') = (percent IS NOT NULL)", name="percent_of_canary"),
+        CheckConstraint("percent BETWEEN 1 AND 99", name="percent"),
+        *(_one_at_a_time(role) for role in DeploymentRole),
     )
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     task: Mapped[str] = mapped_column(String(64))
     role: Mapped[str] = mapped_column(String(16))
+    percent: Mapped[int | None]  # of the studies, which a canary answers for
     bundle_digest: Mapped[str] = mapped_column(ForeignKey("bundle.digest"))
     since: Mapped[datetime] = mapped_column(UtcDateTime)
     until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     deployed_by: Mapped[str] = mapped_column(String(128))
+    approved_by: Mapped[str | None] = mapped_column(String(128))  # of a promotion
+
+
+class ShadowScore(Base):
+    """What a bundle in shadow said about an image that the champion scored; never sent."""
+
+    __tablename__ = "shadow_score"
+    __table_args__ = (
+        UniqueConstraint("job_id", "bundle_digest", "sop_instance_uid"),
+        Index("ix_shadow_score_bundle", "bundle_digest"),
+    )
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"))  # the champion's score job
+    revision_id: Mapped[int] = mapped_column(ForeignKey("revision.id"))
+    bundle_digest: Mapped[str] = mapped_column(ForeignKey("bundle.digest"))
+    champion_digest: Mapped[str] = mapped_column(ForeignKey("bundle.digest"))
+    sop_instance_uid: Mapped[str] = mapped_column(UID)
+    laterality: Mapped[str] = mapped_column(String(16))
+    logit: Mapped[float]
+    probability: Mapped[float]
+    champion_logit: Mapped[float]
+    champion_probability: Mapped[float]
+    scored_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class DeviceObservation(Base):
+    """What drift is watched by: the device that made a scored study, its pixels in numbers, and the score."""
+
+    __tablename__ = "device_observation"
+    __table_args__ = (Index("ix_device_observation_device", "task", "scanner_model", "software_versions"),)
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), primary_key=True)
+    task: Mapped[str] = mapped_column(String(64))
+    bundle_digest: Mapped[str] = mapped_column(ForeignKey("bundle.digest"))
+    scanner_model: Mapped[str] = mapped_column(String(64))  # Manufacturer's Model Name (0008,1090)
+    software_versions: Mapped[str] = mapped_column(String(256))  # (0018,1020), joined
+    study_probability: Mapped[float | None]
+    numbers: Mapped[str] = mapped_column(Text)  # name to value, canonical JSON
+    categories: Mapped[str] = mapped_column(Text)  # name to value, canonical JSON
+    withheld: Mapped[int]  # 1: the device is in shadow, nothing was sent
+    observed_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class Process(Base):
@@ -325,16 +402,34 @@ class AuditEvent(Base):
     """One line of the append-only, hash-chained trail; ``payload`` is the exact text that ``mac`` covers."""
 
     __tablename__ = "audit_event"
-    __table_args__ = (Index("ix_audit_event_action_seq", "action", "seq"),)
+    # What may match many events is found in the order in which it is shown: by time where one is asked for.
+    __table_args__ = (
+        Index("ix_audit_event_action_seq", "action", "seq"),
+        Index("ix_audit_event_action_at", "action", "at", "seq"),
+        Index("ix_audit_event_bundle_seq", "bundle", "seq"),
+        Index("ix_audit_event_bundle_at", "bundle", "at", "seq"),
+        Index("ix_audit_event_at", "at", "seq"),
+    )
     seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    at: Mapped[str] = mapped_column(String(27), index=True)  # UTC wall time, microseconds, Z
+    at: Mapped[str] = mapped_column(String(27))  # UTC wall time, microseconds, Z
     actor: Mapped[str] = mapped_column(String(128))
     action: Mapped[str] = mapped_column(String(64))
     study_instance_uid: Mapped[str | None] = mapped_column(UID, index=True)
     job_id: Mapped[str | None] = mapped_column(String(32), index=True)
-    bundle: Mapped[str | None] = mapped_column(SHA256, index=True)
+    bundle: Mapped[str | None] = mapped_column(SHA256)
     detail: Mapped[str] = mapped_column(Text)
     payload: Mapped[str] = mapped_column(Text)
     prev: Mapped[str] = mapped_column(SHA256)
     mac: Mapped[str] = mapped_column(SHA256)
     key_id: Mapped[str] = mapped_column(String(16))
+
+
+class AuditCursor(Base):
+    """How far the trail was handed to a sink outside the node, and which process hands it over."""
+
+    __tablename__ = "audit_cursor"
+    sink: Mapped[str] = mapped_column(String(16), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger)  # the last event that the sink has, or has no message for
+    owner: Mapped[str | None] = mapped_column(String(128))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    moved_at: Mapped[datetime] = mapped_column(UtcDateTime)

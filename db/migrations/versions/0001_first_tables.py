@@ -47,8 +47,11 @@ def upgrade() -> None:
     _create_revision()
     _create_job()
     _create_analysis()
+    _create_shadow_score()
+    _create_device_observation()
     _create_result_object()
     _create_delivery()
+    _create_commitment_request()
     is_sqlite = op.get_bind().dialect.name == "sqlite"
     for statement in SQLITE_TRIGGERS if is_sqlite else POSTGRESQL_TRIGGERS:
         op.execute(statement)
@@ -135,24 +138,32 @@ def _create_deployment() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("task", sa.String(length=64), nullable=False),
         sa.Column("role", sa.String(length=16), nullable=False),
+        sa.Column("percent", sa.Integer(), nullable=True),
         sa.Column("bundle_digest", sa.String(length=64), nullable=False),
         sa.Column("since", UtcDateTime(), nullable=False),
         sa.Column("until", UtcDateTime(), nullable=True),
         sa.Column("deployed_by", sa.String(length=128), nullable=False),
-        sa.CheckConstraint("role IN ('champion')", name=op.f("ck_deployment_role")),
+        sa.Column("approved_by", sa.String(length=128), nullable=True),
+        sa.CheckConstraint("role IN ('champion', 'canary', 'shadow')", name=op.f("ck_deployment_role")),
+        sa.CheckConstraint(
+            "(role = 'canary') = (percent IS NOT NULL)", name=op.f("ck_deployment_percent_of_canary")
+        ),
+        sa.CheckConstraint("percent BETWEEN 1 AND 99", name=op.f("ck_deployment_percent")),
         sa.ForeignKeyConstraint(
             ["bundle_digest"], ["bundle.digest"], name=op.f("fk_deployment_bundle_digest")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deployment")),
     )
-    op.create_index(
-        "uq_deployment_champion",
-        "deployment",
-        ["task"],
-        unique=True,
-        sqlite_where=sa.text("role = 'champion' AND until IS NULL"),
-        postgresql_where=sa.text("role = 'champion' AND until IS NULL"),
-    )
+    for role in ("champion", "canary", "shadow"):
+        present = sa.text(f"role = '{role}' AND until IS NULL")
+        op.create_index(
+            f"uq_deployment_{role}",
+            "deployment",
+            ["task"],
+            unique=True,
+            sqlite_where=present,
+            postgresql_where=present,
+        )
 
 
 def _create_instance() -> None:
@@ -251,7 +262,7 @@ def _create_job() -> None:
         sa.CheckConstraint(
             "(state = 'running') = (lease_owner IS NOT NULL)", name=op.f("ck_job_lease_owner")
         ),
-        sa.CheckConstraint("kind IN ('score', 'deliver', 'train')", name=op.f("ck_job_kind")),
+        sa.CheckConstraint("kind IN ('score', 'deliver', 'train', 'commit')", name=op.f("ck_job_kind")),
         sa.CheckConstraint("state IN ('queued', 'running', 'done', 'failed')", name=op.f("ck_job_state")),
         sa.ForeignKeyConstraint(["parent_job_id"], ["job.id"], name=op.f("fk_job_parent_job_id")),
         sa.ForeignKeyConstraint(["revision_id"], ["revision.id"], name=op.f("fk_job_revision_id")),
@@ -259,6 +270,14 @@ def _create_job() -> None:
     )
     op.create_index("ix_job_due", "job", ["kind", "state", "next_try_at"], unique=False)
     op.create_index("ix_job_revision", "job", ["revision_id"], unique=False)
+    op.create_index(
+        "uq_job_commit",
+        "job",
+        ["parent_job_id"],
+        unique=True,
+        sqlite_where=sa.text("kind = 'commit'"),
+        postgresql_where=sa.text("kind = 'commit'"),
+    )
     op.create_index(
         "uq_job_deliver",
         "job",
@@ -286,6 +305,67 @@ def _create_analysis() -> None:
         sa.Column("document", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_analysis_job_id")),
         sa.PrimaryKeyConstraint("job_id", name=op.f("pk_analysis")),
+    )
+
+
+def _create_shadow_score() -> None:
+    op.create_table(
+        "shadow_score",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("job_id", sa.String(length=32), nullable=False),
+        sa.Column("revision_id", sa.Integer(), nullable=False),
+        sa.Column("bundle_digest", sa.String(length=64), nullable=False),
+        sa.Column("champion_digest", sa.String(length=64), nullable=False),
+        sa.Column("sop_instance_uid", sa.String(length=64), nullable=False),
+        sa.Column("laterality", sa.String(length=16), nullable=False),
+        sa.Column("logit", sa.Double(), nullable=False),
+        sa.Column("probability", sa.Double(), nullable=False),
+        sa.Column("champion_logit", sa.Double(), nullable=False),
+        sa.Column("champion_probability", sa.Double(), nullable=False),
+        sa.Column("scored_at", UtcDateTime(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["bundle_digest"], ["bundle.digest"], name=op.f("fk_shadow_score_bundle_digest")
+        ),
+        sa.ForeignKeyConstraint(
+            ["champion_digest"], ["bundle.digest"], name=op.f("fk_shadow_score_champion_digest")
+        ),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_shadow_score_job_id")),
+        sa.ForeignKeyConstraint(["revision_id"], ["revision.id"], name=op.f("fk_shadow_score_revision_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_shadow_score")),
+        sa.UniqueConstraint(
+            "job_id",
+            "bundle_digest",
+            "sop_instance_uid",
+            name=op.f("uq_shadow_score_job_id_bundle_digest_sop_instance_uid"),
+        ),
+    )
+    op.create_index("ix_shadow_score_bundle", "shadow_score", ["bundle_digest"], unique=False)
+
+
+def _create_device_observation() -> None:
+    op.create_table(
+        "device_observation",
+        sa.Column("job_id", sa.String(length=32), nullable=False),
+        sa.Column("task", sa.String(length=64), nullable=False),
+        sa.Column("bundle_digest", sa.String(length=64), nullable=False),
+        sa.Column("scanner_model", sa.String(length=64), nullable=False),
+        sa.Column("software_versions", sa.String(length=256), nullable=False),
+        sa.Column("study_probability", sa.Double(), nullable=True),
+        sa.Column("numbers", sa.Text(), nullable=False),
+        sa.Column("categories", sa.Text(), nullable=False),
+        sa.Column("withheld", sa.Integer(), nullable=False),
+        sa.Column("observed_at", UtcDateTime(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["bundle_digest"], ["bundle.digest"], name=op.f("fk_device_observation_bundle_digest")
+        ),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_device_observation_job_id")),
+        sa.PrimaryKeyConstraint("job_id", name=op.f("pk_device_observation")),
+    )
+    op.create_index(
+        "ix_device_observation_device",
+        "device_observation",
+        ["task", "scanner_model", "software_versions"],
+        unique=False,
     )
 
 
@@ -327,7 +407,7 @@ def _create_delivery() -> None:
         sa.Column("fallback_for", sa.Integer(), nullable=True),
         sa.Column("withdrawn_by", sa.Integer(), nullable=True),
         sa.CheckConstraint(
-            "state IN ('pending', 'unknown', 'delivered', 'refused', 'not_needed')",
+            "state IN ('pending', 'unknown', 'delivered', 'committed', 'refused', 'not_needed')",
             name=op.f("ck_delivery_state"),
         ),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_delivery_job_id")),
@@ -342,3 +422,21 @@ def _create_delivery() -> None:
         sa.UniqueConstraint("result_id", "destination", name=op.f("uq_delivery_result_id_destination")),
     )
     op.create_index("ix_delivery_job", "delivery", ["job_id"], unique=False)
+
+
+def _create_commitment_request() -> None:
+    op.create_table(
+        "commitment_request",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("job_id", sa.String(length=32), nullable=False),
+        sa.Column("transaction_uid", sa.String(length=64), nullable=False),
+        sa.Column("objects", sa.Integer(), nullable=False),
+        sa.Column("asked_at", UtcDateTime(), nullable=False),
+        sa.Column("reported_at", UtcDateTime(), nullable=True),
+        sa.Column("committed", sa.Integer(), nullable=True),
+        sa.Column("missing", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_commitment_request_job_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_commitment_request")),
+        sa.UniqueConstraint("transaction_uid", name=op.f("uq_commitment_request_transaction_uid")),
+    )
+    op.create_index("ix_commitment_request_job", "commitment_request", ["job_id"], unique=False)

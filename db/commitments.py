@@ -1,0 +1,269 @@
+"""Storage commitment of results, as rows: what destinations were asked and reported (PS3.4 annex J).
+
+A deliver job whose destination commits is the parent of one job of the kind ``commit``, which asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from db import jobs
+from db.errors import LeaseLostError, UnknownRecordError
+from db.jobs import Claim, audit_job
+from db.lifecycle import (
+    DELIVERY_TRANSITIONS,
+    JOB_TRANSITIONS,
+    DeliveryEvent,
+    DeliveryState,
+    JobEvent,
+    JobKind,
+    JobState,
+    next_state,
+)
+from db.session import Transaction
+from db.tables import CommitmentRequest, Delivery, Job, ResultObject
+
+FIRST_RESEND_PAUSE_S = 60.0
+LONGEST_RESEND_PAUSE_S = 3600.0
+_OPEN = (DeliveryState.PENDING, DeliveryState.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the objects of one delivery stand.
+
+    Attributes
+    ----------
+    delivered : tuple of (str, str)
+        SOP class and instance UID of those that are delivered and not committed yet.
+    has_open : bool
+        Whether others are still on their way.
+    unreported : int
+        Requests that the destination never reported on.
+    reported_missing : int
+        Requests whose report said that objects are missing.
+    is_replaced : bool
+        Whether results of a later revision replace them: they are sent no more, so not asked for either.
+    """
+
+    delivered: tuple[tuple[str, str], ...]
+    has_open: bool
+    unreported: int
+    reported_missing: int
+    is_replaced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a destination says of a request (N-EVENT-REPORT, PS3.4 J.3.3).
+
+    Attributes
+    ----------
+    transaction_uid : str
+        The request.
+    committed : frozenset of (str, str)
+        SOP class and instance UID.
+    failed : mapping of str to int
+        SOP Instance UID to Failure Reason (0008,1197).
+    reporter : str
+        AE title of who says so, for the audit trail.
+    """
+
+    transaction_uid: str
+    committed: frozenset[tuple[str, str]]
+    failed: Mapping[str, int]
+    reporter: str
+
+
+def queue_request(tx: Transaction, delivery: Claim) -> None:
+    """Let the objects of a delivery that ended be asked for, at once.
+
+    Nothing happens where nothing is delivered, or where asking was given up.
+    """
+    states = tx.session.scalars(select(Delivery.state).where(Delivery.job_id == delivery.job_id)).all()
+    if DeliveryState.DELIVERED not in states:
+        return
+    parent = tx.session.get_one(Job, delivery.job_id)
+    job = tx.session.scalars(_asking(delivery.job_id)).one_or_none()
+    if job is None:
+        job = jobs.queue_after(tx, parent, JobKind.COMMIT, parent.destination)
+        audit_job(tx, job, "job.queued", {"destination": parent.destination})
+    elif job.state == JobState.QUEUED:
+        _make_due(tx, job)
+    elif job.state == JobState.DONE:
+        reopen(tx, job, after_s=0)
+
+
+def standing(session: Session, claim: Claim) -> Standing:
+    """Return where the objects stand that a commit job asks for."""
+    rows = session.execute(
+        select(Delivery.state, ResultObject.sop_class_uid, ResultObject.sop_instance_uid)
+        .join(ResultObject, Delivery.result_id == ResultObject.id)
+        .where(Delivery.job_id == claim.parent_job_id)
+        .order_by(ResultObject.id)
+    ).all()
+    parent = session.get_one(Job, claim.parent_job_id)
+    return Standing(
+        delivered=tuple((c, i) for state, c, i in rows if state == DeliveryState.DELIVERED),
+        has_open=any(state in _OPEN for state, _, _ in rows),
+        unreported=_requests(session, claim.job_id, CommitmentRequest.reported_at.is_(None)),
+        reported_missing=_requests(session, claim.job_id, CommitmentRequest.missing > 0),
+        is_replaced=jobs.is_replaced(session, parent),
+    )
+
+
+def note_request(tx: Transaction, claim: Claim, transaction_uid: str, *, objects: int) -> None:
+    """Note a request before it is sent, so that its report is known whenever it comes.
+
+    Raises
+    ------
+    LeaseLostError
+        If another worker has the job: it asks itself.
+    """
+    job = tx.session.get_one(Job, claim.job_id, with_for_update=True, populate_existing=True)
+    if (job.state, job.lease_owner, job.attempts) != (JobState.RUNNING, claim.owner, claim.fence):
+        raise LeaseLostError(f"the lease of job {claim.job_id} ended; another worker has it")
+    tx.session.add(
+        CommitmentRequest(job_id=job.id, transaction_uid=transaction_uid, objects=objects, asked_at=tx.now)
+    )
+    detail = {
+        "destination": job.destination,
+        "transaction_uid": transaction_uid,
+        "objects": objects,
+        "attempt": claim.fence,
+    }
+    audit_job(tx, job, "commitment.requested", detail)
+
+
+def record_report(tx: Transaction, report: Report) -> None:
+    """Record what a destination reports: objects become committed, or are sent again.
+
+    A report counts whichever of the node's requests it names, late and repeated ones, too; what it says of
+    objects that were not asked for, or are settled, changes nothing.
+
+    Raises
+    ------
+    UnknownRecordError
+        If no such request was made.
+    """
+    session = tx.session
+    request = session.scalars(
+        select(CommitmentRequest)
+        .where(CommitmentRequest.transaction_uid == report.transaction_uid)
+        .with_for_update()
+    ).one_or_none()
+    if request is None:
+        raise UnknownRecordError("the report names no request of this node")
+    job = session.get_one(Job, request.job_id, with_for_update=True, populate_existing=True)
+    parent = session.get_one(Job, job.parent_job_id, with_for_update=True, populate_existing=True)
+    committed, missing, to_resend = _apply(tx, parent, report)
+    if request.reported_at is None:
+        request.reported_at, request.committed, request.missing = tx.now, committed, missing
+    elif missing:
+        request.missing = max(missing, request.missing or 0)
+    if not committed and not missing:
+        return
+    audit_job(
+        tx,
+        job,
+        "commitment.reported",
+        {
+            "destination": job.destination,
+            "transaction_uid": report.transaction_uid,
+            "reporter": report.reporter,
+            "committed": committed,
+            "missing": missing,
+        },
+    )
+    session.flush()
+    if to_resend and parent.state in (JobState.DONE, JobState.FAILED):
+        times = _requests(session, job.id, CommitmentRequest.missing > 0)
+        reopen(tx, parent, after_s=resend_pause_s(times))
+    elif job.state == JobState.QUEUED:
+        _make_due(tx, job)
+
+
+def resend_pause_s(times: int) -> float:
+    """Return the seconds before objects are sent again that were reported missing so many times, from 1."""
+    return 0.0 if times <= 1 else min(FIRST_RESEND_PAUSE_S * 2 ** min(times - 2, 10), LONGEST_RESEND_PAUSE_S)
+
+
+def waiting_since(session: Session, moment: datetime) -> int:
+    """Return how many deliveries wait since before a moment for their destination to commit."""
+    waiting = select(func.count()).where(
+        Job.kind == JobKind.COMMIT,
+        Job.parent_job_id.is_not(None),
+        Job.state.in_((JobState.QUEUED, JobState.RUNNING)),
+        Job.created_at < moment,
+    )
+    return session.scalars(waiting).one()
+
+
+def reopen(tx: Transaction, job: Job, *, after_s: float) -> None:
+    """Queue a job again that was done or given up, because there is work for it."""
+    job.state = next_state(JOB_TRANSITIONS, JobState(job.state), JobEvent.REOPEN)
+    job.next_try_at = tx.now + timedelta(seconds=after_s)
+    job.finished_at = job.published_at = None
+    job.error_code = job.error = None
+    audit_job(tx, job, "job.reopened", {"delay_s": after_s})
+
+
+def _apply(tx: Transaction, parent: Job, report: Report) -> tuple[int, int, int]:
+    """Change what a report speaks of; return how many are committed, missing, and to be sent again."""
+    committed = missing = to_resend = 0
+    rows = tx.session.execute(
+        select(Delivery, ResultObject)
+        .join(ResultObject, Delivery.result_id == ResultObject.id)
+        .where(Delivery.job_id == parent.id, Delivery.state == DeliveryState.DELIVERED)
+        .order_by(ResultObject.id)
+        .with_for_update(of=Delivery)
+    ).all()
+    is_replaced = jobs.is_replaced(tx.session, parent)
+    for delivery, result in rows:
+        uid = result.sop_instance_uid
+        if uid in report.failed:
+            missing += 1
+            delivery.detail = f"reported missing by storage commitment: {report.failed[uid]:04X}"
+            event = DeliveryEvent.MISS
+        elif (result.sop_class_uid, uid) in report.committed:
+            committed += 1
+            event = DeliveryEvent.COMMIT
+        else:
+            continue
+        if event is DeliveryEvent.MISS and not is_replaced:
+            to_resend += 1
+        if event is DeliveryEvent.COMMIT or not is_replaced:
+            delivery.state = next_state(DELIVERY_TRANSITIONS, DeliveryState(delivery.state), event)
+        delivery.updated_at = tx.now
+        action = "result.committed" if event is DeliveryEvent.COMMIT else "result.missing"
+        reason = report.failed.get(uid)
+        detail = {
+            "sop_instance_uid": uid,
+            "destination": delivery.destination,
+            "state": delivery.state,
+            "reason": None if reason is None else f"{reason:04X}",
+        }
+        audit_job(tx, parent, action, detail)
+    return committed, missing, to_resend
+
+
+def _asking(delivery_job_id: str) -> Any:
+    return (
+        select(Job).where(Job.kind == JobKind.COMMIT, Job.parent_job_id == delivery_job_id).with_for_update()
+    )
+
+
+def _make_due(tx: Transaction, job: Job) -> None:
+    job.next_try_at, job.published_at = tx.now, None
+
+
+def _requests(session: Session, job_id: str, condition: Any) -> int:
+    """Return how many requests of a job are of a kind."""
+    counted = select(func.count()).where(CommitmentRequest.job_id == job_id, condition)
+    return session.scalars(counted).one()
