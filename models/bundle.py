@@ -31,7 +31,6 @@ from models.errors import (
     WeightsError,
 )
 from models.manifest import Manifest, parse, strict_json
-from models.preprocessing import KNOWN_VERSIONS
 from models.tasks import all_tasks
 
 MANIFEST = "manifest.json"
@@ -43,6 +42,7 @@ REQUIRED_FILES = (METADATA, WEIGHTS, GOLDEN, CARD)
 
 _ALLOWED_SUFFIXES = frozenset({".json", ".safetensors", ".md", ".txt"})
 _MANIFEST_MAX_BYTES = 1 << 20
+_CHANNELS = (1, 3)
 _IDENTITY_MAX_LENGTH = 64  # DICOM LO, PS3.5 6.2
 
 
@@ -53,16 +53,16 @@ class Golden:
     Attributes
     ----------
     inputs : numpy.ndarray
-        ``(n, 1, rows, columns)`` float32 prepared images.
+        ``(n, channels, rows, columns)`` float32 prepared images; one channel or three.
     logits : numpy.ndarray
-        ``(n, 1)`` float32.
-    activations : numpy.ndarray
-        ``(n, 1, h, w)`` float32 class activation maps.
+        ``(n, outputs)`` float32.
+    activations : numpy.ndarray or None
+        ``(n, outputs, h, w)`` float32 class activation maps; None for a network without one.
     """
 
     inputs: NDArray[np.float32]
     logits: NDArray[np.float32]
-    activations: NDArray[np.float32]
+    activations: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,11 @@ class Bundle:
     def threshold(self) -> float:
         """The operating point in use, a calibrated probability 0..1."""
         return self.manifest.operating_points[0].threshold
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images that the network takes, 1 or 3."""
+        return int(self.golden.inputs.shape[1])
 
     @property
     def identity(self) -> BundleIdentity:
@@ -166,7 +171,9 @@ def read(path: Path, *, digest: str | None = None) -> Bundle:
 def _names_in(folder: Path) -> frozenset[str]:
     """Return the relative paths of all files, after refusing what may not be there at all."""
     if not folder.is_dir():
-        raise BundleIncompleteError(f"{folder.name} is not a folder.")
+        raise BundleIncompleteError(
+            f"{folder.name} is no folder: give a bundle's folder, or its .tar, .tar.gz, .tgz or .zip archive."
+        )
     names = []
     for parent, folders, files in os.walk(folder):
         for name in [*folders, *files]:
@@ -176,6 +183,11 @@ def _names_in(folder: Path) -> frozenset[str]:
             if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
                 raise UnsafeBundleError(
                     f"{relative} is a link or a special file; a bundle holds plain files."
+                )
+            if mode & stat.S_IWOTH:
+                raise UnsafeBundleError(
+                    f"Anyone on this machine may change {relative}: take that away (chmod o-w) and compare "
+                    "the bundle's digest with the one that was released."
                 )
             if stat.S_ISREG(mode):
                 if entry.suffix not in _ALLOWED_SUFFIXES:
@@ -212,17 +224,20 @@ def _verified_contents(path: Path, names: frozenset[str], manifest: Manifest) ->
 
 def _require_known(manifest: Manifest) -> None:
     known = {
-        "preprocessing": (manifest.preprocessing.version, sorted(KNOWN_VERSIONS)),
         "architecture": (manifest.architecture, architecture_names()),
         "task": (manifest.task, all_tasks()),
     }
     for what, (wanted, offered) in known.items():
         if wanted not in offered:
             raise UnsupportedBundleError(
-                f"The bundle needs the {what} {wanted!r}, this program has: {', '.join(offered)}."
+                f"The bundle needs the {what} {wanted!r}, this program has: {', '.join(offered)}; update it."
             )
-    if manifest.labels != all_tasks()[manifest.task].labels:
-        raise UnsupportedBundleError(f"The bundle's labels are not those of the task {manifest.task!r}.")
+    task = all_tasks()[manifest.task]
+    if manifest.labels != task.labels or manifest.classes not in ((), task.classes):
+        raise UnsupportedBundleError(
+            f"The bundle's labels are not those of the task {manifest.task!r}, in its order: ask who "
+            "released it, or use the version of this program that it was made with."
+        )
 
 
 def _metadata(content: bytes) -> dict[str, Any]:
@@ -240,13 +255,26 @@ def _metadata(content: bytes) -> dict[str, Any]:
 
 def _golden(content: bytes, manifest: Manifest) -> Golden:
     tensors = _tensors(content, GOLDEN)
-    if missing := sorted({"inputs", "logits", "activations"} - set(tensors)):
-        raise BundleIncompleteError(f"{GOLDEN} lacks {', '.join(missing)}.")
-    shape = (1, manifest.preprocessing.rows, manifest.preprocessing.columns)
-    inputs = tensors["inputs"].astype(np.float32)
-    if inputs.ndim != 4 or inputs.shape[0] == 0 or inputs.shape[1:] != shape:
-        raise BundleFormatError(f"{GOLDEN}: inputs are not images of {shape[1]} x {shape[2]}.")
-    return Golden(inputs, tensors["logits"].astype(np.float32), tensors["activations"].astype(np.float32))
+    if missing := sorted({"inputs", "logits"} - set(tensors)):
+        raise BundleIncompleteError(f"{GOLDEN} lacks {', '.join(missing)}: package the run again.")
+    if manifest.evidence_enabled and "activations" not in tensors:
+        raise BundleIncompleteError(
+            f"{GOLDEN} has no activations, yet the manifest shows a map: release it with evidence_enabled "
+            "false."
+        )
+    inputs, logits = tensors["inputs"].astype(np.float32), tensors["logits"].astype(np.float32)
+    grid = manifest.preprocessing
+    count, outputs = inputs.shape[0] if inputs.ndim else 0, len(manifest.labels)
+    if inputs.ndim != 4 or count == 0 or inputs.shape[2:] != (grid.rows, grid.columns):
+        raise BundleFormatError(f"{GOLDEN}: inputs are not images of {grid.rows} x {grid.columns}.")
+    if inputs.shape[1] not in _CHANNELS:
+        raise BundleFormatError(f"{GOLDEN}: images have one channel or three, not {inputs.shape[1]}.")
+    if logits.shape != (count, outputs):
+        raise BundleFormatError(f"{GOLDEN}: logits are not {outputs} for each of {count} images.")
+    if not all(np.isfinite(values).all() for values in tensors.values()):
+        raise BundleFormatError(f"{GOLDEN} holds values that are not finite: package the run again.")
+    activations = tensors.get("activations")
+    return Golden(inputs, logits, None if activations is None else activations.astype(np.float32))
 
 
 def _tensors(content: bytes, name: str) -> dict[str, NDArray[Any]]:

@@ -7,11 +7,15 @@ nor DICOM libraries.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    # Named here, never called: a listener knows these words and has no arrays.
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Laterality(StrEnum):
@@ -60,7 +64,14 @@ class RefusalCode(StrEnum):
     PIXEL_DATA = "PIXEL_DATA"
     TRANSFER_SYNTAX = "TRANSFER_SYNTAX"
     UNREADABLE = "UNREADABLE"
+    DEVICE_NOT_VALIDATED = "DEVICE_NOT_VALIDATED"
     NO_SCORABLE_IMAGE = "NO_SCORABLE_IMAGE"
+    NOT_SLIDE_TISSUE = "NOT_SLIDE_TISSUE"
+    SLIDE_OPTICS = "SLIDE_OPTICS"
+    SLIDE_PLACEMENT = "SLIDE_PLACEMENT"
+    SLIDE_RESOLUTION = "SLIDE_RESOLUTION"
+    OTHER_SLIDE_LEVEL = "OTHER_SLIDE_LEVEL"
+    NO_TISSUE = "NO_TISSUE"
 
 
 REFUSAL_MEANINGS: dict[RefusalCode, str] = {
@@ -86,7 +97,14 @@ REFUSAL_MEANINGS: dict[RefusalCode, str] = {
     RefusalCode.PIXEL_DATA: "pixel data is missing, damaged or contradicts its header",
     RefusalCode.TRANSFER_SYNTAX: "compression that the node cannot decode",
     RefusalCode.UNREADABLE: "image cannot be read",
+    RefusalCode.DEVICE_NOT_VALIDATED: "made by a device that this model was not validated for",
     RefusalCode.NO_SCORABLE_IMAGE: "no image of the study could be analysed",
+    RefusalCode.NOT_SLIDE_TISSUE: "label, overview or thumbnail of a slide",
+    RefusalCode.SLIDE_OPTICS: "slide with several focal planes or optical paths, or not in colour",
+    RefusalCode.SLIDE_PLACEMENT: "header does not say where the pixels lie on the slide",
+    RefusalCode.SLIDE_RESOLUTION: "resolution of the slide is too low for the model",
+    RefusalCode.OTHER_SLIDE_LEVEL: "another resolution of the same slide was analysed",
+    RefusalCode.NO_TISSUE: "no tissue was found on the slide",
 }
 """Each refusal in words for the report: ASCII, short, no patient data."""
 
@@ -303,6 +321,10 @@ class Outcome(StrEnum):
     REFUSED = "refused"  # nothing was scored; the refusals say why
 
 
+CANCER = "cancer"
+"""The target whose probability reports may code as that of cancer."""
+
+
 @dataclass(frozen=True, slots=True)
 class StudyPrediction:
     """Everything one bundle said about one study revision.
@@ -323,6 +345,8 @@ class StudyPrediction:
         Maximum over the breasts; None when refused.
     refusals : tuple of Refusal
         Every coded reason, study-wide ones first.
+    target : str
+        What the probabilities are probabilities of, as reports say it: :data:`CANCER`, ``"an abnormality"``.
     """
 
     task: str
@@ -332,11 +356,40 @@ class StudyPrediction:
     breasts: tuple[BreastScore, ...] = ()
     study_probability: float | None = None
     refusals: tuple[Refusal, ...] = ()
+    target: str = CANCER
 
     @property
     def is_positive(self) -> bool:
         """Whether the study's probability reaches the operating point."""
         return self.study_probability is not None and self.study_probability >= self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class SlideView:
+    """One level of a whole-slide image, read band by band: a slide is larger than memory.
+
+    Attributes
+    ----------
+    sop_instance_uid : str
+        The image's identity.
+    slide_uid : str
+        What the levels of one slide share: their Frame of Reference UID (0020,0052).
+    rows, columns : int
+        Size of the total pixel matrix.
+    spacing_mm : float
+        Side of a pixel on the slide, millimetres; pixels are square.
+    read : callable
+        ``read(top, bottom)`` gives the rows `top` to `bottom` of the total pixel matrix, ``(bottom - top,
+        columns, 3)`` uint8 RGB; white where the scanner left tiles out. Asked from top to bottom it decodes
+        each tile once.
+    """
+
+    sop_instance_uid: str
+    slide_uid: str
+    rows: int
+    columns: int
+    spacing_mm: float
+    read: Callable[[int, int], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +419,41 @@ class SlidePrediction:
     patches: NDArray[np.float32]
     patch_pixels: int
     sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlideStudyPrediction:
+    """Everything one bundle said about the slides of one study revision.
+
+    Attributes
+    ----------
+    task : str
+        The task's name.
+    outcome : Outcome
+        How far the analysis went.
+    threshold : float
+        The bundle's operating point on the calibrated probability, 0..1.
+    slides : tuple of SlidePrediction
+        One for each slide analysed, in the order of their SOP Instance UIDs.
+    refusals : tuple of Refusal
+        Every coded reason, study-wide ones first.
+    """
+
+    task: str
+    outcome: Outcome
+    threshold: float
+    slides: tuple[SlidePrediction, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+    @property
+    def study_probability(self) -> float | None:
+        """Maximum over the slides; None when refused."""
+        return max((slide.probability for slide in self.slides), default=None)
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether the study's probability reaches the operating point."""
+        return self.study_probability is not None and self.study_probability >= self.threshold
 
 
 @dataclass(frozen=True, slots=True)

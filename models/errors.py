@@ -10,6 +10,8 @@
     │   └── NoBreastError            ... because no breast was found in it
     ├── CalibrationError             too few or unusable scores to calibrate with
     ├── DeviceUnavailableError       the processor asked for is not there
+    ├── BackendError                 a backend cannot run a network, or answers otherwise than torch
+    ├── PublishedWeightsError        a file of published weights is not that of the architecture
     └── BundleError                  a bundle is refused
         ├── BundleIncompleteError    a file or a field is missing, or a file too many
         ├── BundleDigestError        the content is not what the manifest, or the caller, says
@@ -55,6 +57,14 @@ class CalibrationError(ModelsError):
 
 class DeviceUnavailableError(ModelsError):
     """The processor asked for is not there; use ``cpu`` or ``auto``."""
+
+
+class BackendError(ModelsError):
+    """The backend cannot run this network, or answers otherwise than torch; use ``torch``."""
+
+
+class PublishedWeightsError(ModelsError):
+    """The file does not hold the published weights of the architecture; fetch it again, or another one."""
 
 
 class BundleError(ModelsError):

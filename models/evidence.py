@@ -14,7 +14,8 @@ from scipy import ndimage, sparse
 
 from models.contract import EVIDENCE_BANDS, LesionMark
 from models.outlines import outline_of
-from models.preprocessing import Geometry, Prepared
+from models.preprocessing import Prepared
+from models.resampling import Geometry
 
 _MARKED_SHARE = EVIDENCE_BANDS[1][0]  # bands 2 and 3 together
 _MOST_MARKS = 3  # per image; more places at once are no localisation

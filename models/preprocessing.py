@@ -10,19 +10,17 @@ left edge, area-averaging onto a grid of fixed millimetres per cell, standardisa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
 
 from models.contract import ImageView, Laterality, Region
 from models.errors import NoBreastError
+from models.grey_values import standardise
+from models.resampling import Geometry, axis_weights, resample
 
 VERSION = "breast-grid-1"
 """Names this algorithm; a change of any output byte needs a new name."""
-
-KNOWN_VERSIONS = frozenset({VERSION})
 
 _MASK_ROWS = 256  # the breast is found on a copy of about this many samples per side
 _MINIMUM_AREA = 0.02  # of the image; less is a marker or noise
@@ -40,7 +38,8 @@ class Parameters:
         Cells of the network's grid.
     pixel_mm : float
         Side of a cell in the detector plane, millimetres. A breast too large for the grid at this scale,
-        or an image without a spacing, is scaled to fit.
+        or an image without a spacing, is scaled to fit. A side too small for any breast (0.01) therefore
+        lets every breast fill the grid, whatever its true size.
     clip_low, clip_high : float
         Bounds of the standardised values, in standard deviations.
     version : str
@@ -53,6 +52,11 @@ class Parameters:
     clip_low: float = -4.0
     clip_high: float = 8.0
     version: str = VERSION
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of the tensor."""
+        return 1, self.rows, self.columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,44 +94,6 @@ class Breast:
         if right > _CHEST_WALL_RATIO * left:
             return Laterality.RIGHT
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """How cells of the network's grid lie on the source image.
-
-    A point ``(x, y)`` of the grid, with the grid's outer corner at ``(0, 0)``, is the source point
-    ``(origin_x ± x * scale_x, origin_y + y * scale_y)`` in DICOM pixel coordinates, minus when flipped.
-
-    Attributes
-    ----------
-    source_rows, source_columns : int
-        Size of the source image.
-    origin_x, origin_y : float
-        The source point under the grid's outer corner; may lie outside the image.
-    scale_x, scale_y : float
-        Source pixels per cell, positive.
-    is_flipped : bool
-        Whether grid columns run against source columns.
-    """
-
-    source_rows: int
-    source_columns: int
-    origin_x: float
-    origin_y: float
-    scale_x: float
-    scale_y: float
-    is_flipped: bool
-
-    def to_grid(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-        """Source points to grid points, both in units of their own pixels with the outer corner at 0."""
-        direction = -1.0 if self.is_flipped else 1.0
-        return direction * (x - self.origin_x) / self.scale_x, (y - self.origin_y) / self.scale_y
-
-    def to_source(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-        """Grid points to source points, the inverse of :meth:`to_grid`."""
-        direction = -1.0 if self.is_flipped else 1.0
-        return self.origin_x + direction * x * self.scale_x, self.origin_y + y * self.scale_y
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +135,8 @@ def find_breast(pixels: NDArray[np.uint16], padding: NDArray[np.bool_] | None = 
     """
     rows, columns = pixels.shape
     step = max(1, min(rows, columns) // _MASK_ROWS)
+    from scipy import ndimage  # the listener knows the tasks, too, and looks at no image
+
     samples = pixels[::step, ::step].astype(np.float32)
     is_image = np.ones(samples.shape, dtype=np.bool_) if padding is None else ~padding[::step, ::step]
     if not is_image.any():
@@ -224,16 +192,19 @@ def prepare(view: ImageView, parameters: Parameters, breast: Breast | None = Non
     """
     breast = breast or find_breast(view.pixels, view.padding)
     geometry = _geometry(view, breast, parameters)
-    across = _axis_weights(geometry, breast.box[0], breast.box[2], 1, parameters.columns, along_rows=False)
-    down = _axis_weights(geometry, breast.box[1], breast.box[3], 1, parameters.rows, along_rows=True)
+    across = axis_weights(geometry, breast.box[0], breast.box[2], 1, parameters.columns, along_rows=False)
+    down = axis_weights(geometry, breast.box[1], breast.box[3], 1, parameters.rows, along_rows=True)
     left, top, right, bottom = breast.box
     values = view.pixels[top:bottom, left:right].astype(np.float32)
     if view.padding is not None:
         values[view.padding[top:bottom, left:right]] = 0.0
-    grid = _resample(values, down, across)
+    grid = resample(values, down, across)
     mask = _mask_on_grid(breast, geometry, parameters)
+    if not mask.any():
+        raise NoBreastError("The breast is smaller than a cell of the network's grid.")
+    tensor = standardise(grid, mask, clip_low=parameters.clip_low, clip_high=parameters.clip_high)
     return Prepared(
-        tensor=_standardise(grid, mask, parameters)[np.newaxis],
+        tensor=tensor[np.newaxis],
         region=Region(float(left), float(top), float(right), float(bottom)),
         geometry=geometry,
         breast=breast,
@@ -262,56 +233,8 @@ def _geometry(view: ImageView, breast: Breast, parameters: Parameters) -> Geomet
     )
 
 
-def _axis_weights(
-    geometry: Geometry, start: int, stop: int, step: int, cells: int, *, along_rows: bool
-) -> Any:  # scipy.sparse.csr_array, which has no type stubs
-    """Return the ``(cells, samples)`` matrix that averages samples of one axis over the grid's cells.
-
-    Sample ``i`` covers ``[start + i * step, start + (i + 1) * step)`` of the source, cut at `stop`. A weight
-    is the part of the cell that the sample covers, so parts of a cell off the image count as 0.
-    """
-    ends = np.append(np.arange(start, stop, step), stop).astype(np.float64)
-    zero = np.zeros_like(ends)
-    on_grid = geometry.to_grid(zero, ends)[1] if along_rows else geometry.to_grid(ends, zero)[0]
-    # Rounding must not leave slivers outside the grid or split a cell's edge in two.
-    on_grid = np.clip(np.round(on_grid, 9), 0.0, float(cells))
-    low, high = np.minimum(on_grid[:-1], on_grid[1:]), np.maximum(on_grid[:-1], on_grid[1:])
-    cuts = np.unique(np.concatenate([on_grid, np.arange(cells + 1, dtype=np.float64)]))
-    lengths, middles = np.diff(cuts), (cuts[1:] + cuts[:-1]) / 2.0
-    order = np.argsort(low, kind="stable")
-    sample = order[np.clip(np.searchsorted(low[order], middles, side="right") - 1, 0, low.size - 1)]
-    is_covered = (middles > low[sample]) & (middles < high[sample])
-    return sparse.csr_array(
-        (
-            lengths[is_covered].astype(np.float32),
-            (np.floor(middles[is_covered]).astype(np.intp), sample[is_covered]),
-        ),
-        shape=(cells, low.size),
-    )
-
-
-def _resample(values: NDArray[np.float32], down: Any, across: Any) -> NDArray[np.float32]:
-    """Average `values` over the grid's cells: rows first, because that reads memory in order."""
-    averaged: NDArray[np.float32] = np.ascontiguousarray((across @ np.ascontiguousarray((down @ values).T)).T)
-    return averaged
-
-
 def _mask_on_grid(breast: Breast, geometry: Geometry, parameters: Parameters) -> NDArray[np.bool_]:
     step = breast.step
-    down = _axis_weights(geometry, 0, geometry.source_rows, step, parameters.rows, along_rows=True)
-    across = _axis_weights(geometry, 0, geometry.source_columns, step, parameters.columns, along_rows=False)
-    return _resample(breast.mask.astype(np.float32), down, across) >= 0.5
-
-
-def _standardise(
-    grid: NDArray[np.float32], mask: NDArray[np.bool_], parameters: Parameters
-) -> NDArray[np.float32]:
-    tissue = grid[mask].astype(np.float64)
-    if tissue.size == 0:
-        raise NoBreastError("The breast is smaller than a cell of the network's grid.")
-    # One grey level of 16 bits: a flat breast becomes zeros, not noise blown up.
-    deviation = max(float(tissue.std()), 1.0)
-    standardised = (grid - np.float32(tissue.mean())) / np.float32(deviation)
-    np.clip(standardised, parameters.clip_low, parameters.clip_high, out=standardised)
-    standardised[~mask] = 0.0
-    return standardised.astype(np.float32, copy=False)
+    down = axis_weights(geometry, 0, geometry.source_rows, step, parameters.rows, along_rows=True)
+    across = axis_weights(geometry, 0, geometry.source_columns, step, parameters.columns, along_rows=False)
+    return resample(breast.mask.astype(np.float32), down, across) >= 0.5

@@ -8,12 +8,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from models import bundle
 from models.errors import BundleIncompleteError
 
+ABANDONED_AFTER_S = 3600.0
+_INCOMING = ".incoming-"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _RELEASED = "mammography-phantom-demonstration"
 
@@ -30,10 +34,13 @@ class BundleStore:
     ----------
     root : Path
         The folder; made when the first bundle is added.
+    abandoned_after_s : float
+        Seconds after which an unfinished copy is one whose writer died; the next addition removes it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, abandoned_after_s: float = ABANDONED_AFTER_S) -> None:
         self._root = root
+        self._abandoned_after_s = abandoned_after_s
 
     def add(self, folder: Path) -> str:
         """Verify a bundle, copy it durably and return its digest. Adding it again changes nothing.
@@ -54,7 +61,8 @@ class BundleStore:
             bundle.read(target, digest=digest)
             return digest
         self._root.mkdir(parents=True, exist_ok=True)
-        incoming = self._root / f".incoming-{uuid.uuid4().hex}"
+        self._remove_abandoned()
+        incoming = self._root / f"{_INCOMING}{uuid.uuid4().hex}"
         try:
             # Links are copied as links, so that the second reading refuses one that came in meanwhile.
             shutil.copytree(folder, incoming, symlinks=True)
@@ -65,6 +73,12 @@ class BundleStore:
             shutil.rmtree(incoming, ignore_errors=True)
         _sync(self._root)
         return digest
+
+    def _remove_abandoned(self) -> None:
+        for left in self._root.glob(f"{_INCOMING}*"):
+            with suppress(FileNotFoundError):  # its writer lives and has just finished
+                if time.time() - left.stat().st_ctime >= self._abandoned_after_s:
+                    shutil.rmtree(left, ignore_errors=True)
 
     def path_of(self, digest: str) -> Path:
         """Folder of the bundle with this digest.

@@ -1,12 +1,14 @@
 """The registry of network architectures: one file each, with one ``build(**arguments)``.
 
-The file's name is the architecture's name. Listing names imports none of the files, so that a bundle can be
-checked without torch.
+The file's name is the architecture's name, and its network is a :class:`models.networks.ImageNetwork`.
+Listing names imports none of the files, so that a bundle can be checked without torch. What several
+architectures share lives in :mod:`models.families`.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -25,8 +27,8 @@ def architecture_names() -> tuple[str, ...]:
 def build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     """Build a network with fresh weights.
 
-    Its forward pass takes ``(N, 1, rows, columns)`` float32 and returns the logits ``(N, 1)`` and the class
-    activation map ``(N, 1, h, w)``, whose cells tile the input.
+    Its forward pass takes ``(N, C, rows, columns)`` float32 and returns the logits ``(N, K)`` and the class
+    activation maps ``(N, K, h, w)``, whose cells tile the input, or None for a head that has no maps.
 
     Parameters
     ----------
@@ -50,6 +52,12 @@ def build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     builder = getattr(module, "build", None)
     if builder is None:
         raise RegistryError(f"models/architectures/{name}.py has no build(); add one.")
+    known = inspect.signature(builder).parameters
+    if unknown := sorted(set(arguments) - set(known)):
+        raise RegistryError(
+            f"The arguments do not fit the architecture {name!r}: it has no {', '.join(unknown)}; it has: "
+            f"{', '.join(known)}."
+        )
     try:
         network: nn.Module = builder(**arguments)
     except (TypeError, ValueError) as error:

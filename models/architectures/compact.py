@@ -11,9 +11,13 @@ import torch
 from monai.networks.blocks.convolutions import Convolution
 from torch import nn
 
+from models.networks import ImageNetwork
 
-class Compact(nn.Module):
+
+class Compact(ImageNetwork):
     """Three halvings of the grid, two blocks with a wide view, and a pooled linear head.
+
+    Each of the six parts below the head is a block.
 
     Parameters
     ----------
@@ -24,7 +28,8 @@ class Compact(nn.Module):
     """
 
     def __init__(self, channels: tuple[int, int, int], pooled_share: float) -> None:
-        super().__init__()
+        blocks = tuple((f"features.{position}",) for position in range(6))
+        super().__init__(blocks, channels=1, smallest_side=8, head_modules=("head",))
         self.pooled_share = pooled_share
         first, second, third = channels
         self.features = nn.Sequential(

@@ -1,7 +1,7 @@
 """The registry of clinical tasks: one file each, with one frozen ``TASK``.
 
 A task says what is asked of a study, which images answer it and which are refused. Nothing here imports
-torch: the process that receives images knows the tasks too.
+torch or numpy: the process that receives images knows the tasks too, and reads no pixels.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -18,6 +18,9 @@ from models.contract import CodedConcept, ImageView, Laterality, Refusal, Refusa
 from models.errors import RegistryError, UnknownTaskError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from models.preprocessing import Breast
 
 
@@ -47,6 +50,23 @@ Gate = Callable[[Sequence[ImageView], Sequence[Refusal]], GateVerdict]
 
 
 @dataclass(frozen=True, slots=True)
+class SlideReading:
+    """How whole slides are read, patch by patch.
+
+    Attributes
+    ----------
+    pixel_mm : float
+        Side of a pixel as the network sees it, millimetres on the slide.
+    tissue : callable
+        ``tissue(patches) -> (n,)`` bool says which of ``(n, rows, columns, 3)`` uint8 RGB patches hold enough
+        tissue to be scored.
+    """
+
+    pixel_mm: float
+    tissue: Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A question that a bundle can answer.
 
@@ -66,9 +86,22 @@ class Task:
         Side and view of the images that make a complete study, in the order of results.
     labels : tuple of CodedConcept
         What each output of the network is the probability of.
+    classes : tuple of str
+        Short names of the classes that an image is labelled with, in the order of the outputs. A task with
+        one output has two, the one that the output is *not* the probability of first; a task with more
+        outputs has one class for each.
     gate : callable
         ``gate(views, unreadable) -> GateVerdict``; `unreadable` are refusals of images that could not even
         be read.
+    slides : SlideReading or None
+        For a task whose images are whole slides: how they are read. None for tasks that score whole images.
+    negative_class : str or None
+        For several outputs, the class that means that there is nothing: an image's probability is that of all
+        others together. None for one output, whose probability is the output's.
+    margins : mapping of str to CodedConcept
+        For classes that are masses: their margins (PS3.16 CID 6006).
+    target : str
+        What the probability is the probability of, as reports say it.
     """
 
     name: str
@@ -78,7 +111,24 @@ class Task:
     refused_sop_classes: Mapping[str, RefusalCode]
     standard_views: tuple[tuple[Laterality, str], ...]
     labels: tuple[CodedConcept, ...]
+    classes: tuple[str, ...]
     gate: Gate
+    slides: SlideReading | None = None
+    negative_class: str | None = None
+    margins: Mapping[str, CodedConcept] = field(default_factory=lambda: MappingProxyType({}))
+    target: str = "cancer"
+
+    def __post_init__(self) -> None:
+        wanted = 2 if len(self.labels) == 1 else len(self.labels)
+        if len(self.classes) != wanted:
+            raise RegistryError(f"Task {self.name!r} has {len(self.labels)} outputs: name {wanted} classes.")
+        if len(self.labels) > 1 and self.negative_class not in self.classes:
+            raise RegistryError(f"Task {self.name!r} has several outputs: name its negative class.")
+
+    @property
+    def outputs(self) -> int:
+        """Number of logits that a network for this task gives."""
+        return len(self.labels)
 
     @property
     def sop_classes(self) -> frozenset[str]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from types import MappingProxyType
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from models.contract import CodedConcept, ImageTrait, ImageView, Laterality, Refusal, RefusalCode
 from models.errors import NoBreastError
-from models.preprocessing import Breast, find_breast
 from models.tasks import GateVerdict, Task
+
+if TYPE_CHECKING:
+    from models.preprocessing import Breast
 
 _FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.2"  # Digital Mammography X-Ray Image, For Presentation
 _FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"  # Digital Mammography X-Ray Image, For Processing
@@ -82,10 +83,10 @@ def gate(views: Sequence[ImageView], unreadable: Sequence[Refusal]) -> GateVerdi
     for view in sorted(views, key=_uid_order, reverse=True):
         place = (view.laterality, view.view)
         found = _breast_or_reason_against(view)
-        if isinstance(found, Breast) and place not in accepted:
+        if not isinstance(found, RefusalCode) and place not in accepted:
             accepted[place] = (view, found)
         else:
-            code = RefusalCode.DUPLICATE_VIEW if isinstance(found, Breast) else found
+            code = found if isinstance(found, RefusalCode) else RefusalCode.DUPLICATE_VIEW
             refusals.append(Refusal(code, view.sop_instance_uid, view.laterality, view.view))
     refusals.sort(key=_refusal_order)
     chosen = [accepted[place] for place in _STANDARD_VIEWS if place in accepted]
@@ -122,6 +123,9 @@ def _breast_or_reason_in_pixels(view: ImageView) -> Breast | RefusalCode:
         return RefusalCode.IMAGE_TOO_SMALL
     if _is_blank(view):
         return RefusalCode.BLANK_IMAGE
+    # Late: a listener knows the task and needs none of it.
+    from models.preprocessing import find_breast
+
     try:
         breast = find_breast(view.pixels, view.padding)
     except NoBreastError:
@@ -134,7 +138,7 @@ def _breast_or_reason_in_pixels(view: ImageView) -> Breast | RefusalCode:
 def _is_blank(view: ImageView) -> bool:
     """Whether the image is constant: a decoder may return zeros without an error."""
     values = view.pixels if view.padding is None else view.pixels[~view.padding]
-    return values.size == 0 or int(np.ptp(values)) < _BLANK_RANGE
+    return values.size == 0 or int(values.max()) - int(values.min()) < _BLANK_RANGE
 
 
 def _about_the_study(accepted: Collection[_Place], refusals: list[Refusal]) -> list[Refusal]:
@@ -167,5 +171,6 @@ TASK = Task(
     refused_sop_classes=MappingProxyType(_REFUSED_CLASSES),
     standard_views=_STANDARD_VIEWS,
     labels=(CodedConcept("254837009", "SCT", "Malignant neoplasm of breast"),),
+    classes=("not_malignant", "malignant"),
     gate=gate,
 )
