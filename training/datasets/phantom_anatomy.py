@@ -112,7 +112,10 @@ def fine_texture(random: np.random.Generator, spacing: float) -> Image:
 
 
 def upsampled(lattice: Image, rows: int, columns: int, spacing: float, point_mm: float = GRID_MM) -> Image:
-    """Cubic B-spline of the lattice's values at the pixel centres, ``(rows, columns)`` float32."""
+    """Cubic B-spline of the lattice's values at the pixel centres, ``(rows, columns)`` float32.
+
+    `spacing` is the distance of pixel centres and `point_mm` that of the lattice's points, in millimetres.
+    """
     down = _spline_basis(rows, spacing, point_mm, lattice.shape[0])
     across = _spline_basis(columns, spacing, point_mm, lattice.shape[1])
     return np.asarray((across @ (down @ lattice).T).T, np.float32)

@@ -48,7 +48,25 @@ def add_lesion(
     random: np.random.Generator,
     spacing: float,
 ) -> None:
-    """Add the lesion to its surroundings, in place."""
+    """Add the lesion to its surroundings, in place.
+
+    Parameters
+    ----------
+    tissue : numpy.ndarray
+        ``(rows, columns)`` float32, attenuation of the breast.
+    kind : LesionKind
+        Any kind but NORM.
+    malignant : bool
+        Draw it denser and more irregular.
+    place : tuple of float
+        Centre ``u, v`` and radius, millimetres.
+    u, v : numpy.ndarray
+        ``(1, columns)`` and ``(rows, 1)``, pixel centres in millimetres.
+    random : numpy.random.Generator
+        Decides contrast and shape.
+    spacing : float
+        Distance of pixel centres, millimetres.
+    """
     centre_u, centre_v, radius = place
     reach = 1.6 * radius + 2
     columns = slice(*np.searchsorted(u[0], [centre_u - reach, centre_u + reach]))
