@@ -1,98 +1,396 @@
-"""What a network is worth: numbers with their intervals, on women that it has never seen."""
+"""Everything that is measured on a table of predictions, each number with its interval."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
-from scipy import stats
-from torch import nn
+from numpy.typing import NDArray
 
-from models.contract import Laterality
-from models.manifest import Metric
-from training.cohort import Example
+from models.calibration import OperatingPoint, operating_point
+from models.errors import CalibrationError
+from models.tasks import all_tasks
+from training import levels, metrics
+from training.delong import auc_interval
+from training.errors import EvaluationError
+from training.intervals import Interval, Resampling, ratio
+from training.levels import Cases
+from training.predictions import Predictions
+from training.subgroups import Subgroup, subgroups_of
 
-_RESAMPLES = 1000
-
-
-def run_network(
-    network: nn.Module, examples: Sequence[Example]
-) -> tuple[NDArray[np.float64], list[NDArray[np.float32]]]:
-    """Return the logits ``(n,)`` and the class activation maps ``(h, w)`` of examples, each run alone."""
-    logits, maps = [], []
-    with torch.inference_mode():
-        for example in examples:
-            logit, activation = network(torch.from_numpy(example.tensor[np.newaxis]))
-            logits.append(float(logit[0, 0]))
-            maps.append(activation[0, 0].numpy())
-    return np.asarray(logits), maps
+_NORMAL_95 = 1.959963984540054
+_BAND_RESAMPLES = 500
+GRID = np.linspace(0.0, 1.0, 101)
+"""Values of 1 - specificity at which the band of an ROC curve is given."""
 
 
-def study_scores(
-    examples: Sequence[Example], probabilities: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the score (mean of views, maximum of breasts) and label of each woman, by her number."""
-    values = np.asarray(probabilities, dtype=np.float64)
-    scores, labels = [], []
-    for woman in sorted({example.woman for example in examples}):
-        breasts = []
-        for side in Laterality:
-            of_breast = [i for i, e in enumerate(examples) if e.woman == woman and e.laterality is side]
-            if of_breast:
-                breasts.append(float(values[of_breast].mean()))
-        scores.append(max(breasts))
-        labels.append(any(e.is_malignant for e in examples if e.woman == woman))
-    return np.asarray(scores), np.asarray(labels, dtype=np.bool_)
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What an operating point aims at, 0..1, see :func:`models.calibration.operating_point`."""
+
+    specificity: float = 0.90
+    sensitivity: float = 0.80
 
 
-def auc(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve: the share of pairs in the right order, ties count half."""
-    ranks = stats.rankdata(scores)
-    positives, negatives = int(labels.sum()), int((~labels).sum())
-    return float((ranks[labels].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+DEFAULT_TARGETS = Targets()
 
 
-def auc_metric(
-    scores: NDArray[np.float64],
-    labels: NDArray[np.bool_],
-    women: NDArray[np.int64],
+@dataclass(frozen=True, slots=True)
+class ClassScores:
+    """One class against all others.
+
+    Attributes
+    ----------
+    name : str
+        The class.
+    support : int
+        Cases of it.
+    scores : Mapping of str to Interval
+        ``sensitivity`` (recall), ``specificity``, ``precision``, ``f1``, ``auc``, ``average_precision``;
+        those alone that can be measured.
+    """
+
+    name: str
+    support: int
+    scores: Mapping[str, Interval]
+
+
+@dataclass(frozen=True, slots=True)
+class PointScores:
+    """What operating points that were chosen on validation cases give on the test cases.
+
+    Attributes
+    ----------
+    points : Mapping of int to OperatingPoint
+        Fold to the point of its network: a threshold belongs to one network and calls its cases alone.
+    scores : Mapping of str to Interval
+        ``sensitivity`` (recall), ``specificity``, ``precision``, ``f1`` of all test cases, each called at the
+        threshold of its own fold.
+    """
+
+    points: Mapping[int, OperatingPoint]
+    scores: Mapping[str, Interval]
+
+
+@dataclass(frozen=True, slots=True)
+class LevelScores:
+    """Everything measured at one level.
+
+    Attributes
+    ----------
+    cases : Cases
+        What was counted.
+    women : int
+        Different women among them.
+    baseline_class, baseline : str, float
+        The most frequent class, and the accuracy of always answering it.
+    scores : Mapping of str to Interval
+        ``accuracy``, ``balanced_accuracy``, ``macro_precision``, ``macro_f1``, ``auc`` (with more than two
+        classes the mean of each against the others), ``average_precision``, ``brier``, ``log_loss``,
+        ``calibration_slope``, ``calibration_intercept``, ``adaptive_ece``; those alone that can be measured.
+    ece_by_chance : float or None
+        What the adaptive ECE would stay below in 95 % of cases if the probabilities were right.
+    classes : tuple of ClassScores
+        One for each class that is asked for: the second alone of two.
+    confusion : tuple of tuple of int
+        True class in rows, predicted in columns.
+    point : PointScores or None
+        The operating points, where validation cases gave each fold one.
+    band : tuple of numpy.ndarray or None
+        Lowest and highest sensitivity at :data:`GRID`, 95 % at each point, for two classes.
+    """
+
+    cases: Cases
+    women: int
+    baseline_class: str
+    baseline: float
+    scores: Mapping[str, Interval]
+    ece_by_chance: float | None
+    classes: tuple[ClassScores, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    point: PointScores | None
+    band: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+
+    @property
+    def name(self) -> str:
+        """``"image"``, ``"breast"`` or ``"woman"``."""
+        return self.cases.level
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Everything measured on one table of predictions.
+
+    Attributes
+    ----------
+    task : str
+        The task.
+    levels : tuple of LevelScores
+        Image first.
+    subgroups : tuple of Subgroup
+        Of images.
+    notes : tuple of str
+        What was not measured, and why.
+    """
+
+    task: str
+    levels: tuple[LevelScores, ...]
+    subgroups: tuple[Subgroup, ...]
+    notes: tuple[str, ...]
+
+
+def evaluate(
+    predictions: Predictions,
+    validation: Mapping[int, Predictions] = MappingProxyType({}),
     *,
-    level: str,
-    seed: int,
-) -> Metric:
-    """AUC with a 95 % interval by resampling women, not images: a woman's images are not independent."""
-    random = np.random.default_rng(seed)
-    members = [np.flatnonzero(women == woman) for woman in np.unique(women)]
-    found = []
-    for _ in range(_RESAMPLES):
-        drawn = np.concatenate([members[i] for i in random.integers(0, len(members), len(members))])
-        if 0 < labels[drawn].sum() < drawn.size:
-            found.append(auc(scores[drawn], labels[drawn]))
-    low, high = np.percentile(found, [2.5, 97.5]) if found else (0.0, 1.0)
-    return Metric("auc", level, auc(scores, labels), float(low), float(high), scores.size)
+    targets: Targets = DEFAULT_TARGETS,
+    seed: int = 0,
+) -> Evaluation:
+    """Measure everything on test predictions.
 
+    Parameters
+    ----------
+    predictions : Predictions
+        Of images that were not trained on.
+    validation : Mapping of int to Predictions
+        Fold to what its network said of its validation images, for the operating points; none is given
+        unless every fold has some.
+    targets : Targets
+        Of the operating points.
+    seed : int
+        Of the resampling.
 
-def share_metric(name: str, level: str, hits: NDArray[np.bool_]) -> Metric:
-    """A proportion with Wilson's 95 % interval."""
-    cases, z = hits.size, float(stats.norm.ppf(0.975))
-    if cases == 0:
-        return Metric(name, level, 0.0, 0.0, 1.0, 0)
-    share = float(hits.mean())
-    centre = (share + z * z / (2 * cases)) / (1 + z * z / cases)
-    half = z / (1 + z * z / cases) * float(np.sqrt(share * (1 - share) / cases + z * z / (4 * cases**2)))
-    return Metric(name, level, share, max(0.0, centre - half), min(1.0, centre + half), cases)
-
-
-def pointing_hits(examples: Sequence[Example], maps: Sequence[NDArray[np.float32]]) -> NDArray[np.bool_]:
-    """For each malignant image, whether the map's peak lies in the lesion (pointing game)."""
-    hits = []
-    for example, activation in zip(examples, maps, strict=True):
-        if example.lesion is None or not example.is_malignant:
+    Raises
+    ------
+    EvaluationError
+        If `validation` is of another task or fold, or an image both validates and tests one fold.
+    """
+    for fold, validated in validation.items():
+        _check_validation(predictions, validated, fold)
+    measured: list[LevelScores] = []
+    notes: list[str] = []
+    for counting, counted in _levels(predictions, notes):
+        if np.unique(counted.labels).size < 2:
+            notes.append(f"Level {counted.level}: all cases are of one class, nothing can be told apart.")
             continue
-        cell = example.tensor.shape[1] / activation.shape[0]
-        row, column = np.unravel_index(int(activation.argmax()), activation.shape)
-        x, y, radius = example.lesion
-        hits.append(bool(np.hypot((column + 0.5) * cell - x, (row + 0.5) * cell - y) <= max(radius, cell)))
-    return np.asarray(hits, dtype=np.bool_)
+        calibrating = {fold: counting(validated) for fold, validated in validation.items()}
+        measured.append(_measure(counted, calibrating, targets, notes, seed))
+    found = subgroups_of(predictions, seed=seed)
+    return Evaluation(predictions.task, tuple(measured), found, tuple(notes))
+
+
+def _check_validation(predictions: Predictions, validated: Predictions, fold: int) -> None:
+    if (validated.task, validated.classes) != (predictions.task, predictions.classes):
+        raise EvaluationError(
+            "Validation and test predictions are of different tasks: name those of one run."
+        )
+    if (validated.folds != fold).any():
+        raise EvaluationError("Validation predictions are of another fold than they stand for.")
+    tested = {image for image, of in zip(predictions.images, predictions.folds, strict=True) if of == fold}
+    if not tested.isdisjoint(validated.images):
+        raise EvaluationError(
+            "An image both validates and tests one fold: its threshold would know the answer."
+        )
+
+
+_Counting = Callable[[Predictions], Cases | None]
+
+
+def _levels(predictions: Predictions, notes: list[str]) -> list[tuple[_Counting, Cases]]:
+    """Give the levels that say something of their own, each with how its cases are counted."""
+    found: list[tuple[_Counting, Cases]] = []
+    task = all_tasks().get(predictions.task)
+    if task is not None and task.slides is not None:
+        notes.append("Patches alone are counted: all patches of a patient are no breast with views.")
+        return [(levels.images, levels.images(predictions))]
+    for counting in (levels.images, levels.breasts, levels.women):
+        counted = counting(predictions)
+        if counted is None:
+            notes.append("Level woman: a task with several classes has no higher breast.")
+            continue
+        if counted.left_out:
+            notes.append(f"Level {counted.level}: {counted.left_out} have images of different classes.")
+        if found and len(counted.labels) == len(found[-1][1].labels):
+            notes.append(f"Level {counted.level}: the same as level {found[-1][1].level}, one case each.")
+            continue
+        found.append((counting, counted))
+    return found
+
+
+def _measure(
+    cases: Cases,
+    validation: Mapping[int, Cases | None],
+    targets: Targets,
+    notes: list[str],
+    seed: int,
+) -> LevelScores:
+    resampling = Resampling(cases.groups, seed=seed)
+    matrix = metrics.confusion(cases.labels, cases.predicted, len(cases.classes))
+    support = matrix.sum(axis=1)
+    asked = [1] if cases.is_binary else range(len(cases.classes))
+    scores = {**_decision_scores(cases, resampling), **_probability_scores(cases, resampling)}
+    by_chance = None
+    if cases.is_binary:
+        scores |= _calibration_scores(cases, notes)
+        by_chance = metrics.ece_by_chance(cases.probabilities[:, 1], seed=seed)
+    return LevelScores(
+        cases=cases,
+        women=resampling.women,
+        baseline_class=cases.classes[int(support.argmax())],
+        baseline=float(support.max() / support.sum()),
+        scores=scores,
+        ece_by_chance=by_chance,
+        classes=tuple(_class_scores(cases, number, resampling) for number in asked),
+        confusion=tuple(tuple(int(count) for count in row) for row in matrix),
+        point=_point_scores(cases, validation, targets, resampling, notes),
+        band=_band(cases, seed) if cases.is_binary else None,
+    )
+
+
+def _decision_scores(cases: Cases, resampling: Resampling) -> dict[str, Interval]:
+    """Measure the most probable class, over all classes."""
+    known = len(cases.classes)
+    cells = np.eye(known * known)[cases.labels * known + cases.predicted]
+
+    def of_matrix(of_class: metrics.OfMatrix) -> Interval:
+        return resampling.of_sums(cells, lambda sums: metrics.macro(of_class(sums.reshape(-1, known, known))))
+
+    return {
+        "accuracy": resampling.share(cases.labels == cases.predicted),
+        "balanced_accuracy": of_matrix(metrics.sensitivity),
+        "macro_precision": of_matrix(metrics.precision),
+        "macro_f1": of_matrix(metrics.f1),
+    }
+
+
+def _probability_scores(cases: Cases, resampling: Resampling) -> dict[str, Interval]:
+    values, labels = cases.probabilities, cases.labels
+    one = np.ones(len(labels))
+    brier = np.column_stack([metrics.brier_parts(values, labels), one])
+    log_loss = np.column_stack([metrics.log_loss_parts(values, labels), one])
+    if cases.is_binary:
+        area = auc_interval(values[:, 1], labels == 1, cases.groups)
+        mean_precision = resampling.interval(
+            lambda weights: metrics.weighted_average_precision(values[:, 1], labels == 1, weights)
+        )
+    else:
+        area = resampling.interval(lambda weights: _mean_over_classes(metrics.weighted_auc, cases, weights))
+        mean_precision = resampling.interval(
+            lambda weights: _mean_over_classes(metrics.weighted_average_precision, cases, weights)
+        )
+    return {
+        "auc": area,
+        "average_precision": mean_precision,
+        "brier": resampling.of_sums(brier, ratio),
+        "log_loss": resampling.of_sums(log_loss, ratio),
+    }
+
+
+def _mean_over_classes(
+    statistic: metrics.OfScores, cases: Cases, weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    present = np.unique(cases.labels)
+    found = [statistic(cases.probabilities[:, k], cases.labels == k, weights) for k in present]
+    return metrics.macro(np.stack(found, axis=-1))
+
+
+def _calibration_scores(cases: Cases, notes: list[str]) -> dict[str, Interval]:
+    scores, labels, count = cases.probabilities[:, 1], cases.labels == 1, len(cases.labels)
+    unknown = float("nan")
+    found = {"adaptive_ece": Interval(metrics.adaptive_ece(scores, labels), unknown, unknown, count)}
+    try:
+        line = metrics.calibration_line(scores, labels, np.asarray(cases.groups))
+    except EvaluationError as error:
+        notes.append(f"Level {cases.level}: {error}")
+        return found
+    for name, value, spread in (
+        ("calibration_slope", line.slope, line.slope_error),
+        ("calibration_intercept", line.intercept, line.intercept_error),
+    ):
+        half = _NORMAL_95 * spread
+        found[name] = Interval(value, value - half, value + half, count)
+    return found
+
+
+def _class_scores(cases: Cases, number: int, resampling: Resampling) -> ClassScores:
+    truth, called = cases.labels == number, cases.predicted == number
+    scores = cases.probabilities[:, number]
+    found = _called_scores(truth, called, resampling)
+    if truth.any() and not truth.all():
+        found["auc"] = auc_interval(scores, truth, cases.groups)
+        found["average_precision"] = resampling.interval(
+            lambda weights: metrics.weighted_average_precision(scores, truth, weights)
+        )
+    return ClassScores(cases.classes[number], int(truth.sum()), found)
+
+
+def _called_scores(
+    truth: NDArray[np.bool_], called: NDArray[np.bool_], resampling: Resampling
+) -> dict[str, Interval]:
+    parts = np.column_stack([2.0 * (truth & called), truth.astype(np.float64) + called])
+    return {
+        "sensitivity": resampling.share(called, truth),
+        "specificity": resampling.share(~called, ~truth),
+        "precision": resampling.share(truth, called),
+        "f1": resampling.of_sums(parts, ratio),
+    }
+
+
+def _point_scores(
+    cases: Cases,
+    validation: Mapping[int, Cases | None],
+    targets: Targets,
+    resampling: Resampling,
+    notes: list[str],
+) -> PointScores | None:
+    if not validation or not cases.is_binary:
+        return None
+    if (cases.folds == levels.SEVERAL).any():
+        notes.append(f"Level {cases.level}: no operating point. Several folds answered for one case.")
+        return None
+    points: dict[int, OperatingPoint] = {}
+    for fold in np.unique(cases.folds).tolist():
+        if (validated := validation.get(fold)) is None:
+            notes.append(f"Level {cases.level}: no operating point. Fold {fold} has no validation cases.")
+            return None
+        try:
+            points[fold] = operating_point(
+                validated.probabilities[:, 1],
+                validated.labels == 1,
+                specificity=targets.specificity,
+                sensitivity=targets.sensitivity,
+            )
+        except CalibrationError as error:
+            notes.append(f"Level {cases.level}: no operating point. Fold {fold}: {error}")
+            return None
+    thresholds = np.asarray([points[fold].threshold for fold in cases.folds.tolist()])
+    called = cases.probabilities[:, 1] >= thresholds
+    return PointScores(points, _called_scores(cases.labels == 1, called, resampling))
+
+
+def _band(cases: Cases, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    drawn = Resampling(cases.groups, seed=seed, resamples=_BAND_RESAMPLES).values(
+        lambda weights: metrics.sensitivity_at(cases.probabilities[:, 1], cases.labels == 1, weights, GRID)
+    )
+    low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0)
+    return low, high
+
+
+def best_level(evaluation: Evaluation) -> LevelScores:
+    """Return the level nearest to the woman: what a person would ask about.
+
+    Raises
+    ------
+    EvaluationError
+        If nothing could be measured.
+    """
+    if not evaluation.levels:
+        raise EvaluationError("Nothing could be measured: " + " ".join(evaluation.notes))
+    return evaluation.levels[-1]
+
+
+def level_named(evaluation: Evaluation, name: str) -> LevelScores | None:
+    """Return the scores of a level, if it was measured."""
+    return next((level for level in evaluation.levels if level.name == name), None)

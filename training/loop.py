@@ -1,178 +1,233 @@
-"""The training loop: first find the lesion in a crop, then score the whole image.
+"""The training loop. It reads top to bottom: an epoch of steps, a look at the validation part, a checkpoint.
 
-A lesion covers 1 % of an image, so the image's label alone teaches a fresh network nothing in an hour. Where
-lesions are marked, the class activation map itself is trained to light up on them; the image's score follows,
-because it is the mean of the map's highest cells.
+What is kept is the moving average of the weights after the epoch with the best validation score. On the CPU
+the same options give the same bytes, also where the run was killed and went on from its checkpoint: every
+epoch starts from a seed of its own, and a checkpoint holds all that one epoch leaves to the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
-from models import architectures
-from training.cohort import Example
-from training.config import DemonstrationConfig
+from models.networks import ImageNetwork
+from training import checkpoint
+from training.augmentation import Augmentation
+from training.errors import TrainingError
+from training.examples import Examples, Images, plain_batches, training_batches
+from training.imbalance import ClassBalance
+from training.run_config import TrainingConfig
+from training.run_log import RunLog
+from training.standing import Standing
+from training.validation import Validated, validate
 
-CROP_ROWS, CROP_COLUMNS = 96, 64
-_LESION_CORE = 0.8  # of the radius: its border is as dark as its surroundings
-_LESION_WEIGHT = 5.0  # cells of lesions are rare
-_INITIAL_BIAS = -3.0  # log-odds of a cell before anything is learnt
-_WEIGHT_DECAY = 1e-3
+SetTraining = Callable[[ImageNetwork], object]
+"""Puts a network into training mode, parts that are not trained excepted."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Cases:
-    """The examples as tensors: images, maps of lesions, labels."""
+class Trained:
+    """A trained network.
 
-    images: torch.Tensor
-    maps: torch.Tensor
-    labels: torch.Tensor
-    lesions: Sequence[tuple[float, float, float] | None]
+    Attributes
+    ----------
+    network : ImageNetwork
+        In evaluation mode, on the CPU.
+    best_epoch, epochs : int
+        The epoch that was kept and the number of epochs that were run; the first epoch is 0.
+    validated : Validated
+        Scores of the epoch that was kept.
+    seconds_per_epoch : float
+        Mean time of an epoch of this process, validation included; 0 where none was left to run.
+    """
+
+    network: ImageNetwork
+    best_epoch: int
+    epochs: int
+    validated: Validated
+    seconds_per_epoch: float
 
 
 def train(
-    examples: Sequence[Example], config: DemonstrationConfig, *, advance: Callable[[], None]
-) -> nn.Module:
-    """Train the compact network; the same examples and options give the same bytes on one kind of processor.
+    network: ImageNetwork,
+    examples: Examples,
+    balance: ClassBalance,
+    config: TrainingConfig,
+    *,
+    fold: int,
+    dihedral: bool,
+    set_training: SetTraining,
+    checkpoint_file: Path,
+    log: RunLog,
+    advance: Callable[[int], None],
+) -> Trained:
+    """Train a network on one fold, from its checkpoint where there is one.
 
     Parameters
     ----------
-    examples : sequence of Example
-        The training part.
-    config : DemonstrationConfig
-        Width, epochs, rates and seed.
+    network : ImageNetwork
+        With its first weights; parameters that do not require gradients stay as they are.
+    examples : Examples
+        The fold's images.
+    balance : ClassBalance
+        The loss and the order of cases.
+    config : TrainingConfig
+        The run's options.
+    fold : int
+        Its number, 0-based.
+    dihedral : bool
+        Whether augmentation may turn images by right angles, see :class:`Augmentation`.
+    set_training : callable
+        Puts the network into training mode.
+    checkpoint_file : Path
+        Where the fold's checkpoint lies; written after each epoch.
+    log : RunLog
+        Gets an event after each epoch.
     advance : callable
-        Called after each epoch.
+        Told after each epoch how many are done, those before the checkpoint among them.
 
-    Returns
-    -------
-    torch.nn.Module
-        The network, in evaluation mode.
+    Raises
+    ------
+    TrainingError
+        If the loss is no longer finite.
+    CheckpointError
+        If the checkpoint cannot be gone on from.
     """
-    torch.manual_seed(config.seed)
-    random = torch.Generator().manual_seed(config.seed)
-    network = architectures.build("compact", {"channels": list(config.channels)})
-    nn.init.constant_(network.get_parameter("head.bias"), _INITIAL_BIAS)
+    standing = Standing(network, config, device_of(config))
+    saved = checkpoint.read(checkpoint_file)
+    if saved is not None:
+        standing.go_on_from(saved)
+        log.write("resumed", fold=fold, epoch=standing.progress.epoch)
+    _, rows, columns = examples.images[int(examples.training[0])].shape
+    augmentation = Augmentation(config.augmentation, (rows, columns), dihedral=dihedral)
+    started, first = time.monotonic(), standing.progress.epoch
+
+    while not standing.is_finished(config):
+        epoch = standing.progress.epoch
+        set_training(standing.network)
+        loss, rate = _train_epoch(standing, examples, balance, augmentation, config, fold)
+        outputs = predict(standing.average, examples.images, examples.validation)
+        validated = validate(outputs, examples.labels[examples.validation], balance)
+        standing.end_epoch(validated, config)
+        standing.to_checkpoint(fold).write(checkpoint_file)
+        log.write(
+            "epoch",
+            fold=fold,
+            epoch=epoch,
+            training_loss=loss,
+            log_loss=validated.log_loss,
+            auc=validated.auc,
+            learning_rate=rate,
+            best_epoch=standing.progress.best_epoch,
+        )
+        advance(standing.progress.epoch)
+
+    seconds = time.monotonic() - started
+    standing.average.load_state_dict(standing.best)
+    progress = standing.progress
+    return Trained(
+        network=standing.average.to("cpu"),
+        best_epoch=progress.best_epoch,
+        epochs=progress.epoch,
+        validated=Validated(progress.best_log_loss, progress.best_auc),
+        seconds_per_epoch=seconds / max(1, progress.epoch - first),
+    )
+
+
+def _train_epoch(
+    standing: Standing,
+    examples: Examples,
+    balance: ClassBalance,
+    augmentation: Augmentation,
+    config: TrainingConfig,
+    fold: int,
+) -> tuple[float, float]:
+    """Take the steps of one epoch; return the mean loss and the last learning rate."""
+    epoch, device = standing.progress.epoch, standing.device
+    seed = (config.seed, fold, epoch)
+    # Drop-out draws from torch's own state: an epoch's own seed makes it independent of what came before.
+    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    batches = training_batches(
+        examples, balance, augmentation, batch_size=config.batch_size, seed=seed, workers=config.workers
+    )
+    steps, rate, total = len(batches), 0.0, 0.0
+    for number, (images, labels) in enumerate(batches):
+        step = epoch * steps + number
+        rate = learning_rate(step, config.epochs * steps, config)
+        for group in standing.optimiser.param_groups:
+            group["lr"] = rate
+        standing.optimiser.zero_grad()
+        with _precision(config, device):
+            answers = standing.network.training_answers(images.to(device, memory_format=torch.channels_last))
+        loss = sum(
+            (weight * balance.loss(outputs, labels.to(device)) for outputs, weight in answers),
+            start=torch.zeros((), device=device),
+        )
+        loss.backward()  # type: ignore[no-untyped-call]
+        standing.optimiser.step()
+        _follow(standing.average, standing.network, min(config.average, (1 + step) / (10 + step)))
+        total += float(loss.detach())
+    if not math.isfinite(total):
+        raise TrainingError("The loss is no longer finite: train with a lower --learning-rate.")
+    return total / steps, rate
+
+
+def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
+    """Rise linearly over the warm-up, then fall along half a cosine to 0 at `steps`."""
+    rise = config.warm_up * steps
+    if step < rise:
+        return config.learning_rate * (step + 1) / (rise + 1)
+    done = (step - rise) / max(1.0, steps - rise)
+    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the average a step towards the network; counters are copied."""
+    values = network.state_dict()
+    for name, value in average.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(values[name], 1.0 - decay)
+        else:
+            value.copy_(values[name])
+
+
+def predict(network: nn.Module, images: Images, positions: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the raw outputs ``(n, k)`` of a network in evaluation mode for the images at `positions`."""
+    device = next(network.parameters()).device
     with torch.inference_mode():
-        _, activation = network.eval()(torch.from_numpy(examples[0].tensor[np.newaxis]))
-    cases = _as_cases(examples, (activation.shape[2], activation.shape[3]))
-    network.train()
-
-    def localising_loss(batch: torch.Tensor) -> torch.Tensor:
-        images, maps = _crops(cases, batch, random)
-        _, activations = network(images)
-        return _map_loss(activations, maps)
-
-    def scoring_loss(batch: torch.Tensor) -> torch.Tensor:
-        images, maps = cases.images[batch], cases.maps[batch]
-        if _draw(random, 0, 2):
-            images, maps = images.flip(2), maps.flip(2)
-        logits, activations = network(images)
-        image_loss = functional.binary_cross_entropy_with_logits(logits[:, 0], cases.labels[batch])
-        return image_loss + _map_loss(activations, maps)
-
-    stages = (
-        (localising_loss, config.localising_epochs, config.localising_rate, 16),
-        (scoring_loss, config.scoring_epochs, config.scoring_rate, 8),
-    )
-    for loss, epochs, rate, batch_size in stages:
-        _run_stage(network, loss, len(examples), epochs, rate, batch_size, random, advance)
-    return network.eval()
-
-
-def _run_stage(
-    network: nn.Module,
-    loss: Callable[[torch.Tensor], torch.Tensor],
-    cases: int,
-    epochs: int,
-    rate: float,
-    batch_size: int,
-    random: torch.Generator,
-    advance: Callable[[], None],
-) -> None:
-    if not epochs:
-        return
-    batches = max(1, cases // batch_size)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=_WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rate, total_steps=epochs * batches, pct_start=0.2
-    )
-    for _ in range(epochs):
-        order = torch.randperm(cases, generator=random)
-        for start in range(0, min(cases, batches * batch_size), batch_size):
-            optimiser.zero_grad()
-            loss(order[start : start + batch_size]).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-        advance()
-
-
-def _as_cases(examples: Sequence[Example], map_shape: tuple[int, int]) -> _Cases:
-    images = torch.from_numpy(np.stack([example.tensor for example in examples]))
-    maps = np.stack([_lesion_map(example, map_shape) for example in examples])
-    labels = torch.tensor([float(example.is_malignant) for example in examples])
-    return _Cases(images, torch.from_numpy(maps), labels, [example.lesion for example in examples])
-
-
-def _lesion_map(
-    example: Example, shape: tuple[int, int]
-) -> np.ndarray[tuple[int, int, int], np.dtype[np.float32]]:
-    """Return ``(1, h, w)`` float32: 1 where a cell's centre lies in the core of a malignant lesion."""
-    marked = np.zeros((1, *shape), dtype=np.float32)
-    if example.lesion is not None and example.is_malignant:
-        cell = example.tensor.shape[1] / shape[0]
-        x, y, radius = example.lesion
-        rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]] + 0.5
-        marked[0] = np.hypot(columns * cell - x, rows * cell - y) < max(radius * _LESION_CORE, 0.75 * cell)
-    return marked
-
-
-def _map_loss(activations: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    weight = torch.tensor(_LESION_WEIGHT)
-    return functional.binary_cross_entropy_with_logits(activations, maps, pos_weight=weight)
-
-
-def _crops(cases: _Cases, batch: torch.Tensor, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut one crop per case, near its lesion or anywhere in the breast, and flip it at random."""
-    cell = cases.images.shape[2] // cases.maps.shape[2]
-    height, width = (
-        min(side, full) for side, full in zip((CROP_ROWS, CROP_COLUMNS), cases.images.shape[2:], strict=True)
-    )
-    images, maps = [], []
-    for case in batch.tolist():
-        x, y = _crop_centre(cases, case, random)
-        top = _crop_start(y, height, cases.images.shape[2], cell)
-        left = _crop_start(x, width, cases.images.shape[3], cell)
-        image = cases.images[case, :, top : top + height, left : left + width]
-        marked = cases.maps[
-            case, :, top // cell : (top + height) // cell, left // cell : (left + width) // cell
+        outputs = [
+            network(batch.to(device, memory_format=torch.channels_last))[0].float().cpu().numpy()
+            for batch in plain_batches(images, positions)
         ]
-        axes = [axis for axis in (1, 2) if _draw(random, 0, 2)]
-        images.append(image.flip(axes))
-        maps.append(marked.flip(axes))
-    return torch.stack(images), torch.stack(maps)
+    return np.concatenate(outputs).astype(np.float64)
 
 
-def _crop_centre(cases: _Cases, case: int, random: torch.Generator) -> tuple[float, float]:
-    lesion = cases.lesions[case]
-    if lesion is not None:
-        return lesion[0] + _draw(random, -16, 17), lesion[1] + _draw(random, -24, 25)
-    inside = cases.images[case, 0, ::8, ::8].nonzero()
-    row, column = inside[_draw(random, 0, len(inside))].tolist()
-    return 8.0 * column, 8.0 * row
+def device_of(config: TrainingConfig) -> torch.device:
+    """Return the processor to train on.
+
+    Raises
+    ------
+    TrainingError
+        If a GPU is asked for and none can be used.
+    """
+    is_there = torch.cuda.is_available()
+    if config.device == "cuda" and not is_there:
+        raise TrainingError("No GPU can be used here: give --device cpu, or look at the driver.")
+    return torch.device("cuda" if is_there and config.device != "cpu" else "cpu")
 
 
-def _crop_start(centre: float, length: int, full: int, cell: int) -> int:
-    """First grid line of a crop, on a border of the map's cells and inside the grid."""
-    start = round((centre - length / 2) / cell) * cell
-    return min(max(start, 0), full - length)
-
-
-def _draw(random: torch.Generator, low: int, high: int) -> int:
-    return int(torch.randint(low, high, (), generator=random))
+def _precision(config: TrainingConfig, device: torch.device) -> AbstractContextManager[Any]:
+    if config.mixed_precision and device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()

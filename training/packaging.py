@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,12 @@ class Release:
         For MONAI's metadata.
     changelog : dict
         Version to what changed.
+    modality : str
+        Modality (0008,0060) of the images.
+    channels : tuple of str
+        What each channel of an input holds.
+    outputs : tuple of str
+        What each logit is the logit of.
     """
 
     name: str
@@ -41,6 +48,9 @@ class Release:
     authors: str
     copyright_notice: str
     changelog: dict[str, str]
+    modality: str = "MG"
+    channels: tuple[str, ...] = ("standardised P-values",)
+    outputs: tuple[str, ...] = ("malignancy",)
 
 
 def write_bundle(
@@ -50,6 +60,8 @@ def write_bundle(
     release: Release,
     card: str,
     manifest: Callable[[dict[str, str]], Manifest],
+    *,
+    more_files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> bundle.Bundle:
     """Write a bundle and read it back as a stranger would.
 
@@ -60,13 +72,15 @@ def write_bundle(
     network : torch.nn.Module
         In evaluation mode.
     golden_inputs : sequence of numpy.ndarray
-        Prepared images ``(1, rows, columns)`` float32; kept with 16 bits.
+        Prepared images ``(channels, rows, columns)`` float32; kept with 16 bits.
     release : Release
         Name, version and words.
     card : str
         The model card, Markdown.
     manifest : callable
         Gives the manifest, once the digests of the files are known.
+    more_files : Mapping of str to bytes
+        Further files of the bundle by their names.
 
     Raises
     ------
@@ -85,6 +99,7 @@ def write_bundle(
         bundle.GOLDEN: save(golden),
         bundle.CARD: card.encode("utf-8"),
         bundle.METADATA: _json(_metadata(release, golden_inputs[0].shape, map_shape)),
+        **more_files,
     }
     for name, content in contents.items():
         path = folder / name
@@ -97,51 +112,61 @@ def write_bundle(
 
 def _golden(
     network: nn.Module, inputs: Sequence[NDArray[np.float32]]
-) -> tuple[dict[str, NDArray[Any]], tuple[int, int]]:
+) -> tuple[dict[str, NDArray[Any]], tuple[int, int] | None]:
     kept = np.stack(inputs).astype(np.float16)
     logits, activations = [], []
     with torch.inference_mode():
         for image in kept.astype(np.float32):
             logit, activation = network(torch.from_numpy(image[np.newaxis]))
             logits.append(logit.numpy())
-            activations.append(activation.numpy())
-    tensors = {
-        "inputs": kept,
-        "logits": np.concatenate(logits),
-        "activations": np.concatenate(activations),
-    }
+            if activation is not None:
+                activations.append(activation.numpy())
+    tensors: dict[str, NDArray[Any]] = {"inputs": kept, "logits": np.concatenate(logits)}
+    if not activations:
+        return tensors, None
+    tensors["activations"] = np.concatenate(activations)
     return tensors, tensors["activations"].shape[2:]
 
 
-def _metadata(release: Release, input_shape: tuple[int, ...], map_shape: tuple[int, int]) -> dict[str, Any]:
+def _metadata(
+    release: Release, input_shape: tuple[int, ...], map_shape: tuple[int, int] | None
+) -> dict[str, Any]:
     """Return MONAI's metadata; it describes the network, the manifest decides."""
     image = {
         "type": "image",
         "format": "magnitude",
-        "modality": "MG",
-        "num_channels": 1,
+        "modality": release.modality,
+        "num_channels": input_shape[0],
         "spatial_shape": list(input_shape[1:]),
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": False,
-        "channel_def": {"0": "standardised P-values"},
+        "channel_def": {str(number): what for number, what in enumerate(release.channels)},
     }
-    logit = {
-        "type": "probabilities",
-        "format": "classes",
-        "num_channels": 1,
-        "spatial_shape": [1],
-        "dtype": "float32",
-        "value_range": [],
-        "is_patch_data": False,
-        "channel_def": {"0": "logit of malignancy"},
+    outputs: dict[str, Any] = {
+        "logit": {
+            "type": "probabilities",
+            "format": "classes",
+            "num_channels": len(release.outputs),
+            "spatial_shape": [1],
+            "dtype": "float32",
+            "value_range": [],
+            "is_patch_data": False,
+            "channel_def": {str(number): f"logit of {what}" for number, what in enumerate(release.outputs)},
+        }
     }
-    activation = {
-        **image,
-        "format": "other",
-        "spatial_shape": list(map_shape),
-        "channel_def": {"0": "activation"},
-    }
+    if map_shape is not None:
+        outputs["activation"] = {
+            **image,
+            "format": "other",
+            "num_channels": len(release.outputs),
+            "spatial_shape": list(map_shape),
+            "channel_def": (
+                {"0": "activation"}
+                if len(release.outputs) == 1
+                else {str(n): f"activation of {what}" for n, what in enumerate(release.outputs)}
+            ),
+        }
     return {
         "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
         "meta_schema_20240725.json",
@@ -158,7 +183,7 @@ def _metadata(release: Release, input_shape: tuple[int, ...], map_shape: tuple[i
         "copyright": release.copyright_notice,
         "network_data_format": {
             "inputs": {"image": image},
-            "outputs": {"logit": logit, "activation": activation},
+            "outputs": outputs,
         },
     }
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from models.contract import ImageView, Laterality
 from models.preprocessing import Parameters, Prepared, prepare
-from training.config import DemonstrationConfig
 from training.datasets.phantoms import LesionKind, Phantom, draw
+from training.demonstration.config import DemonstrationConfig
 
 _FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.2"
 _LESIONS = tuple(kind for kind in LesionKind if kind is not LesionKind.NORM)

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.progress import Progress, TimeElapsedColumn
 from torch import nn
 
@@ -21,13 +19,14 @@ from models import bundle
 from models.calibration import OperatingPoint, fit_temperature, operating_point, probabilities
 from models.manifest import FORMAT, Manifest, Metric
 from models.tasks import task_named
-from training import evaluation
-from training.cohort import Cohort, Example, draw_cohort, kinds_of_women
-from training.config import DemonstrationConfig
 from training.datasets.phantoms import LesionKind
-from training.loop import train
+from training.demonstration import evaluation
+from training.demonstration.cohort import Cohort, Example, draw_cohort, kinds_of_women
+from training.demonstration.config import DemonstrationConfig
+from training.demonstration.loop import train
+from training.demonstration.split import Split, split_by_woman
+from training.determinism import deterministic
 from training.packaging import Release, write_bundle
-from training.splits import Split, split_by_woman
 
 DEFAULT_SEED = DemonstrationConfig().seed
 NAME = "mammography-phantom-demonstration"
@@ -87,7 +86,7 @@ def build(folder: Path, config: DemonstrationConfig, *, advance: Advance) -> bun
     split = split_by_woman(
         kinds, validation=config.validation_women, test=config.test_women, seed=config.seed
     )
-    with _deterministic():
+    with deterministic():
         training = _draw(split.training, kinds, config, advance, both_breasts=False)
         validation = _draw(split.validation, kinds, config, advance)
         test = _draw(split.test, kinds, config, advance)
@@ -95,20 +94,6 @@ def build(folder: Path, config: DemonstrationConfig, *, advance: Advance) -> bun
         network = train(training.examples, config, advance=lambda: advance("training"))
         measured = _measure(network, validation, test, benign, config, advance)
         return _pack(folder, network, config, split, (training, validation, test, benign), measured)
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    """One thread and deterministic kernels: sums in another order are other bytes."""
-    threads = torch.get_num_threads()
-    was_deterministic = torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(was_deterministic)
 
 
 def _draw(
@@ -292,7 +277,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.demonstration", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="new folder for the bundle")
     run(parser.parse_args(arguments).out)
-
-
-if __name__ == "__main__":
-    main()

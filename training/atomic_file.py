@@ -1,0 +1,33 @@
+"""A file that is either whole or not there, even where the power fails while it is written."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` beside `path`, sync it, then give it its name; missing folders are made."""
+    with written_beside(path) as beside, beside.open("xb") as file:
+        file.write(content)
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write a file under, then sync that file and call it `path`.
+
+    For what is better written piece by piece than held in memory as a whole. Missing folders are made; where
+    writing fails, `path` stays as it was and nothing else is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        yield beside
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,335 @@
+"""Several models on the same test cases: which of them can be told apart at all.
+
+References
+----------
+McNemar: Psychometrika 12 (1947) 153-157.
+Obuchowski: Stat Med 17 (1998) 1495-1507 (McNemar where women have several cases).
+Holm: Scand J Stat 6 (1979) 65-70.
+Piepho: J Comput Graph Stat 13 (2004) 456-466 (letters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from training import levels, metrics
+from training.delong import AucDifference, auc_interval, paired_difference
+from training.errors import EvaluationError
+from training.evaluated_run import EvaluatedRun
+from training.intervals import Interval, Resampling, ratio
+from training.levels import Cases
+from training.predictions import Predictions
+
+SIGNIFICANCE = 0.05
+LEVELS = (levels.IMAGE, levels.BREAST, levels.WOMAN)
+
+
+@dataclass(frozen=True, slots=True)
+class Competitor:
+    """One model's numbers.
+
+    Attributes
+    ----------
+    name : str
+        The run's name.
+    scores : Mapping of str to Interval
+        ``auc`` (mean over classes where there are more than two), ``accuracy``, ``log_loss``.
+    letters : str
+        Models that share a letter cannot be told apart by their AUC.
+    training_ms, weights_mb : float or None
+        Cost of an image in an epoch of training, and size of the weights, where the run says so.
+    """
+
+    name: str
+    scores: Mapping[str, Interval]
+    letters: str
+    training_ms: float | None
+    weights_mb: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The first model minus the second; p-values are Holm's, over all pairs of the comparison.
+
+    Attributes
+    ----------
+    first, second : str
+        Names.
+    auc : AucDifference
+        DeLong's test for two classes; otherwise resampled by woman.
+    auc_adjusted : float
+        Its p-value after Holm.
+    accuracy : float
+        Difference of the accuracies.
+    accuracy_p, accuracy_adjusted : float
+        McNemar's p-value before and after Holm.
+    """
+
+    first: str
+    second: str
+    auc: AucDifference
+    auc_adjusted: float
+    accuracy: float
+    accuracy_p: float
+    accuracy_adjusted: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What can be said about several models.
+
+    Attributes
+    ----------
+    task, level, split_sha256 : str
+        What was compared.
+    cases, women : int
+        On how much.
+    baseline : float
+        Accuracy of always answering the most frequent class.
+    competitors : tuple of Competitor
+        The highest AUC first.
+    pairs : tuple of Pair
+        Every two of them.
+    warnings : tuple of str
+        Why the numbers may not be believed.
+    """
+
+    task: str
+    level: str
+    split_sha256: str
+    cases: int
+    women: int
+    baseline: float
+    competitors: tuple[Competitor, ...]
+    pairs: tuple[Pair, ...]
+    warnings: tuple[str, ...]
+
+
+def compare(runs: Sequence[EvaluatedRun], *, level: str | None = None, seed: int = 0) -> Comparison:
+    """Compare runs on the same test cases.
+
+    Parameters
+    ----------
+    runs : sequence of EvaluatedRun
+        Two or more, each with a name of its own.
+    level : str or None
+        ``"image"``, ``"breast"`` or ``"woman"``; by default the woman, or the image for tasks with more than
+        two classes.
+    seed : int
+        Of the resampling.
+
+    Raises
+    ------
+    EvaluationError
+        If the runs have different splits or tested different images, or the level cannot be measured.
+    """
+    aligned = _aligned(runs)
+    counted = [_cases(answers, level) for answers in aligned]
+    first = counted[0]
+    if np.unique(first.labels).size < 2:
+        raise EvaluationError(f"All cases of level {first.level} are of one class: compare another level.")
+    resampling = Resampling(first.groups, seed=seed)
+    areas = [None if first.is_binary else _drawn_areas(cases, resampling) for cases in counted]
+    scores = [_scores(cases, resampling) for cases in counted]
+    order = sorted(range(len(runs)), key=lambda k: -scores[k]["auc"].value)
+    places = list(combinations(order, 2))
+    differences = [
+        _auc_difference(counted[i], counted[j], areas[i], areas[j], scores[i], scores[j]) for i, j in places
+    ]
+    mcnemars = [mcnemar(_right(counted[i]), _right(counted[j]), first.groups) for i, j in places]
+    auc_adjusted = holm([difference.p_value for difference in differences])
+    accuracy_adjusted = holm(mcnemars)
+    told_apart = [pair for pair, p in zip(places, auc_adjusted, strict=True) if p < SIGNIFICANCE]
+    letters = dict(zip(order, letter_display(order, told_apart), strict=True))
+    split = runs[0].split
+    return Comparison(
+        task=aligned[0].task,
+        level=first.level,
+        split_sha256="" if split is None else split.sha256,
+        cases=len(first.labels),
+        women=resampling.women,
+        baseline=float(np.bincount(first.labels).max() / len(first.labels)),
+        competitors=tuple(
+            Competitor(runs[k].name, scores[k], letters[k], runs[k].training_ms, runs[k].weights_mb)
+            for k in order
+        ),
+        pairs=tuple(
+            Pair(
+                first=runs[i].name,
+                second=runs[j].name,
+                auc=differences[number],
+                auc_adjusted=auc_adjusted[number],
+                accuracy=scores[i]["accuracy"].value - scores[j]["accuracy"].value,
+                accuracy_p=mcnemars[number],
+                accuracy_adjusted=accuracy_adjusted[number],
+            )
+            for number, (i, j) in enumerate(places)
+        ),
+        warnings=runs[0].warnings,
+    )
+
+
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_], groups: Sequence[str]) -> float:
+    """Two-sided p-value of two models being right equally often on the same cases.
+
+    Exact where each woman has one case. Where she has several, each woman counts by how many more of her
+    cases one model gets right (Obuchowski), against the normal distribution.
+
+    Parameters
+    ----------
+    first, second : numpy.ndarray
+        ``(n,)`` bool: whether each model is right.
+    groups : sequence of str
+        Woman of each case.
+    """
+    gained = first.astype(np.int64) - second.astype(np.int64)
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    if names.size == gained.size:
+        better, worse = int((gained > 0).sum()), int((gained < 0).sum())
+        return 1.0 if better + worse == 0 else float(stats.binomtest(better, better + worse).pvalue)
+    of_women = np.bincount(member, weights=gained)
+    spread = float(np.sqrt((of_women**2).sum()))
+    return 1.0 if spread == 0.0 else 2.0 * float(stats.norm.sf(abs(of_women.sum()) / spread))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values so that one false finding among all has at most the stated probability."""
+    order = np.argsort(p_values)
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def letter_display(order: Sequence[int], told_apart: Sequence[tuple[int, int]]) -> list[str]:
+    """Give models letters so that two share one exactly where they cannot be told apart.
+
+    Parameters
+    ----------
+    order : sequence of int
+        Models, the best first.
+    told_apart : sequence of (int, int)
+        Pairs that differ.
+
+    Returns
+    -------
+    list of str
+        Letters of each model in `order`.
+    """
+    columns = [frozenset(order)]
+    for first, second in told_apart:
+        split: list[frozenset[int]] = []
+        for column in columns:
+            split += [column - {first}, column - {second}] if {first, second} <= column else [column]
+        distinct = list(dict.fromkeys(split))
+        columns = [column for column in distinct if not any(column < other for other in distinct)]
+    ranked = sorted(columns, key=lambda column: sorted(order.index(model) for model in column))
+    return [
+        "".join(_letter(number) for number, column in enumerate(ranked) if model in column) for model in order
+    ]
+
+
+def _letter(number: int) -> str:
+    return chr(ord("a") + number) if number < 26 else f"({number + 1})"
+
+
+def _aligned(runs: Sequence[EvaluatedRun]) -> list[Predictions]:
+    """Bring all predictions into the order of the first run's images."""
+    if len(runs) < 2 or len({run.name for run in runs}) != len(runs):
+        raise EvaluationError("Name two or more runs, each folder with a name of its own.")
+    if len({None if run.split is None else run.split.sha256 for run in runs}) != 1:
+        raise EvaluationError(
+            "The runs have different splits: a difference could come from the images. Train them with the "
+            "same data, folds, seed, protocol and validation_share."
+        )
+    reference = runs[0].predictions
+    found = []
+    for run in runs:
+        answers = run.predictions
+        place = {image: row for row, image in enumerate(answers.images)}
+        if place.keys() != set(reference.images):
+            raise EvaluationError(
+                f"{run.name} tested other images than {runs[0].name}: finish the same folds."
+            )
+        rows = np.asarray([place[image] for image in reference.images])
+        same = (answers.task, answers.classes) == (reference.task, reference.classes)
+        if not same or not np.array_equal(answers.labels[rows], reference.labels):
+            raise EvaluationError(
+                f"{run.name} has other labels than {runs[0].name}: use the same data and task."
+            )
+        found.append(
+            replace(
+                reference,
+                logits=answers.logits[rows],
+                probabilities=answers.probabilities[rows],
+                folds=answers.folds[rows],
+            )
+        )
+    return found
+
+
+def _cases(answers: Predictions, level: str | None) -> Cases:
+    default = levels.WOMAN if len(answers.classes) == 2 else levels.IMAGE
+    wanted = level or default
+    if wanted not in LEVELS:
+        raise EvaluationError(f"There is no level {wanted!r}: choose {', '.join(LEVELS)}.")
+    counting = {levels.IMAGE: levels.images, levels.BREAST: levels.breasts, levels.WOMAN: levels.women}
+    counted = counting[wanted](answers)
+    if counted is None:
+        raise EvaluationError("A task with several classes has no level woman: compare images or breasts.")
+    return counted
+
+
+def _right(cases: Cases) -> NDArray[np.bool_]:
+    return np.asarray(cases.labels == cases.predicted)
+
+
+def _scores(cases: Cases, resampling: Resampling) -> dict[str, Interval]:
+    loss = metrics.log_loss_parts(cases.probabilities, cases.labels)
+    if cases.is_binary:
+        area = auc_interval(cases.probabilities[:, 1], cases.labels == 1, cases.groups)
+    else:
+        area = resampling.interval(lambda weights: _mean_area(cases, weights))
+    return {
+        "auc": area,
+        "accuracy": resampling.share(_right(cases)),
+        "log_loss": resampling.of_sums(np.column_stack([loss, np.ones_like(loss)]), ratio),
+    }
+
+
+def _mean_area(cases: Cases, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    present = np.unique(cases.labels)
+    areas = [metrics.weighted_auc(cases.probabilities[:, k], cases.labels == k, weights) for k in present]
+    return metrics.macro(np.stack(areas, axis=-1))
+
+
+def _drawn_areas(cases: Cases, resampling: Resampling) -> NDArray[np.float64]:
+    return resampling.values(lambda weights: _mean_area(cases, weights))
+
+
+def _auc_difference(
+    first: Cases,
+    second: Cases,
+    first_drawn: ArrayLike | None,
+    second_drawn: ArrayLike | None,
+    first_scores: Mapping[str, Interval],
+    second_scores: Mapping[str, Interval],
+) -> AucDifference:
+    if first_drawn is None or second_drawn is None:
+        positives = first.labels == 1
+        return paired_difference(
+            first.probabilities[:, 1], second.probabilities[:, 1], positives, first.groups
+        )
+    drawn = np.asarray(first_drawn) - np.asarray(second_drawn)
+    value, spread = first_scores["auc"].value - second_scores["auc"].value, float(np.nanstd(drawn))
+    if spread == 0.0:
+        return AucDifference(value, value, value, 1.0 if value == 0.0 else 0.0)
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return AucDifference(value, float(low), float(high), 2.0 * float(stats.norm.sf(abs(value) / spread)))

@@ -1,0 +1,341 @@
+"""Whether a map points at lesions, or only looks as if it did.
+
+Three answers that know nothing are measured the same way: the map's values at random places in the breast,
+the lesions of other women (is it just the usual place?), and the map of a network with random weights (is it
+just where tissue is bright?). A map that does not beat all three is not shown.
+
+References
+----------
+Zhang et al.: Int J Comput Vis 126 (2018) 1084-1102 (pointing game).
+Bunch et al.: J Appl Photogr Eng 4 (1978) 166-171 (FROC).
+Adebayo et al.: NeurIPS 31 (2018) (random weights as a sanity check).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from models.errors import BundleFormatError
+from models.manifest import LocalisationVerdict, strict_json
+from training.atomic_file import write_atomically
+from training.errors import EvaluationError
+from training.intervals import Interval, Resampling, percentile_interval
+from training.lesion_areas import LocatedMap, on_grid, shuffled, touched
+
+FALSE_MARKS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""False marks per image at which the FROC curve is read."""
+
+RANDOM_PEAK, OTHER_WOMAN, RANDOM_WEIGHTS = "random_peak", "other_woman", "random_weights"
+SMALLEST = 20
+"""Women with lesions below which no map is trusted, whatever the numbers say."""
+
+_FORMAT = 1
+_SHOWN_SHARE = 0.5  # of the map's maximum: what counts as its area
+_SHUFFLES = 20
+_FROC_RESAMPLES = 500
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Pointing:
+    """How one source of maps points.
+
+    Attributes
+    ----------
+    pointing_game : Interval
+        Share of images with lesions where the highest cell of the map touches one.
+    iou : Interval
+        Mean intersection over union of the lesions and where the map exceeds half of its maximum.
+    froc : tuple of float
+        Share of lesions marked at :data:`FALSE_MARKS` false marks per image; marks are the map's peaks.
+    mean_froc : Interval
+        Mean of `froc`.
+    """
+
+    pointing_game: Interval
+    iou: Interval
+    froc: tuple[float, ...]
+    mean_froc: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class LocalisationQuality:
+    """A map held against answers that know nothing.
+
+    Attributes
+    ----------
+    images, women, lesions : int
+        Images with lesions, the women they are of, and the lesions on them.
+    found : Pointing
+        The map itself.
+    baselines : Mapping of str to Pointing
+        ``random_peak``, ``other_woman``, ``random_weights``.
+    advantage : Mapping of str to Interval
+        Pointing game of the map minus that of each baseline, on the same images, by woman.
+    """
+
+    images: int
+    women: int
+    lesions: int
+    found: Pointing
+    baselines: Mapping[str, Pointing]
+    advantage: Mapping[str, Interval]
+
+    @property
+    def is_better_than_random(self) -> bool:
+        """Whether the map beats every baseline: the lower bound of each advantage is above 0."""
+        return self.women >= SMALLEST and all(interval.low > 0.0 for interval in self.advantage.values())
+
+    @property
+    def verdict(self) -> LocalisationVerdict:
+        """What a bundle's manifest says of it; its `lesions` counts images with lesions."""
+        game = self.found.pointing_game
+        return LocalisationVerdict(
+            pointing_game=game.value,
+            low=game.low,
+            high=game.high,
+            random_weights=self.baselines[RANDOM_WEIGHTS].pointing_game.value,
+            lesions=self.images,
+            is_better_than_random=self.is_better_than_random,
+        )
+
+
+def write(quality: LocalisationQuality, path: Path) -> None:
+    """Write what was measured as JSON; :func:`read` gives it back."""
+    content = {"format": _FORMAT, **asdict(quality)}
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    write_atomically(path, text.encode("ascii"))
+
+
+def read(path: Path) -> LocalisationQuality:
+    """Read what :func:`write` wrote.
+
+    Raises
+    ------
+    EvaluationError
+        If the file is missing or is something else.
+    """
+    try:
+        raw = strict_json(path.read_bytes(), path.name)
+        if raw.pop("format") != _FORMAT:
+            raise EvaluationError(f"{path.name} has a form that this program does not read: measure again.")
+        return LocalisationQuality(
+            images=int(raw["images"]),
+            women=int(raw["women"]),
+            lesions=int(raw["lesions"]),
+            found=_read_pointing(raw["found"]),
+            baselines={name: _read_pointing(value) for name, value in raw["baselines"].items()},
+            advantage={name: Interval(**value) for name, value in raw["advantage"].items()},
+        )
+    except (OSError, BundleFormatError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise EvaluationError(
+            f"{path.name} cannot be read as what maps are worth ({type(error).__name__}): measure again with "
+            "'dicom-node evaluate --maps'."
+        ) from error
+
+
+def _read_pointing(raw: Mapping[str, Any]) -> Pointing:
+    return Pointing(
+        pointing_game=Interval(**raw["pointing_game"]),
+        iou=Interval(**raw["iou"]),
+        froc=tuple(map(float, raw["froc"])),
+        mean_froc=Interval(**raw["mean_froc"]),
+    )
+
+
+def measure(
+    maps: Sequence[LocatedMap], random_weights: Sequence[LocatedMap], *, seed: int = 0
+) -> LocalisationQuality:
+    """Measure maps against lesions.
+
+    Parameters
+    ----------
+    maps : sequence of LocatedMap
+        One for each image; images without lesions count for false marks.
+    random_weights : sequence of LocatedMap
+        The same images through the same architecture before any training.
+    seed : int
+        Of shuffles and resampling.
+
+    Raises
+    ------
+    EvaluationError
+        If there are no two women with lesions, or the two sequences are not of the same images.
+    """
+    same = len(maps) == len(random_weights) and all(
+        one.group == other.group and len(one.areas) == len(other.areas)
+        for one, other in zip(maps, random_weights, strict=False)
+    )
+    if not same:
+        raise EvaluationError("Give the maps of the same images, once trained and once with random weights.")
+    with_lesions = [row for row, one in enumerate(maps) if one.areas]
+    groups = [maps[row].group for row in with_lesions]
+    if len(set(groups)) < 2:
+        raise EvaluationError("Localisation needs drawn lesions of two women at least.")
+    random = np.random.default_rng(seed)
+    mixed = [shuffled(maps, random) for _ in range(_SHUFFLES)]
+    hits = _hits(maps, with_lesions)
+    of_baselines = {
+        RANDOM_PEAK: np.mean([_hits(one, with_lesions) for one in mixed], axis=0),
+        OTHER_WOMAN: _hits_of_others(maps, with_lesions),
+        RANDOM_WEIGHTS: _hits(random_weights, with_lesions),
+    }
+    resampling = Resampling(groups, seed=seed)
+    overlaps = {
+        RANDOM_PEAK: np.mean([_overlaps(one, with_lesions) for one in mixed], axis=0),
+        OTHER_WOMAN: _overlaps_of_others(maps, with_lesions),
+        RANDOM_WEIGHTS: _overlaps(random_weights, with_lesions),
+    }
+    curves = {
+        RANDOM_PEAK: _froc(mixed[0], seed),
+        OTHER_WOMAN: _froc(_exchanged(maps, random), seed),
+        RANDOM_WEIGHTS: _froc(random_weights, seed),
+    }
+    return LocalisationQuality(
+        images=len(with_lesions),
+        women=len(set(groups)),
+        lesions=sum(len(maps[row].areas) for row in with_lesions),
+        found=_pointing(hits, _overlaps(maps, with_lesions), _froc(maps, seed), resampling),
+        baselines={
+            name: _pointing(of_baselines[name], overlaps[name], curves[name], resampling)
+            for name in of_baselines
+        },
+        advantage={name: _mean(hits - values, resampling) for name, values in of_baselines.items()},
+    )
+
+
+def _pointing(
+    hits: Array, overlaps: Array, curve: tuple[tuple[float, ...], Interval], resampling: Resampling
+) -> Pointing:
+    is_counted = bool(np.isin(hits, (0.0, 1.0)).all())
+    game = resampling.share(hits == 1.0) if is_counted else _mean(hits, resampling)
+    return Pointing(game, _mean(overlaps, resampling), *curve)
+
+
+def _mean(values: Array, resampling: Resampling) -> Interval:
+    parts = np.column_stack([values, np.ones_like(values)])
+    return resampling.of_sums(parts, lambda sums: sums[:, 0] / sums[:, 1])
+
+
+def _peak(one: LocatedMap) -> tuple[int, int]:
+    """Row and column of the map's highest cell that touches the breast."""
+    is_inside = touched(one.inside, one.activation.shape)
+    row, column = np.unravel_index(
+        int(np.where(is_inside, one.activation, -np.inf).argmax()), one.activation.shape
+    )
+    return int(row), int(column)
+
+
+def _hits(maps: Sequence[LocatedMap], rows: Sequence[int]) -> Array:
+    return np.asarray(
+        [touched(maps[row].union, maps[row].activation.shape)[_peak(maps[row])] for row in rows], np.float64
+    )
+
+
+def _hits_of_others(maps: Sequence[LocatedMap], rows: Sequence[int]) -> Array:
+    """Share of other women's lesions that each map's peak would have hit."""
+    found = []
+    for row in rows:
+        peak, cells = _peak(maps[row]), maps[row].activation.shape
+        others = [maps[other].union for other in rows if maps[other].group != maps[row].group]
+        found.append(np.mean([touched(union, cells)[peak] for union in others]))
+    return np.asarray(found)
+
+
+def _shown(one: LocatedMap) -> NDArray[np.bool_]:
+    """Where a map exceeds half of its maximum inside the breast."""
+    values = np.where(one.inside, on_grid(one.activation, one.inside.shape), -np.inf)
+    highest = float(values.max())
+    return np.asarray(values >= _SHOWN_SHARE * highest) if highest > 0.0 else np.zeros(values.shape, np.bool_)
+
+
+def _overlap(shown: NDArray[np.bool_], union: NDArray[np.bool_]) -> float:
+    return float((shown & union).sum() / (shown | union).sum())
+
+
+def _overlaps(maps: Sequence[LocatedMap], rows: Sequence[int]) -> Array:
+    return np.asarray([_overlap(_shown(maps[row]), maps[row].union) for row in rows])
+
+
+def _overlaps_of_others(maps: Sequence[LocatedMap], rows: Sequence[int]) -> Array:
+    found = []
+    for row in rows:
+        shown = _shown(maps[row])
+        others = [maps[other].union for other in rows if maps[other].group != maps[row].group]
+        found.append(np.mean([_overlap(shown, union) for union in others]))
+    return np.asarray(found)
+
+
+def _exchanged(maps: Sequence[LocatedMap], random: np.random.Generator) -> list[LocatedMap]:
+    """Give every woman with lesions those of another woman."""
+    rows = [row for row, one in enumerate(maps) if one.areas]
+    found = list(maps)
+    for row in rows:
+        others = [other for other in rows if maps[other].group != maps[row].group]
+        areas = maps[int(random.choice(others))].areas
+        found[row] = LocatedMap(maps[row].group, maps[row].activation, areas, maps[row].inside)
+    return found
+
+
+def _froc(maps: Sequence[LocatedMap], seed: int) -> tuple[tuple[float, ...], Interval]:
+    """Read the FROC curve at :data:`FALSE_MARKS`, and its mean there with the interval by woman."""
+    names = sorted({one.group for one in maps})
+    number = {name: index for index, name in enumerate(names)}
+    images, lesions = np.zeros(len(names)), np.zeros(len(names))
+    events: list[tuple[float, int, bool]] = []
+    for one in maps:
+        images[number[one.group]] += 1
+        lesions[number[one.group]] += len(one.areas)
+        events += [(score, number[one.group], is_lesion) for score, is_lesion in _marks(one)]
+    if not events:  # a flat or negative map marks nothing
+        nothing = Interval(0.0, 0.0, 0.0, int(lesions.sum()))
+        return (0.0,) * len(FALSE_MARKS), nothing
+    events.sort(key=lambda event: -event[0])
+    scores = np.asarray([event[0] for event in events])
+    women = np.asarray([event[1] for event in events], dtype=np.int64)
+    is_lesion = np.asarray([event[2] for event in events], dtype=np.bool_)
+
+    def read(weights: Array) -> Array:
+        found = []
+        for row in weights:
+            of_events = row[women]
+            marked = np.cumsum(of_events * is_lesion)
+            false = np.cumsum(of_events * ~is_lesion) / (row @ images)
+            # Marks of equal height are shown together: a curve is read at the last of them.
+            last = np.append(scores[1:] != scores[:-1], True)
+            at = np.searchsorted(false[last], FALSE_MARKS, side="right")
+            found.append(np.append(0.0, marked[last])[at] / max(row @ lesions, 1e-9))
+        return np.asarray(found)
+
+    drawn = Resampling(names, seed=seed, resamples=_FROC_RESAMPLES).values(read)
+    curve = read(np.ones((1, len(names))))[0]
+    mean = percentile_interval(float(curve.mean()), drawn.mean(axis=1), int(lesions.sum()))
+    return tuple(float(value) for value in curve), mean
+
+
+def _marks(one: LocatedMap) -> list[tuple[float, bool]]:
+    """Height of each peak and whether it marks a lesion; a lesion counts once, at its highest peak."""
+    is_inside = touched(one.inside, one.activation.shape)
+    values = np.where(is_inside, one.activation, -np.inf)
+    is_peak = (values == ndimage.maximum_filter(values, size=3, mode="nearest")) & (values > 0.0)
+    places = np.argwhere(is_peak)
+    lesions = [touched(area, one.activation.shape) for area in one.areas]
+    found: list[tuple[float, bool]] = []
+    hit: dict[int, float] = {}
+    for row, column in places:
+        height = float(values[row, column])
+        marked = [index for index, area in enumerate(lesions) if area[row, column]]
+        for index in marked:
+            hit[index] = max(hit.get(index, -np.inf), height)
+        if not marked:
+            found.append((height, False))
+    return found + [(height, True) for height in hit.values()]

@@ -1,0 +1,114 @@
+"""A whole training run: read, prepare, split, guard against leaks, train fold by fold, join the answers.
+
+Everything that it leaves lies in one folder. Killed at any moment and started again with the same options, it
+goes on and ends with the same bytes: a fold is whole once its ``fold.json`` is there, an epoch once the
+checkpoint is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.tasks import task_named
+from training import leak_guard, predictions, run_folder
+from training.answers import joined
+from training.data_manifest import write_manifest
+from training.determinism import deterministic
+from training.errors import TrainingError
+from training.fold import run_fold
+from training.loop import device_of
+from training.material import Advance, Material, assemble, parameters_of, read_records
+from training.networks import full_arguments
+from training.packable import require_packable
+from training.resources import needs_of, require
+from training.run_config import TrainingConfig
+from training.run_folder import RunFolder, RunIdentity
+from training.run_log import RunLog
+
+
+def run(
+    config: TrainingConfig, path: Path, *, resume: bool, advance: Advance, to_pack: bool = False
+) -> RunFolder:
+    """Train what `config` asks for into a folder.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+        The options.
+    path : Path
+        The run folder; empty or not there, unless `resume`.
+    resume : bool
+        Whether to go on with what lies in the folder.
+    advance : callable
+        Told how far the run is.
+    to_pack : bool, optional
+        Whether a bundle shall be made of it, so that a run of which none can be made does not start.
+
+    Returns
+    -------
+    RunFolder
+        With predictions of all folds; report and bundle are made from it.
+
+    Raises
+    ------
+    TrainingError
+        If the data, the options or this machine do not allow the run, no bundle could be made of it though
+        one is asked for, or the split leaks.
+    """
+    folder = RunFolder(path)
+    if not resume and folder.is_begun:
+        raise TrainingError(f"{path} is not empty: give --resume to go on with it, or another --out.")
+    device = device_of(config)
+    with (
+        folder.at_work(),
+        deterministic(config.threads, strict=device.type == "cpu"),
+        RunLog(folder.log, tensorboard=path / "tensorboard" if config.tensorboard else None) as log,
+    ):
+        whole = read_records(config, advance)
+        parameters = parameters_of(config, whole)
+        if to_pack:
+            require_packable(config, whole, parameters)
+        task = task_named(config.task)
+        arguments = full_arguments(config.architecture, config.architecture_arguments, task, parameters)
+        require(needs_of(config, arguments, parameters, len(whole.records)), path, device)
+        material = assemble(config, folder, whole, parameters, advance)
+        if to_pack and config.leave_out_unusable:
+            require_packable(config, material.dataset, parameters)
+        identity = RunIdentity(
+            config, arguments, asdict(parameters), material.dataset.sha256, material.plan.sha256
+        )
+        run_folder.start(folder, identity)
+        write_manifest(material.dataset, folder.data)
+        material.plan.write(folder.split)
+        _guard(folder, material, advance)
+        log.write("started", options=config.result_options)
+        for number in range(config.run_folds or config.folds):
+            files = folder.fold(number)
+            if not files.result.exists():
+                run_fold(files, config, material, arguments, number, log, advance)
+            files.checkpoint.unlink(missing_ok=True)
+        _join(folder, config)
+        log.write("finished")
+    return folder
+
+
+def _guard(folder: RunFolder, material: Material, advance: Advance) -> None:
+    """Let the leak guard look at the split; a split by group that leaks ends the run."""
+    total = len(material.images)
+
+    def pixels(row: int) -> NDArray[np.float32]:
+        advance("guarding", row + 1, total)
+        return material.images[row]
+
+    leak_guard.guard(material.plan, material.dataset, pixels).write(folder.guard)
+    advance("guarding", total, total)
+
+
+def _join(folder: RunFolder, config: TrainingConfig) -> None:
+    """Write the answers for the test images of all folds as one table."""
+    folds = [folder.fold(number) for number in range(config.run_folds or config.folds)]
+    predictions.write(joined([predictions.read(fold.predictions) for fold in folds]), folder.predictions)
