@@ -7,9 +7,9 @@ This walk does neither: it follows every length to its end (PS3.5 section 7), wi
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from pydicom.datadict import dictionary_VR
 
@@ -29,9 +29,16 @@ _LONG_VRS = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )
 
+# PS3.5 table 7.1-2: a 16-bit length, and never anything inside.
+_PLAIN_VRS = frozenset(
+    {
+        *(b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN"),
+        *(b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"),
+    }
+)
 
-@dataclass(frozen=True, slots=True)
-class Element:
+
+class Element(NamedTuple):
     """Where one top-level element lies, as offsets into the data set.
 
     Attributes
@@ -61,11 +68,16 @@ class _Encoding:
     tag: struct.Struct
     short: struct.Struct
     long: struct.Struct
+    head: struct.Struct  # group, element, representation, short length
 
 
-_LITTLE_IMPLICIT = _Encoding(True, struct.Struct("<HH"), struct.Struct("<H"), struct.Struct("<L"))
-_LITTLE_EXPLICIT = _Encoding(False, struct.Struct("<HH"), struct.Struct("<H"), struct.Struct("<L"))
-_BIG_EXPLICIT = _Encoding(False, struct.Struct(">HH"), struct.Struct(">H"), struct.Struct(">L"))
+def _encoding(order: str, *, is_implicit: bool) -> _Encoding:
+    return _Encoding(is_implicit, *(struct.Struct(order + form) for form in ("HH", "H", "L", "HH2sH")))
+
+
+_LITTLE_IMPLICIT = _encoding("<", is_implicit=True)
+_LITTLE_EXPLICIT = _encoding("<", is_implicit=False)
+_BIG_EXPLICIT = _encoding(">", is_implicit=False)
 
 
 def walk(data: memoryview, syntax: TransferSyntax, limits: ListenerLimits) -> list[Element]:
@@ -95,7 +107,7 @@ def walk(data: memoryview, syntax: TransferSyntax, limits: ListenerLimits) -> li
         encoding = _LITTLE_IMPLICIT
     else:
         encoding = _LITTLE_EXPLICIT if syntax.is_little_endian else _BIG_EXPLICIT
-    return list(_Walk(data, limits).top_level(encoding))
+    return _Walk(data, limits).top_level(encoding)
 
 
 class _Walk:
@@ -104,23 +116,36 @@ class _Walk:
         self.limits = limits
         self.elements_left = limits.max_elements
 
-    def top_level(self, encoding: _Encoding) -> Iterator[Element]:
-        position, end = 0, len(self.data)
+    def top_level(self, encoding: _Encoding) -> list[Element]:
+        data, position, end = self.data, 0, len(self.data)
+        found: list[Element] = []
+        # Most elements are plain, and each received object has dozens: they take the short way.
+        read_head, last_head = encoding.head.unpack_from, end - encoding.head.size
+        if encoding.is_implicit:
+            last_head = -1
         while position < end:
-            if self._is_padding(position):
-                return
             start = position
+            if position <= last_head:
+                group, number, vr, length = read_head(data, position)
+                if vr in _PLAIN_VRS and 0x0002 < group < 0xFFFE and length <= end - position - 8:
+                    self._count()
+                    position += 8 + length
+                    found.append(Element(group << 16 | number, start, start + 8, position, False))
+                    continue
+            if data[position] == 0 and self._is_padding(position):
+                break
             tag, vr, length, value_start = self._header(position, end, encoding)
             if tag >> 16 <= 0x0002:
                 raise UnfitObjectError("command or file meta elements inside the data set")
             position = self._value_end(tag, vr, length, value_start, end, encoding, depth=0)
-            yield Element(tag, start, value_start, position, length == _UNDEFINED)
+            found.append(Element(tag, start, value_start, position, length == _UNDEFINED))
+        return found
 
     def _is_padding(self, position: int) -> bool:
         # Some writers fill up with NUL bytes; they carry nothing, so nothing is lost or hidden by them. A
         # single one is the first half of a group number in big endian.
         rest = self.data[position:]
-        return rest[0] == 0 and len(rest) % 2 == 0 and len(rest) <= _MAX_PADDING_BYTES and not any(rest)
+        return len(rest) % 2 == 0 and len(rest) <= _MAX_PADDING_BYTES and not any(rest)
 
     def _header(self, position: int, end: int, encoding: _Encoding) -> tuple[int, bytes, int, int]:
         if end - position < 8:
@@ -131,9 +156,9 @@ class _Walk:
         if encoding.is_implicit or group == 0xFFFE:
             return tag, b"", encoding.long.unpack_from(self.data, position + 4)[0], position + 8
         vr = bytes(self.data[position + 4 : position + 6])
-        if not (vr.isalpha() and vr.isupper()):
-            raise UnfitObjectError("an explicit value representation is not two letters")
         if vr not in _LONG_VRS:
+            if not (vr.isalpha() and vr.isupper()):
+                raise UnfitObjectError("an explicit value representation is not two letters")
             return tag, vr, encoding.short.unpack_from(self.data, position + 6)[0], position + 8
         if end - position < 12:
             raise UnfitObjectError("the data set ends inside an element's header")

@@ -2,11 +2,11 @@
 
 ::
 
-    data set --> header --> spool (file, directory) --> register (row) --> Success
-                   |              |                        |
-                 C000, A900      A700                     A700
+    wire --> buffer, file --> header --> spool (file, directory) --> register (row) --> Success
+                   |            |              |                        |
+                  A700        C000, A900      A700                     A700
 
-This module knows no network: :mod:`dicom_node.listener.server` brings requests and takes the statuses away.
+This module knows no network: :mod:`dicom_node.listener.hot_path` brings bytes and takes statuses away.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import structlog
 from db.errors import DatabaseError, DatabaseUnavailableError
 from db.handoff import ReceivedInstance, Registration
 from dicom_node.crashpoints import crashpoint
-from dicom_node.errors import NodeError, SpoolFullError
+from dicom_node.errors import NodeError
 from dicom_node.listener.contexts import TRANSFER_SYNTAX_BY_UID
 from dicom_node.listener.header import InstanceHeader, check_against_command, read_header
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.part10 import Origin, file_preface
+from dicom_node.listener.reception import IncomingObject, Reception
 from dicom_node.listener.status import Status, status_of
 from dicom_node.spool import Spool, SpooledFile
 
@@ -36,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StoreRequest:
-    """One C-STORE request with its data set.
+    """One C-STORE request, before its data set.
 
     Attributes
     ----------
@@ -46,14 +47,11 @@ class StoreRequest:
         The presentation context's SOP class.
     peer_address : str
         Network address of the sender.
-    data : memoryview
-        The data set's bytes as received.
     """
 
     origin: Origin
     abstract_syntax_uid: str
     peer_address: str
-    data: memoryview
 
 
 class StorageHandler:
@@ -77,8 +75,22 @@ class StorageHandler:
         self._limits = limits
         self._on_event = on_event
 
-    def store(self, request: StoreRequest) -> Status:
-        """Store one object.
+    def begin(self, request: StoreRequest, reception: Reception) -> IncomingObject:
+        """Begin to receive the data set of a request.
+
+        Parameters
+        ----------
+        request : StoreRequest
+            The request.
+        reception : Reception
+            The association's.
+        """
+        return IncomingObject(
+            self._spool, reception, file_preface(request.origin), self._limits.min_free_bytes
+        )
+
+    def finish(self, request: StoreRequest, incoming: IncomingObject) -> Status:
+        """Store an object that came in whole.
 
         Returns
         -------
@@ -86,16 +98,18 @@ class StorageHandler:
             Success when file, directory and row are durable; otherwise nothing of the object is promised.
         """
         try:
-            self._store(request)
+            self._store(request, incoming)
         except Exception as error:  # noqa: BLE001 - the association's boundary: every failure has a status
             return self._refused(request, error)
         return Status.SUCCESS
 
-    def _store(self, request: StoreRequest) -> None:
-        header = self._checked_header(request)
-        if self._spool.free_bytes() < self._limits.min_free_bytes + len(request.data):
-            raise SpoolFullError("the spool's reserve is reached; free some space, senders will try again")
-        file = self._spool.write(request.data, preface=file_preface(request.origin), crash_scope="listener")
+    def _store(self, request: StoreRequest, incoming: IncomingObject) -> None:
+        try:
+            header = self._checked_header(request, incoming.data())
+        except BaseException:
+            incoming.discard()
+            raise
+        file = incoming.commit()
         try:
             registration = self._register(_received(header, request.origin, file))
         except DatabaseUnavailableError:
@@ -108,9 +122,9 @@ class StorageHandler:
         if registration is Registration.DUPLICATE:
             self._spool.remove(file.name)
 
-    def _checked_header(self, request: StoreRequest) -> InstanceHeader:
+    def _checked_header(self, request: StoreRequest, data: memoryview) -> InstanceHeader:
         origin = request.origin
-        header = read_header(request.data, TRANSFER_SYNTAX_BY_UID[origin.transfer_syntax_uid], self._limits)
+        header = read_header(data, TRANSFER_SYNTAX_BY_UID[origin.transfer_syntax_uid], self._limits)
         check_against_command(
             header,
             abstract_syntax_uid=request.abstract_syntax_uid,
@@ -129,6 +143,7 @@ class StorageHandler:
             {
                 "calling_ae_title": request.origin.calling_ae_title,
                 "peer_address": request.peer_address,
+                "sop_instance_uid": request.origin.sop_instance_uid,
                 "status": f"{status:04X}",
                 # Only our own errors are known to carry no patient data.
                 "reason": str(error) if is_ours else type(error).__name__,

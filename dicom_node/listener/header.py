@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 
 from pydicom.charset import convert_encodings, decode_bytes
@@ -46,7 +47,10 @@ _BITS_ALLOCATED = 0x00280100
 _ROUTING_TAGS = frozenset(tag_for_keyword(keyword) for keyword in ROUTING_KEYWORDS)
 _MAX_IDENTIFIER_BYTES = 64 * 1024
 _MAX_ROUTING_BYTES = 512 * 1024
+_MAX_REMEMBERED_BYTES = 8 * 1024
 _MAX_TEXT_CHARACTERS = 256
+# PS3.3 C.12.1.1.2: without code extensions, and the same as ASCII where the eighth bit is clear.
+_ASCII_COMPATIBLE = frozenset({b"", b"ISO_IR 6", b"ISO_IR 100", b"ISO_IR 101", b"ISO_IR 148", b"ISO_IR 192"})
 _READING_ERRORS = (
     ArithmeticError,
     AttributeError,
@@ -173,6 +177,8 @@ class _Values:
 
     def text(self, tag: int) -> str:
         raw = self.raw(tag)
+        if raw.isascii() and self.raw(_SPECIFIC_CHARACTER_SET).strip(b"\0 ") in _ASCII_COMPATIBLE:
+            return _bounded(raw.decode("ascii"))
         labels = self.raw(_SPECIFIC_CHARACTER_SET).decode("ascii", "replace").strip("\x00 ").split("\\")
         try:
             encodings = convert_encodings([label.strip() for label in labels])
@@ -180,8 +186,7 @@ class _Values:
         except (*_READING_ERRORS, Warning):
             # An unknown character set is the sender's error; the ASCII part stays searchable.
             text = raw.decode("ascii", "backslashreplace")
-        # NUL ends no text in DICOM but cannot be stored by every database.
-        return text.replace("\x00", "").strip()[:_MAX_TEXT_CHARACTERS]
+        return _bounded(text)
 
     def number(self, tag: int) -> int | None:
         raw = self.raw(tag)
@@ -199,19 +204,32 @@ class _Values:
             raise UnfitObjectError("Number of Frames is no positive number")
         return int(raw)
 
-    def routing_dataset(self) -> Dataset:
+    def routing_bytes(self) -> bytes:
         kept, left = [], _MAX_ROUTING_BYTES
         for tag, element in self.elements.items():
             length = element.end - element.start
             if tag in _ROUTING_TAGS and length <= left:
                 kept.append(self.data[element.start : element.end])
                 left -= length
-        return read_dataset(BytesIO(b"".join(kept)), self.syntax.is_implicit, self.syntax.is_little_endian)
+        return b"".join(kept)
+
+
+def _bounded(text: str) -> str:
+    # NUL ends no text in DICOM but cannot be stored by every database.
+    return text.replace("\x00", "").strip()[:_MAX_TEXT_CHARACTERS]
 
 
 def _facts(values: _Values) -> MammographyFacts:
+    encoded, syntax = values.routing_bytes(), values.syntax
+    read = _read_facts if len(encoded) <= _MAX_REMEMBERED_BYTES else _read_facts.__wrapped__
+    return read(encoded, syntax.is_implicit, syntax.is_little_endian)
+
+
+# The images of a series share these elements, and most images have none of them.
+@lru_cache(maxsize=256)
+def _read_facts(encoded: bytes, is_implicit: bool, is_little_endian: bool) -> MammographyFacts:
     try:
-        return routing_facts(values.routing_dataset())
+        return routing_facts(read_dataset(BytesIO(encoded), is_implicit, is_little_endian))
     except (*_READING_ERRORS, Warning):
         # An odd description is no reason to lose an image: the gate looks at it again and says why.
         return routing_facts(Dataset())

@@ -15,6 +15,8 @@ class ListenerLimits:
     ----------
     max_associations : int
         Associations at one time; the next is rejected as transient (PS3.8 9.3.4: 2/3/2).
+    max_associations_per_peer : int
+        The same for those of one network address.
     max_silent_connections : int
         Connections of one network address that have not requested an association yet.
     max_pdu_bytes : int
@@ -27,8 +29,6 @@ class ListenerLimits:
         Longest command set of a DIMSE message.
     max_message_bytes : int
         Longest DIMSE message.
-    max_pipelined : int
-        Requests of one association that are read before the first is answered.
     max_nesting : int
         Deepest nesting of sequences in a data set.
     max_elements : int
@@ -46,13 +46,13 @@ class ListenerLimits:
     """
 
     max_associations: int = 32
+    max_associations_per_peer: int = 32
     max_silent_connections: int = 16
     max_pdu_bytes: int = 128 * 1024
     max_any_pdu_bytes: int = 1 * _MIB
     max_request_pdu_bytes: int = 256 * 1024
     max_command_bytes: int = 64 * 1024
     max_message_bytes: int = 1024 * _MIB
-    max_pipelined: int = 2
     max_nesting: int = 32
     max_elements: int = 50_000
     min_free_bytes: int = 1024 * _MIB

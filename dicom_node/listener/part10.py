@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import uuid
 from dataclasses import dataclass
+from functools import lru_cache
 
 IMPLEMENTATION_CLASS_UID = f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, 'https://dicom-node/listener').int}"
 IMPLEMENTATION_VERSION_NAME = "DICOM_NODE"
@@ -54,14 +55,24 @@ def file_preface(origin: Origin) -> bytes:
             struct.pack("<HH2sHL2s", 0x0002, 0x0001, b"OB", 0, 2, b"\x00\x01"),
             _text(0x0002, b"UI", origin.sop_class_uid),
             _text(0x0003, b"UI", origin.sop_instance_uid),
-            _text(0x0010, b"UI", origin.transfer_syntax_uid),
-            _text(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
-            _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
-            _text(0x0016, b"AE", origin.calling_ae_title),
-            _text(0x0018, b"AE", origin.called_ae_title),
+            _same_for_all(origin.transfer_syntax_uid, origin.calling_ae_title, origin.called_ae_title),
         )
     )
     return _PREAMBLE + _GROUP_LENGTH.pack(0x0002, 0x0000, b"UL", 4, len(meta)) + meta
+
+
+# Of an association; many objects come over each.
+@lru_cache(maxsize=64)
+def _same_for_all(transfer_syntax_uid: str, calling_ae_title: str, called_ae_title: str) -> bytes:
+    return b"".join(
+        (
+            _text(0x0010, b"UI", transfer_syntax_uid),
+            _text(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
+            _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+            _text(0x0016, b"AE", calling_ae_title),
+            _text(0x0018, b"AE", called_ae_title),
+        )
+    )
 
 
 def _text(number: int, vr: bytes, text: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -11,8 +12,10 @@ import structlog
 from db import handoff
 from db.errors import DatabaseError
 from db.handoff import Completeness, ReceivedInstance, Registration
+from db.registry import AcceptedFile
 from db.session import Database
-from dicom_node.spool import Spool
+from dicom_node.listener.group_commit import GroupCommit
+from dicom_node.spool import Spool, content_digest
 
 REPEATS_TOLD_EVERY_S = 60.0
 MOST_KINDS_REMEMBERED = 1000
@@ -42,17 +45,24 @@ class Registrar:
         self._actor = actor
         self._lock = threading.Lock()
         self._told: dict[tuple[str, str, str], tuple[float, int]] = {}
+        self._commits = GroupCommit(self._register_together)
 
     def register(self, received: ReceivedInstance) -> Registration:
-        """Commit the row of a durable object; see :func:`db.handoff.register_instance`."""
-        with self._database.transaction(self._actor) as tx:
-            return handoff.register_instance(tx, received, self._rules, is_stored=self._is_stored)
+        """Commit the row of a durable object, together with what else waits for its row.
 
-    def _is_stored(self, spool_name: str, size_bytes: int) -> bool:
+        See :func:`db.handoff.register_instance`. Safe in every thread.
+        """
+        return self._commits.submit(received)
+
+    def _register_together(self, received: Sequence[ReceivedInstance]) -> list[Registration]:
+        with self._database.transaction(self._actor) as tx:
+            return handoff.register_instances(tx, received, self._rules, is_whole=self._is_whole)
+
+    def _is_whole(self, file: AcceptedFile) -> bool:
+        # Read again, as a resend may be meant to mend a disk's fault; resends are rare.
         try:
-            # The file holds the Part 10 header besides.
-            return self._spool.path_of(spool_name).stat().st_size > size_bytes
-        except FileNotFoundError:
+            return content_digest(self._spool.path_of(file.spool_name), file.size_bytes) == file.sha256
+        except OSError:
             return False
 
     def on_event(self, action: str, detail: dict[str, Any]) -> None:
@@ -63,6 +73,7 @@ class Registrar:
         repeats = self._repeats(action, detail)
         if repeats is None:
             return
+        _log.warning(f"listener.{action}", **detail, repeats_not_told=repeats)
         try:
             with self._database.transaction(self._actor) as tx:
                 tx.audit(action, detail={**detail, "repeats_not_told": repeats})

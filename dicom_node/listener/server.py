@@ -8,34 +8,35 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
+import pydicom.config as pydicom_config
 import pynetdicom._config as pynetdicom_config
 import structlog
 from pynetdicom import AE, evt
+from pynetdicom._validators import validate_ui
 
-from dicom_node.listener.contexts import supported_contexts
-from dicom_node.listener.handlers import OnEvent, Register, StorageHandler, StoreRequest
+from dicom_node.commitment.references import PUSH_MODEL
+from dicom_node.listener.admission import Admission, Knock, Operation, Refusal, UserIdentity
+from dicom_node.listener.contexts import VERIFICATION, supported_contexts
+from dicom_node.listener.handlers import OnEvent, Register, StorageHandler
+from dicom_node.listener.handshakes import Handshakes, names_of
 from dicom_node.listener.limits import ListenerLimits
-from dicom_node.listener.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Origin
-from dicom_node.listener.status import Status
-from dicom_node.listener.transport import BoundedAssociationServer, BoundedRequestHandler
+from dicom_node.listener.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.listener.services import Service
+from dicom_node.listener.transport import BoundedAssociationServer, BoundedRequestHandler, SharedPortServer
 from dicom_node.spool import Spool
+from dicom_node.tls import ServerTls
 
-# PS3.8 9.3.4: result, source and reason of an A-ASSOCIATE-RJ.
-_CALLING_AE_TITLE_NOT_RECOGNISED = (1, 1, 3)
-_CALLED_AE_TITLE_NOT_RECOGNISED = (1, 1, 7)
-_LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
-_REASONS = {
-    _CALLING_AE_TITLE_NOT_RECOGNISED: "calling AE title not recognised",
-    _CALLED_AE_TITLE_NOT_RECOGNISED: "called AE title not recognised",
-    _LOCAL_LIMIT_EXCEEDED: "too many associations",
-}
-_NO_DATA_SET = 0x0101
-_C_STORE_RQ = 0x0001
-_C_ECHO_RQ = 0x0030
+_LOCAL_LIMIT_EXCEEDED = Refusal(2, 3, 2, "too many associations")
+_TOO_MANY_OF_ONE_PEER = Refusal(2, 3, 2, "too many associations of this peer")
+_CONGESTED = Refusal(2, 3, 1, "too much work is waiting")
+_UNDECIDED = Refusal(2, 3, 1, "could not be decided on; the log tells why")
+_OPERATION_OF = {VERIFICATION: Operation.ECHO, PUSH_MODEL: Operation.COMMIT}
 _STOP_POLL_S = 0.01
+_LAST_WORDS_S = 1.5
 _ACCEPT_POLL_S = 0.05
 
 _log = structlog.get_logger(__name__)
@@ -60,13 +61,18 @@ class Listener:
         Bounds of associations and objects.
     on_event : callable
         Told what the audit trail must know and the database does not see: ``on_event(action, detail)`` with
-        the actions ``association.rejected``, ``association.aborted`` and ``instance.refused``. No patient
-        data. Called from the associations' threads.
-    allowed_callers : mapping, optional
-        Calling AE titles that are admitted, each with the network addresses that it may come from (empty:
-        any). None admits everybody.
-    require_called_ae_title : bool
-        Whether a peer must call the node by its AE title.
+        the actions ``association.rejected``, ``association.aborted``, ``security.tls_refused`` and
+        ``instance.refused``. No patient data. Called from the associations' threads.
+    admission : Admission, optional
+        Who may come in, and for what. By default everybody.
+    tls : ServerTls, optional
+        The certificates of a port that takes secure connections alone; by default it takes plain ones.
+    services : sequence of Service
+        What it offers besides storage and verification.
+    is_congested : callable
+        Whether so much work waits that associations are rejected as transient.
+    shares_port : bool
+        Whether other processes accept on the port, too.
     """
 
     def __init__(
@@ -79,20 +85,23 @@ class Listener:
         register: Register,
         limits: ListenerLimits,
         on_event: OnEvent,
-        allowed_callers: Mapping[str, frozenset[str]] | None = None,
-        require_called_ae_title: bool = False,
+        admission: Admission | None = None,
+        tls: ServerTls | None = None,
+        services: Sequence[Service] = (),
+        is_congested: Callable[[], bool] = lambda: False,
+        shares_port: bool = False,
     ) -> None:
         self._ae_title = ae_title.strip()
         self._address = (host, port)
         self._limits = limits
         self._on_event = on_event
         self._handler = StorageHandler(spool, register, limits, self._report)
-        self._allowed_callers = (
-            None
-            if allowed_callers is None
-            else {title.strip(): addresses for title, addresses in allowed_callers.items()}
-        )
-        self._require_called_ae_title = require_called_ae_title
+        self._admission = admission or Admission(ae_title)
+        self._handshakes = None if tls is None else Handshakes(tls, limits.acse_timeout_s, self._report)
+        self._is_congested = is_congested
+        self._shares_port = shares_port
+        self._services = {each.abstract_syntax: each for each in services}
+        self._places = threading.Lock()
         self._server: BoundedAssociationServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -121,18 +130,19 @@ class Listener:
         self._server = entity.make_server(
             self._address,
             ae_title=self._ae_title,
-            contexts=supported_contexts(),
+            contexts=[*supported_contexts(), *(each.context for each in self._services.values())],
             evt_handlers=[
                 (evt.EVT_REQUESTED, self._admit),
-                (evt.EVT_DIMSE_RECV, self._check_request),
-                (evt.EVT_C_ECHO, self._echo),
-                (evt.EVT_C_STORE, self._store),
+                (evt.EVT_USER_ID, self._confirm_user),
                 (evt.EVT_ABORTED, self._aborted),
             ],
-            server_class=BoundedAssociationServer,
+            server_class=SharedPortServer if self._shares_port else BoundedAssociationServer,
             request_handler=BoundedRequestHandler,
         )
         self._server.limits = self._limits
+        self._server.storage = self._handler
+        self._server.services = self._services
+        self._server.handshakes = self._handshakes
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_ACCEPT_POLL_S,), name="listener-accept", daemon=True
         )
@@ -159,71 +169,60 @@ class Listener:
         while time.monotonic() < deadline and not all(_is_finished(each) for each in associations):
             time.sleep(_STOP_POLL_S)
         for association in associations:
-            association.abort()
-            association.join(max(deadline - time.monotonic(), 1.0))
+            association.dul.socket.cut_off()
+        deadline = max(deadline, time.monotonic() + _LAST_WORDS_S)
+        for association in associations:
+            association.join(max(deadline - time.monotonic(), 0.0))
         if self._thread is not None:
             self._thread.join()
         _log.info("stopped listening", port=self.port)
 
     def _admit(self, event: evt.Event) -> None:
         association = event.assoc
-        refusal = self._refusal(association)
-        if refusal is None:
+        try:
+            decision = self._decision(association)
+        except Exception:  # noqa: BLE001 - pynetdicom would log it and go on to accept
+            _log.exception("association could not be decided on")
+            decision = _UNDECIDED
+        if not isinstance(decision, Refusal):
+            _offer(association, decision)
             return
         self._report(
             "association.rejected",
             {
                 "calling_ae_title": _calling_ae_title(association),
                 "peer_address": association.requestor.address,
-                "reason": _REASONS[refusal],
+                "reason": decision.words,
             },
         )
-        association.acse.send_reject(*refusal)
+        association.acse.send_reject(decision.result, decision.source, decision.reason)
         association.kill()
 
-    def _refusal(self, association: Any) -> tuple[int, int, int] | None:
-        request = association.requestor.primitive
-        calling = _calling_ae_title(association)
-        if self._allowed_callers is not None:
-            addresses = self._allowed_callers.get(calling)
-            if addresses is None or (addresses and association.requestor.address not in addresses):
-                return _CALLING_AE_TITLE_NOT_RECOGNISED
-        if self._require_called_ae_title and str(request.called_ae_title).strip() != self._ae_title:
-            return _CALLED_AE_TITLE_NOT_RECOGNISED
-        server = association._server
-        established = sum(each.is_established for each in server.active_associations)
-        return _LOCAL_LIMIT_EXCEEDED if established >= self._limits.max_associations else None
+    def _decision(self, association: Any) -> frozenset[Operation] | Refusal:
+        decision = self._admission.decide(_knock(association))
+        if isinstance(decision, Refusal):
+            return decision
+        if self._is_congested():
+            return _CONGESTED
+        return self._refused_place(association) or decision
 
-    def _check_request(self, event: evt.Event) -> None:
-        # pynetdicom leaves a request without its mandatory elements unanswered, and the peer waiting.
-        command = event.message.command_set
-        kind, names_instance = command.CommandField, bool(command.get("AffectedSOPInstanceUID"))
-        has_data_set = command.CommandDataSetType != _NO_DATA_SET
-        if kind == _C_ECHO_RQ or (kind == _C_STORE_RQ and names_instance and has_data_set):
-            event.assoc.dul.socket.note_request()
-        else:
-            event.assoc.dul.event_queue.put("Evt19")
+    def _refused_place(self, association: Any) -> Refusal | None:
+        """Give an association one of the places that there are, or say why it gets none."""
+        # Counted and taken as one: of many that knock at once each sees those before it.
+        with self._places:
+            placed = [each for each in association._server.active_associations if each.has_place]
+            if len(placed) >= self._limits.max_associations:
+                return _LOCAL_LIMIT_EXCEEDED
+            address = association.requestor.address
+            from_peer = sum(each.requestor.address == address for each in placed)
+            if from_peer >= self._limits.max_associations_per_peer:
+                return _TOO_MANY_OF_ONE_PEER
+            association.has_place = True
+        return None
 
-    def _echo(self, event: evt.Event) -> int:
-        return Status.SUCCESS
-
-    def _store(self, event: evt.Event) -> int:
-        association, request, context = event.assoc, event.request, event.context
-        origin = Origin(
-            sop_class_uid=str(request.AffectedSOPClassUID),
-            sop_instance_uid=str(request.AffectedSOPInstanceUID),
-            transfer_syntax_uid=str(context.transfer_syntax),
-            calling_ae_title=_calling_ae_title(association),
-            called_ae_title=str(association.requestor.primitive.called_ae_title).strip(),
-        )
-        return self._handler.store(
-            StoreRequest(
-                origin,
-                abstract_syntax_uid=str(context.abstract_syntax),
-                peer_address=association.requestor.address,
-                data=request.DataSet.getbuffer(),
-            )
-        )
+    def _confirm_user(self, event: evt.Event) -> tuple[bool, None]:
+        # Decided with everything else in _admit; a positive response would confirm what was not checked.
+        return True, None
 
     def _aborted(self, event: evt.Event) -> None:
         self._report(
@@ -231,6 +230,7 @@ class Listener:
             {
                 "calling_ae_title": _calling_ae_title(event.assoc),
                 "peer_address": event.assoc.requestor.address,
+                "reason": event.assoc.end_reason,
             },
         )
 
@@ -248,14 +248,47 @@ def _calling_ae_title(association: Any) -> str:
     return str(primitive.calling_ae_title).strip() if primitive is not None else ""
 
 
+def _knock(association: Any) -> Knock:
+    requestor = association.requestor
+    identity = requestor.user_identity
+    return Knock(
+        calling_ae_title=_calling_ae_title(association),
+        called_ae_title=str(requestor.primitive.called_ae_title),
+        address=requestor.address,
+        certificate_names=names_of(association.dul.socket.socket),
+        user=identity
+        and UserIdentity(
+            identity.user_identity_type, identity.primary_field or b"", identity.secondary_field or b""
+        ),
+    )
+
+
+def _offer(association: Any, operations: frozenset[Operation]) -> None:
+    """Leave the presentation contexts of the operations that are the caller's; all others are rejected."""
+    association.acceptor.supported_contexts = [
+        context
+        for context in association.acceptor.supported_contexts
+        if _OPERATION_OF.get(str(context.abstract_syntax), Operation.STORE) in operations
+    ]
+
+
 def _is_finished(association: Any) -> bool:
     connection = association.dul.socket
     return not association.is_alive() or connection is None or connection.is_idle
 
 
+@lru_cache(maxsize=1024)
+def _checked_uid(value: str) -> tuple[bool, str]:
+    return validate_ui(value)  # type: ignore[no-any-return]  # pynetdicom has no types
+
+
 def _configure_pynetdicom() -> None:
     """Set what pynetdicom keeps per process: strict UIDs, and nothing of a message in any log."""
     pynetdicom_config.ENFORCE_UID_CONFORMANCE = True
+    # A negotiation checks the same few UIDs dozens of times, which was half of its time. pydicom checks each
+    # as well, only to warn.
+    pynetdicom_config.VALIDATORS["UI"] = _checked_uid
+    pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
     pynetdicom_config.LOG_HANDLER_LEVEL = "none"
     pynetdicom_config.LOG_REQUEST_IDENTIFIERS = False
     pynetdicom_config.LOG_RESPONSE_IDENTIFIERS = False

@@ -1,188 +1,36 @@
-"""The listener's side of a TCP connection: bounds on size and time that pynetdicom does not have.
-
-pynetdicom believes every length that a peer states, waits for ever for the rest of a PDU, and queues
-requests without end. The socket here reads nothing that is over a limit, gives each PDU and each message a
-deadline, and does not read on while enough requests wait for an answer.
-"""
+"""The port: accepted connections become associations, as many as there are places."""
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import socketserver
-import struct
-import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import structlog
-from pynetdicom.association import MODE_ACCEPTOR, Association
-from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from dicom_node.listener.association import DirectAssociation
+from dicom_node.listener.handlers import StorageHandler
+from dicom_node.listener.handshakes import Handshakes
 from dicom_node.listener.limits import ListenerLimits
-
-_PDU_HEADER = struct.Struct(">BxL")
-_P_DATA = 0x04
-# PS3.8 9.3.8: A-ABORT from the service provider, reason "invalid PDU parameter value".
-_ABORT = struct.pack(">BxLxxBB", 0x07, 4, 2, 6)
-# Idle: bytes that came with the connection are read before its first event is handled.
-_BEFORE_REQUEST = ("Sta1", "Sta2")
-_ESTABLISHED = "Sta6"
+from dicom_node.listener.services import Service
 
 _log = structlog.get_logger(__name__)
-
-
-class BoundedAssociationSocket(AssociationSocket):  # type: ignore[misc]
-    """An association's socket that keeps to :class:`ListenerLimits`.
-
-    Parameters
-    ----------
-    assoc : pynetdicom.association.Association
-        Whose socket it is.
-    client_socket : socket.socket
-        The accepted connection.
-    limits : ListenerLimits
-        The bounds.
-    """
-
-    def __init__(self, assoc: Association, client_socket: Any, limits: ListenerLimits) -> None:
-        self._limits = limits
-        self._requests = 0
-        self._responses = 0
-        self._message_bytes = 0
-        self._message_deadline = 0.0
-        self._pdu_deadline = 0.0
-        self._is_closing = False
-        super().__init__(assoc, client_socket=client_socket)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no request is half-received and none waits for its answer."""
-        return self._requests == self._responses and self._assoc.dimse.message is None
-
-    def note_request(self) -> None:
-        """Count a request that was received whole."""
-        self._requests += 1
-
-    def read_no_further(self) -> None:
-        """Finish what is in hand and take nothing new."""
-        self._is_closing = True
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is something to read now."""
-        # Back-pressure: what the kernel's buffer holds stays there, and the peer has to wait.
-        if self._requests - self._responses >= self._limits.max_pipelined:
-            return False
-        if self._is_closing and self.is_idle:
-            return False
-        if self._is_overdue():
-            self._send_abort()
-            self.close()
-            return False
-        return bool(super().ready)
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """Read exactly so many bytes, or fewer when the peer closes.
-
-        Raises
-        ------
-        OSError
-            If a limit or a deadline is exceeded; the connection is of no more use.
-        """
-        is_header = nr_bytes == _PDU_HEADER.size
-        if is_header:
-            self._pdu_deadline = time.monotonic() + self._limits.pdu_timeout_s
-        try:
-            received = self._read(nr_bytes)
-            if is_header and len(received) == nr_bytes:
-                self._check_pdu(*_PDU_HEADER.unpack(received))
-        except OSError:
-            self._send_abort()
-            self._stop_waiting()
-            raise
-        if len(received) < nr_bytes:
-            self._stop_waiting()
-        return received
-
-    def send(self, bytestream: bytes) -> None:
-        """Send one PDU; a P-DATA-TF PDU is the answer to one request."""
-        super().send(bytestream)
-        if bytestream[0] == _P_DATA:
-            self._responses += 1
-
-    def _shutdown_socket(self) -> None:
-        # pynetdicom does not close a connection that cannot be shut down because its peer left first.
-        if self.socket is not None:
-            with contextlib.suppress(OSError):
-                self.socket.shutdown(socket.SHUT_RDWR)
-            self.socket.close()
-
-    def _read(self, nr_bytes: int) -> bytearray:
-        received = bytearray(nr_bytes)
-        view, filled = memoryview(received), 0
-        connection = self.socket
-        if connection is None:
-            raise OSError("the connection is closed")
-        try:
-            while filled < nr_bytes:
-                connection.settimeout(max(self._pdu_deadline - time.monotonic(), 0.001))
-                count = connection.recv_into(view[filled:])
-                if count == 0:
-                    break
-                filled += count
-        finally:
-            view.release()
-            # A peer that does not read its answers must not hold the thread either.
-            connection.settimeout(self._limits.network_timeout_s)
-        del received[filled:]
-        return received
-
-    def _check_pdu(self, kind: int, length: int) -> None:
-        limits = self._limits
-        is_established = self._assoc.dul.state_machine.current_state == _ESTABLISHED
-        if length > (limits.max_any_pdu_bytes if is_established else limits.max_request_pdu_bytes):
-            raise OSError("a PDU is longer than the node reads")
-        if kind == _P_DATA:
-            self._check_message(length)
-
-    def _check_message(self, length: int) -> None:
-        message = self._assoc.dimse.message
-        if message is None:
-            self._message_bytes = 0
-            self._message_deadline = time.monotonic() + self._limits.message_timeout_s
-        elif message.encoded_command_set.tell() > self._limits.max_command_bytes:
-            raise OSError("a command set is longer than the node reads")
-        self._message_bytes += length
-        if self._message_bytes > self._limits.max_message_bytes:
-            raise OSError("a message is longer than the node reads")
-
-    def _is_overdue(self) -> bool:
-        return self._assoc.dimse.message is not None and time.monotonic() > self._message_deadline
-
-    def _send_abort(self) -> None:
-        if self.socket is not None:
-            with contextlib.suppress(OSError):
-                self.socket.sendall(_ABORT)
-
-    def _stop_waiting(self) -> None:
-        # An association whose peer left before it requested anything waits out its time-out otherwise, and
-        # takes the place of others for so long. None is what a time-out gives.
-        if self._assoc.dul.state_machine.current_state in _BEFORE_REQUEST:
-            self._assoc.dul.to_user_queue.put(None)
 
 
 class BoundedRequestHandler(RequestHandler):  # type: ignore[misc]
     """Makes an association of an accepted connection."""
 
-    def _create_association(self) -> Association:
-        # As in pynetdicom, but with our socket, and with supported contexts shared instead of copied deeply
-        # for each association: negotiation only reads them.
+    def _create_association(self) -> DirectAssociation:
+        # As in pynetdicom, but with our association, and with supported contexts shared instead of copied
+        # deeply for each association: negotiation only reads them.
         server: BoundedAssociationServer = self.server
-        association = Association(self.ae, MODE_ACCEPTOR)
+        association = DirectAssociation(self.ae, self.request, server.limits, server.storage, server.services)
         association._server = server
         association.name = f"AcceptorThread@{datetime.now(UTC):%Y%m%d%H%M%S}"
-        association.set_socket(BoundedAssociationSocket(association, self.request, server.limits))
         acceptor = association.acceptor
         acceptor.maximum_length = self.ae.maximum_pdu_size
         acceptor.ae_title = server.ae_title
@@ -207,21 +55,67 @@ class BoundedAssociationServer(ThreadedAssociationServer):  # type: ignore[misc]
     ----------
     limits : ListenerLimits
         The bounds of its associations; set before it serves.
+    handshakes : Handshakes or None
+        What makes its connections secure; None on a plain port. Set before it serves.
+    storage : StorageHandler
+        Stores objects; set before it serves.
+    shares_port : bool
+        Whether other processes accept on the port, too.
+    services : mapping of str to Service
+        What is offered besides storage and verification, by abstract syntax.
     """
+
+    storage: StorageHandler
+    shares_port = False
+    services: Mapping[str, Service] = MappingProxyType({})
 
     request_queue_size = 128
     daemon_threads = True
     limits = ListenerLimits()
+    handshakes: Handshakes | None = None
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether a connection may become an association: not when its peer holds too many silent ones."""
         associations = self.active_associations
         silent = [each for each in associations if not each.is_established]
-        from_peer = [each for each in silent if each.requestor.address == client_address[0]]
+        from_peer = sum(each.requestor.address == client_address[0] for each in silent)
+        running = 0
+        if self.handshakes is not None:
+            from_peer += self.handshakes.running_from(client_address[0])
+            running = self.handshakes.running
         return (
-            len(associations) < self.limits.max_associations + 4 * self.limits.max_silent_connections
-            and len(from_peer) < self.limits.max_silent_connections
+            len(associations) + running
+            < self.limits.max_associations + 4 * self.limits.max_silent_connections
+            and from_peer < self.limits.max_silent_connections
         )
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Make an association of a connection; behind a handshake's wait in a thread of its own."""
+        if self.handshakes is None:
+            # Nothing here waits for the peer: its association is a thread itself.
+            self.process_request_thread(request, client_address)
+            return
+        self.handshakes.expect(client_address[0])
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            # No thread could be started, so none will do the handshake.
+            self.handshakes.forget(client_address[0])
+            raise
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Make an association of a connection, after its handshake on a secure port."""
+        if self.handshakes is not None:
+            request = self.handshakes.secure(request, client_address[0])
+            if request is None:
+                return
+        super().finish_request(request, client_address)
+
+    def server_bind(self) -> None:
+        """Bind the port, together with other processes where it is shared."""
+        if self.shares_port:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
 
     def shutdown(self) -> None:
         """Accept nothing more and close the listening socket; associations go on."""
@@ -231,3 +125,9 @@ class BoundedAssociationServer(ThreadedAssociationServer):  # type: ignore[misc]
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a connection that became no association, without its traceback's values."""
         _log.warning("connection failed", exc_info=True)
+
+
+class SharedPortServer(BoundedAssociationServer):
+    """One of several that accept on a port."""
+
+    shares_port = True

@@ -1,0 +1,243 @@
+"""The command sets that the listener reads and the answers that it gives, as bytes (PS3.7 6.3 and 9.3).
+
+Implicit VR Little Endian, group 0000 alone. An answer is one PDU in one byte string.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+
+from dicom_node.listener.wire import PDU_HEADER, PDV_HEADER
+
+C_STORE_RQ = 0x0001
+C_ECHO_RQ = 0x0030
+N_EVENT_REPORT_RQ = 0x0100
+N_ACTION_RQ = 0x0130
+P_DATA = 0x04
+
+_IS_RESPONSE = 0x8000
+_HAS_DATA_SET, _NO_DATA_SET = 0x0001, 0x0101
+_LAST_COMMAND_FRAGMENT, _LAST_DATA_FRAGMENT, _DATA_FRAGMENT = 0x03, 0x02, 0x00
+_AFFECTED_SOP_CLASS_UID = 0x0002
+_REQUESTED_SOP_CLASS_UID = 0x0003
+_COMMAND_FIELD = 0x0100
+_MESSAGE_ID = 0x0110
+_MESSAGE_ID_BEING_RESPONDED_TO = 0x0120
+_DATA_SET_TYPE = 0x0800
+_STATUS = 0x0900
+_AFFECTED_SOP_INSTANCE_UID = 0x1000
+_REQUESTED_SOP_INSTANCE_UID = 0x1001
+_EVENT_TYPE_ID = 0x1002
+_ACTION_TYPE_ID = 0x1008
+# Where a request of normalised services says what it concerns (PS3.7 10.3.1 and 10.3.4).
+_NORMALISED = {
+    N_EVENT_REPORT_RQ: (_AFFECTED_SOP_CLASS_UID, _AFFECTED_SOP_INSTANCE_UID, _EVENT_TYPE_ID),
+    N_ACTION_RQ: (_REQUESTED_SOP_CLASS_UID, _REQUESTED_SOP_INSTANCE_UID, _ACTION_TYPE_ID),
+}
+
+# PS3.5 9.1; longer than 64 characters is no UID either.
+_UID = re.compile(rb"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
+_LONGEST_UID = 64
+_ELEMENT = struct.Struct("<HHL")
+_NUMBER = struct.Struct("<H")
+_GROUP_LENGTH = struct.Struct("<HHLL")
+# Command Field, Message ID Being Responded To, Command Data Set Type, Status: each head, then its value.
+_NUMBERS = struct.Struct("<HHLH HHLH HHLH HHLH")
+
+
+class MalformedCommandError(ValueError):
+    """The bytes are no command set that the listener serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A C-STORE, C-ECHO, N-ACTION or N-EVENT-REPORT request.
+
+    Attributes
+    ----------
+    field : int
+        Which, as Command Field (0000,0100).
+    message_id : int
+        To be named in the answer.
+    sop_class_uid, sop_instance_uid : bytes
+        As received, without their padding; the instance is empty in a C-ECHO request.
+    has_data_set : bool
+        Whether a data set follows.
+    type_id : int
+        Action Type ID or Event Type ID; 0 in other requests.
+    """
+
+    field: int
+    message_id: int
+    sop_class_uid: bytes
+    sop_instance_uid: bytes
+    has_data_set: bool
+    type_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReportAnswer:
+    """The answer to an N-EVENT-REPORT of this node: which, and what the peer says of it."""
+
+    message_id: int
+    status: int
+
+
+def decoded_command(encoded: bytes | bytearray) -> Request | ReportAnswer:
+    """Read the command set of a request, or of the answer to a report.
+
+    Raises
+    ------
+    MalformedCommandError
+        If it is damaged, not whole, of another kind, or if what it says of its data set is wrong for it.
+    """
+    values = _values(encoded)
+    field = _number(values, _COMMAND_FIELD)
+    has_data_set = _number(values, _DATA_SET_TYPE) != _NO_DATA_SET
+    if field == N_EVENT_REPORT_RQ | _IS_RESPONSE and not has_data_set:
+        return ReportAnswer(_number(values, _MESSAGE_ID_BEING_RESPONDED_TO), _number(values, _STATUS))
+    if field in _NORMALISED:
+        return _normalised_request(values, field, has_data_set=has_data_set)
+    request = Request(
+        field,
+        _number(values, _MESSAGE_ID),
+        _read_uid(values, _AFFECTED_SOP_CLASS_UID),
+        _read_uid(values, _AFFECTED_SOP_INSTANCE_UID),
+        has_data_set,
+    )
+    is_echo = field == C_ECHO_RQ and not has_data_set
+    is_store = field == C_STORE_RQ and has_data_set and request.sop_instance_uid != b""
+    if not request.sop_class_uid or not (is_echo or is_store):
+        raise MalformedCommandError("a request that this node does not serve, or not a whole one")
+    return request
+
+
+def encoded_response(request: Request, status: int, context_id: int) -> bytes:
+    """Encode the answer to a request as one P-DATA-TF PDU."""
+    sop_class = _uid(_AFFECTED_SOP_CLASS_UID, request.sop_class_uid)
+    numbers = _NUMBERS.pack(
+        *(0, 0x0100, 2, request.field | _IS_RESPONSE),
+        *(0, 0x0120, 2, request.message_id),
+        *(0, 0x0800, 2, _NO_DATA_SET),
+        *(0, 0x0900, 2, status),
+    )
+    instance = _uid(_AFFECTED_SOP_INSTANCE_UID, request.sop_instance_uid) if request.sop_instance_uid else b""
+    length = len(sop_class) + len(numbers) + len(instance)
+    size = _GROUP_LENGTH.size + length
+    return b"".join(
+        (
+            PDU_HEADER.pack(P_DATA, size + PDV_HEADER.size),
+            PDV_HEADER.pack(size + 2, context_id, _LAST_COMMAND_FRAGMENT),
+            _GROUP_LENGTH.pack(0, 0, 4, length),
+            sop_class,
+            numbers,
+            instance,
+        )
+    )
+
+
+def encoded_report_request(
+    message_id: int, sop_class_uid: str, sop_instance_uid: str, event_type: int, context_id: int
+) -> bytes:
+    """Encode an N-EVENT-REPORT request, which a data set follows, as one P-DATA-TF PDU."""
+    command = b"".join(
+        (
+            _uid(_AFFECTED_SOP_CLASS_UID, sop_class_uid.encode("ascii")),
+            _short(_COMMAND_FIELD, N_EVENT_REPORT_RQ),
+            _short(_MESSAGE_ID, message_id),
+            _short(_DATA_SET_TYPE, _HAS_DATA_SET),
+            _uid(_AFFECTED_SOP_INSTANCE_UID, sop_instance_uid.encode("ascii")),
+            _short(_EVENT_TYPE_ID, event_type),
+        )
+    )
+    command = _GROUP_LENGTH.pack(0, 0, 4, len(command)) + command
+    return _pdu(context_id, _LAST_COMMAND_FRAGMENT, command)
+
+
+def encoded_data_set(content: bytes, context_id: int, longest_pdu_bytes: int) -> bytes:
+    """Encode a data set as P-DATA-TF PDUs that a peer takes.
+
+    Parameters
+    ----------
+    content : bytes
+        In the context's transfer syntax.
+    context_id : int
+        Presentation context.
+    longest_pdu_bytes : int
+        The peer's maximum length (PS3.8 D.1); 0 says that there is none.
+    """
+    room = max(longest_pdu_bytes - PDV_HEADER.size if longest_pdu_bytes else len(content), 1)
+    starts = range(0, len(content), room)
+    return b"".join(
+        _pdu(
+            context_id,
+            _LAST_DATA_FRAGMENT if start == starts[-1] else _DATA_FRAGMENT,
+            content[start : start + room],
+        )
+        for start in starts
+    )
+
+
+def _normalised_request(values: dict[int, bytes], field: int, *, has_data_set: bool) -> Request:
+    sop_class, instance, type_id = _NORMALISED[field]
+    request = Request(
+        field,
+        _number(values, _MESSAGE_ID),
+        _read_uid(values, sop_class),
+        _read_uid(values, instance),
+        has_data_set,
+        _number(values, type_id),
+    )
+    if not request.sop_class_uid or not request.sop_instance_uid:
+        raise MalformedCommandError("a request that does not say what it concerns")
+    return request
+
+
+def _values(encoded: bytes | bytearray) -> dict[int, bytes]:
+    values: dict[int, bytes] = {}
+    start, end = 0, len(encoded)
+    while start < end:
+        if end - start < _ELEMENT.size:
+            raise MalformedCommandError("the command set ends inside an element")
+        group, number, length = _ELEMENT.unpack_from(encoded, start)
+        start += _ELEMENT.size
+        if group != 0 or length > end - start:
+            raise MalformedCommandError("the command set is damaged")
+        values[number] = bytes(encoded[start : start + length])
+        start += length
+    return values
+
+
+def _number(values: dict[int, bytes], number: int) -> int:
+    value = values.get(number, b"")
+    if len(value) != 2:
+        raise MalformedCommandError("a number of the command set is missing or no number")
+    return int(_NUMBER.unpack(value)[0])
+
+
+def _read_uid(values: dict[int, bytes], number: int) -> bytes:
+    uid = values.get(number, b"").rstrip(b"\0 ")
+    if uid and (len(uid) > _LONGEST_UID or not _UID.fullmatch(uid)):
+        raise MalformedCommandError("a UID of the command set is not valid")
+    return uid
+
+
+def _pdu(context_id: int, control: int, fragment: bytes) -> bytes:
+    return b"".join(
+        (
+            PDU_HEADER.pack(P_DATA, len(fragment) + PDV_HEADER.size),
+            PDV_HEADER.pack(len(fragment) + 2, context_id, control),
+            fragment,
+        )
+    )
+
+
+def _short(number: int, value: int) -> bytes:
+    return _ELEMENT.pack(0, number, _NUMBER.size) + _NUMBER.pack(value)
+
+
+def _uid(number: int, uid: bytes) -> bytes:
+    value = uid + b"\0" * (len(uid) % 2)
+    return _ELEMENT.pack(0, number, len(value)) + value
