@@ -10,11 +10,12 @@ This module knows nothing of objects' states or of retries.
 from __future__ import annotations
 
 import os
+import ssl
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, TypeVar
 
 from dicom_node.delivery import command_set, connection
 from dicom_node.delivery.connection import Connection, Deadline
@@ -223,7 +224,10 @@ class Association:
 
     def _response_status(self, context_id: int, command_field: int) -> int:
         """Read one response and check that it answers the last request."""
-        encoded = self._receive_command(context_id)
+        return self._status_in(self._receive_command(context_id), command_field)
+
+    def _status_in(self, encoded: bytes, command_field: int) -> int:
+        """Check that a command set answers the last request, and return its status."""
         try:
             response = command_set.decoded_response(encoded)
         except ValueError as exc:
@@ -265,12 +269,16 @@ class Association:
             start = end
 
 
+_Kind = TypeVar("_Kind", bound=Association)
+
+
 def request_association(
     destination: Destination,
     contexts: Sequence[Context],
     *,
     calling_ae_title: str,
     timeouts: DeliveryTimeouts,
+    tls: ssl.SSLContext | None = None,
 ) -> Association:
     """Connect and negotiate, one presentation context per pair.
 
@@ -287,6 +295,8 @@ def request_association(
         This node's AE title.
     timeouts : DeliveryTimeouts
         ``connect_s`` and ``acse_s`` bound this call.
+    tls : ssl.SSLContext, optional
+        Reach the acceptor over TLS alone; see :meth:`dicom_node.tls.TlsFiles.client_context`.
 
     Returns
     -------
@@ -299,9 +309,22 @@ def request_association(
         If no association could be established.
     """
     request = encoded_request(destination, calling_ae_title, contexts)
-    line = connection.connect(destination, timeouts.connect_s)
+    return opened(Association, request, destination, contexts, timeouts=timeouts, tls=tls)
+
+
+def opened(
+    kind: type[_Kind],
+    request: bytes,
+    destination: Destination,
+    contexts: Sequence[Context],
+    *,
+    timeouts: DeliveryTimeouts,
+    tls: ssl.SSLContext | None,
+) -> _Kind:
+    """Connect and negotiate with an encoded request; see :func:`request_association`."""
+    line = connection.connect(destination, timeouts.connect_s, tls)
     try:
-        association = Association(line, timeouts)
+        association = kind(line, timeouts)
         association.negotiate(request, contexts)
     except BaseException:
         line.abort()

@@ -6,12 +6,15 @@ have a deadline. Which PDU may follow which is not known here: that is :mod:`dic
 
 from __future__ import annotations
 
+import select
 import socket
+import ssl
 import struct
 import time
 
 from dicom_node.delivery.destination import Destination
 from dicom_node.errors import DestinationUnavailableError
+from dicom_node.tls import handshake_failure
 
 # PS3.8 9.3: PDU types.
 A_ASSOCIATE_AC, A_ASSOCIATE_RJ, P_DATA_TF, A_RELEASE_RQ, A_RELEASE_RP, A_ABORT = 2, 3, 4, 5, 6, 7
@@ -105,6 +108,13 @@ class Connection:
             raise self.fault("aborted the association")
         return kind, header + body
 
+    def has_input(self, seconds: float) -> bool:
+        """Wait until something can be read, or the peer closed; return False where nothing came in time."""
+        if isinstance(self._line, ssl.SSLSocket) and self._line.pending():
+            return True
+        readable, _, _ = select.select([self._line], [], [], seconds)
+        return bool(readable)
+
     def abort(self) -> None:
         """Tell the peer, if it listens, that the association is over; never waits long."""
         self.is_usable = False
@@ -139,6 +149,10 @@ class Connection:
                 chunk = self._line.recv(count - len(received))
             except TimeoutError as exc:
                 raise self.fault("did not answer in time") from exc
+            except ssl.SSLError as exc:
+                # In TLS 1.3 the acceptor judges this node's certificate after the handshake.
+                advice = "see its log, and whether it trusts this node's certificate"
+                raise self.fault(f"ended the secure connection ({handshake_failure(exc)}); {advice}") from exc
             except OSError as exc:
                 raise self.fault("dropped the connection") from exc
             if not chunk:
@@ -147,8 +161,8 @@ class Connection:
         return bytes(received)
 
 
-def connect(destination: Destination, connect_s: float) -> Connection:
-    """Open a TCP connection.
+def connect(destination: Destination, connect_s: float, tls: ssl.SSLContext | None = None) -> Connection:
+    """Open a TCP connection, secured before anything is said on it where there is a context for that.
 
     Parameters
     ----------
@@ -156,11 +170,13 @@ def connect(destination: Destination, connect_s: float) -> Connection:
         Host and port; each of the host's addresses is tried.
     connect_s : float
         Bound of the whole call in seconds, the resolver's own time apart.
+    tls : ssl.SSLContext, optional
+        The destination's certificate must name its host.
 
     Raises
     ------
     DestinationUnavailableError
-        If nobody answers there.
+        If nobody answers there, or the one who does is not who it should be.
     """
     deadline = Deadline(connect_s)
     try:
@@ -179,8 +195,23 @@ def connect(destination: Destination, connect_s: float) -> Connection:
             line.close()
             failure = exc
         else:
-            return Connection(line)
+            return Connection(line if tls is None else _secured(line, tls, destination.host, deadline))
     raise DestinationUnavailableError(_connection_failure(failure, connect_s)) from failure
+
+
+def _secured(line: socket.socket, tls: ssl.SSLContext, host: str, deadline: Deadline) -> ssl.SSLSocket:
+    secured = line
+    try:
+        secured = tls.wrap_socket(line, server_hostname=host, do_handshake_on_connect=False)
+        deadline.apply(secured)
+        secured.do_handshake()
+    except OSError as exc:
+        secured.close()
+        raise DestinationUnavailableError(
+            f"no secure connection to the destination ({handshake_failure(exc)}); see that it takes TLS on "
+            "this port, that its certificate names its host, and that each side trusts the other's authority"
+        ) from exc
+    return secured
 
 
 def _connection_failure(failure: OSError | None, connect_s: float) -> str:

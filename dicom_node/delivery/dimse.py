@@ -8,8 +8,9 @@ sent twice is the same object.
 from __future__ import annotations
 
 import errno
+import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -110,6 +111,7 @@ def send(
     calling_ae_title: str,
     timeouts: DeliveryTimeouts,
     on_result: Callable[[str, SendResult], None],
+    tls: ssl.SSLContext | None = None,
 ) -> tuple[SendResult, ...]:
     """Send objects over one association, in order, until all are answered or the association fails.
 
@@ -129,6 +131,8 @@ def send(
     on_result : callable
         Called with the SOP Instance UID and its result as soon as that is known, so that the caller can
         record it before the next object is sent. What it raises aborts the association and is passed on.
+    tls : ssl.SSLContext, optional
+        Send over TLS alone.
 
     Returns
     -------
@@ -140,45 +144,39 @@ def send(
     ValueError
         If the objects need more presentation contexts than one association has.
     """
-    contexts = list(dict.fromkeys(item.context for item in objects))
-    if len(contexts) > MOST_CONTEXTS:
-        raise ValueError(
-            f"{len(contexts)} pairs of SOP class and transfer syntax; send at most {MOST_CONTEXTS} at once"
-        )
+    if not objects:
+        return ()
+    contexts = _contexts_of(objects)
     results: list[SendResult] = []
 
     def record(result: SendResult) -> None:
         results.append(result)
         on_result(result.sop_instance_uid, result)
 
-    def record_unsent(detail: str, *, associated: bool) -> None:
-        for item in objects[len(results) :]:
-            record(SendResult(item.sop_instance_uid, SendState.TRY_AGAIN, None, detail, associated))
-
-    if not objects:
-        return ()
     try:
         association = request_association(
-            destination, contexts, calling_ae_title=calling_ae_title, timeouts=timeouts
+            destination, contexts, calling_ae_title=calling_ae_title, timeouts=timeouts, tls=tls
         )
     except DestinationUnavailableError as exc:
-        record_unsent(str(exc), associated=False)
+        for item in objects:
+            record(_unsent(item, str(exc), associated=False))
         return tuple(results)
     with association:
-        needless = _needless(association, objects)
-        for item in objects:
-            if item.sop_instance_uid in needless:
-                detail = "sent as an object of another class"
-                record(SendResult(item.sop_instance_uid, SendState.NOT_NEEDED, None, detail))
-                continue
-            record(_sent(association, item))
-            if not association.is_usable:
-                break
-    record_unsent(f"not sent: the association had ended ({results[-1].detail})", associated=True)
+        for result in _settled(association, objects):
+            record(result)
+    ended = f"not sent: the association had ended ({results[-1].detail})"
+    for item in objects[len(results) :]:
+        record(_unsent(item, ended))
     return tuple(results)
 
 
-def echo(destination: Destination, *, calling_ae_title: str, timeouts: DeliveryTimeouts) -> EchoResult:
+def echo(
+    destination: Destination,
+    *,
+    calling_ae_title: str,
+    timeouts: DeliveryTimeouts,
+    tls: ssl.SSLContext | None = None,
+) -> EchoResult:
     """Ask a destination by C-ECHO whether it listens and knows this node.
 
     Parameters
@@ -189,6 +187,8 @@ def echo(destination: Destination, *, calling_ae_title: str, timeouts: DeliveryT
         This node's AE title.
     timeouts : DeliveryTimeouts
         How long to wait.
+    tls : ssl.SSLContext, optional
+        Ask over TLS alone.
 
     Returns
     -------
@@ -201,7 +201,7 @@ def echo(destination: Destination, *, calling_ae_title: str, timeouts: DeliveryT
     ]
     try:
         with request_association(
-            destination, contexts, calling_ae_title=calling_ae_title, timeouts=timeouts
+            destination, contexts, calling_ae_title=calling_ae_title, timeouts=timeouts, tls=tls
         ) as association:
             accepted = next((context for context in contexts if association.accepts(context)), None)
             if accepted is None:
@@ -212,6 +212,32 @@ def echo(destination: Destination, *, calling_ae_title: str, timeouts: DeliveryT
     except DestinationUnavailableError as exc:
         ok, detail = False, str(exc)
     return EchoResult(ok, detail, time.monotonic() - start)
+
+
+def _contexts_of(objects: Sequence[Outgoing]) -> list[Context]:
+    contexts = list(dict.fromkeys(item.context for item in objects))
+    if len(contexts) > MOST_CONTEXTS:
+        raise ValueError(
+            f"{len(contexts)} pairs of SOP class and transfer syntax; send at most {MOST_CONTEXTS} at once"
+        )
+    return contexts
+
+
+def _settled(association: Association, objects: Sequence[Outgoing]) -> Iterator[SendResult]:
+    """Send objects in their order until the association fails; yield what came of each before the next."""
+    needless = _needless(association, objects)
+    for item in objects:
+        if item.sop_instance_uid in needless:
+            detail = "sent as an object of another class"
+            yield SendResult(item.sop_instance_uid, SendState.NOT_NEEDED, None, detail)
+            continue
+        yield _sent(association, item)
+        if not association.is_usable:
+            return
+
+
+def _unsent(item: Outgoing, detail: str, *, associated: bool = True) -> SendResult:
+    return SendResult(item.sop_instance_uid, SendState.TRY_AGAIN, None, detail, associated)
 
 
 def _needless(association: Association, objects: Sequence[Outgoing]) -> set[str]:

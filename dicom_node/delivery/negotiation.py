@@ -17,6 +17,7 @@ from pynetdicom.pdu_primitives import (
     ImplementationClassUIDNotification,
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
 )
 
 from dicom_node.delivery.destination import Destination
@@ -60,7 +61,13 @@ class Acceptance:
     maximum_length: int
 
 
-def encoded_request(destination: Destination, calling_ae_title: str, contexts: Sequence[Context]) -> bytes:
+def encoded_request(
+    destination: Destination,
+    calling_ae_title: str,
+    contexts: Sequence[Context],
+    *,
+    as_provider: bool = False,
+) -> bytes:
     """Encode an A-ASSOCIATE-RQ PDU with one presentation context per pair.
 
     Parameters
@@ -71,6 +78,8 @@ def encoded_request(destination: Destination, calling_ae_title: str, contexts: S
         This node's AE title.
     contexts : sequence of (str, str)
         Distinct (SOP class UID, transfer syntax UID), 1 to :data:`MOST_CONTEXTS`.
+    as_provider : bool
+        Propose to be the SCP of these classes (PS3.7 D.3.3.4): who reports a commitment later is.
 
     Returns
     -------
@@ -94,9 +103,18 @@ def encoded_request(destination: Destination, calling_ae_title: str, contexts: S
     request.called_ae_title = destination.ae_title
     request.presentation_context_definition_list = proposed
     request.user_information = [maximum_length, implementation_class, implementation_version]
+    if as_provider:
+        request.user_information += [_provider_of(uid) for uid, _ in contexts]
     pdu = A_ASSOCIATE_RQ()
     pdu.from_primitive(request)
     return bytes(pdu.encode())
+
+
+def _provider_of(sop_class_uid: str) -> SCP_SCU_RoleSelectionNegotiation:
+    role = SCP_SCU_RoleSelectionNegotiation()
+    role.sop_class_uid = UID(sop_class_uid)
+    role.scu_role, role.scp_role = False, True
+    return role
 
 
 def _numbered(contexts: Sequence[Context]) -> Iterator[tuple[int, Context]]:

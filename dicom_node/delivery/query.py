@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
+from pydicom.uid import UID, ImplicitVRLittleEndian
 from pynetdicom import AE
+from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from dicom_node.delivery.association import DeliveryTimeouts
 from dicom_node.delivery.destination import Destination
 
+ENCODING = ImplicitVRLittleEndian
 _PENDING = (0xFF00, 0xFF01)
 _MOST_ANSWERS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What an archive is asked.
+
+    Attributes
+    ----------
+    sop_class_uid, transfer_syntax_uid : str
+        Of the identifier.
+    identifier : bytes
+        The keys, encoded.
+    """
+
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    identifier: bytes
+
+
+OnQuery = Callable[[Query], None]
+"""Told of a query before it is asked; raises to keep it from being asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +66,8 @@ def find_series(
     *,
     calling_ae_title: str,
     timeouts: DeliveryTimeouts,
+    on_query: OnQuery,
+    tls: ssl.SSLContext | None = None,
 ) -> Found:
     """Ask for the series of one study.
 
@@ -54,6 +81,10 @@ def find_series(
         This node's AE title.
     timeouts : DeliveryTimeouts
         How long to wait.
+    on_query : callable
+        Told of the query, where the archive takes any.
+    tls : ssl.SSLContext, optional
+        Ask over TLS alone.
 
     Returns
     -------
@@ -65,21 +96,28 @@ def find_series(
     ae.acse_timeout = timeouts.acse_s
     ae.dimse_timeout = ae.network_timeout = timeouts.dimse_s
     ae.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
-    association = ae.associate(destination.host, destination.port, ae_title=destination.ae_title)
+    association = ae.associate(
+        destination.host,
+        destination.port,
+        ae_title=destination.ae_title,
+        tls_args=None if tls is None else (tls, destination.host),
+    )
     if not association.is_established:
         return Found(False, frozenset(), "it offers no query (C-FIND, study root) to this node")
     try:
-        return _answers(association, study_instance_uid)
+        return _answers(association, study_instance_uid, on_query)
     finally:
         if association.is_established:
             association.release()
 
 
-def _answers(association: Dataset, study_instance_uid: str) -> Found:
+def _answers(association: Dataset, study_instance_uid: str, on_query: OnQuery) -> Found:
     query = Dataset()
     query.QueryRetrieveLevel = "SERIES"
     query.StudyInstanceUID = study_instance_uid
     query.SeriesInstanceUID = ""
+    identifier = encode(query, ENCODING.is_implicit_VR, ENCODING.is_little_endian) or b""
+    on_query(Query(StudyRootQueryRetrieveInformationModelFind, ENCODING, identifier))
     found: set[str] = set()
     last = None
     for status, identifier in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
