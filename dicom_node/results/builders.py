@@ -24,6 +24,7 @@ from dicom_node.results import (
     text_report,
 )
 from dicom_node.results.checks.checker import refuse_faulty
+from dicom_node.results.compression import JPEG_2000, RLE, compressed
 from dicom_node.results.context import Analysis, BuildOrder, BuiltObject, ResultContext
 from dicom_node.results.source import referenced_instances
 
@@ -45,8 +46,25 @@ RESULT_BUILDERS: dict[str, Callable[[BuildOrder], list[Dataset]]] = {
 }
 """Kind of object -> what builds it, in the order of building; each gives as many as there is to say."""
 
+OPTION_BUILDERS: dict[str, Callable[[BuildOrder], list[Dataset]]] = {
+    "fractional_segmentation_rle": compressed(fractional_segmentation.build, RLE),
+    "secondary_capture_rle": compressed(secondary_capture.build, RLE),
+    "secondary_capture_jpeg2000": compressed(secondary_capture.build, JPEG_2000),
+    "measurement_report_segments": measurement_report.build_segments,
+    "measurement_report_2d_segments": measurement_report.build_segments_2d,
+}
+"""The same for what only an option of a profile asks for: another form of one of the kinds above."""
+
 DEFAULT_KINDS = ("segmentation", "text_report", "measurement_report")
 """What is built where nobody asks for other kinds."""
+
+_SEGMENTATIONS_FIRST = ("segmentation", "lesion_segmentation", "fractional_segmentation")
+_IN_ORDER = {
+    kind: build
+    for segmentations in (True, False)
+    for kind, build in {**RESULT_BUILDERS, **OPTION_BUILDERS}.items()
+    if kind.startswith(_SEGMENTATIONS_FIRST) is segmentations
+}
 
 
 def build_all(context: ResultContext, kinds: Collection[str] = DEFAULT_KINDS) -> tuple[BuiltObject, ...]:
@@ -59,7 +77,7 @@ def build_all(context: ResultContext, kinds: Collection[str] = DEFAULT_KINDS) ->
     context : ResultContext
         What to speak about.
     kinds : collection of str, optional
-        Keys of :data:`RESULT_BUILDERS`; their order does not matter.
+        Keys of :data:`RESULT_BUILDERS` and :data:`OPTION_BUILDERS`; their order does not matter.
 
     Returns
     -------
@@ -71,10 +89,10 @@ def build_all(context: ResultContext, kinds: Collection[str] = DEFAULT_KINDS) ->
     ResultError
         When a kind is unknown, or an object cannot be built or fails its own check; nothing may be sent then.
     """
-    if unknown := set(kinds) - set(RESULT_BUILDERS):
-        raise ResultError(f"no result of kind {sorted(unknown)}; there are {', '.join(RESULT_BUILDERS)}")
+    if unknown := set(kinds) - set(_IN_ORDER):
+        raise ResultError(f"no result of kind {sorted(unknown)}; there are {', '.join(_IN_ORDER)}")
     built: tuple[BuiltObject, ...] = ()
-    for kind, build in RESULT_BUILDERS.items():
+    for kind, build in _IN_ORDER.items():
         if kind in kinds:
             instances = build(BuildOrder(context, built))
             built += tuple(_written(kind, instance, context) for instance in instances)
@@ -117,7 +135,7 @@ def _written(kind: str, instance: Dataset, context: Analysis) -> BuiltObject:
         sop_instance_uid=str(instance.SOPInstanceUID),
         series_instance_uid=str(instance.SeriesInstanceUID),
         study_instance_uid=str(instance.StudyInstanceUID),
-        transfer_syntax_uid=encoding.TRANSFER_SYNTAX_UID,
+        transfer_syntax_uid=encoding.transfer_syntax_of(instance),
         content=content,
         referenced_sop_instance_uids=tuple(
             uid for source in context.sources if (uid := str(source.SOPInstanceUID)) in named

@@ -32,6 +32,7 @@ CONTENT_TIME = Code("111019", "DCM", "Content Time")
 SUMMARY = Code("111017", "DCM", "CAD Processing and Findings Summary")
 IMPRESSION_DESCRIPTION = Code("111033", "DCM", "Impression Description")
 CERTAINTY_OF_IMPRESSION = Code("111013", "DCM", "Certainty of impression")
+CERTAINTY_OF_FEATURE = Code("111011", "DCM", "Certainty of Feature")
 # Its meaning and that of the analysis below have an invisible space (U+200B) in pydicom's dictionary.
 INDIVIDUAL_IMPRESSION = Code("111034", "DCM", "Individual Impression/Recommendation")
 RENDERING_INTENT = Code("111056", "DCM", "Rendering Intent")

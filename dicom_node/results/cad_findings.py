@@ -144,9 +144,10 @@ def _tracking(name: str, uid: str) -> Iterator[Dataset]:
     yield plain_items.uid_reference(HAS_OBS_CONTEXT, codes.TRACKING_UNIQUE_IDENTIFIER, uid)
 
 
-def _probability(value: float) -> Dataset:
-    percentage = round(value * 100, 4)
-    return plain_items.number(HAS_PROPERTIES, codes.PROBABILITY_OF_CANCER, percentage, codes.PERCENT)
+def _probability(context: ResultContext, value: float, certainty: Code) -> Dataset:
+    """Say the probability of cancer; of anything else how certain the finding is."""
+    name = codes.PROBABILITY_OF_CANCER if context.is_about_cancer else certainty
+    return plain_items.number(HAS_PROPERTIES, name, round(value * 100, 4), codes.PERCENT)
 
 
 def _single(
@@ -160,7 +161,7 @@ def _single(
         _intent(context, [lesion]),
         *_tracking(lesion.name, lesion.tracking_uid),
         *algorithm(context),
-        _probability(lesion.mark.probability),
+        _probability(context, lesion.mark.probability, codes.CERTAINTY_OF_FINDING),
         plain_items.coordinates(HAS_PROPERTIES, cad_codes.CENTRE, "POINT", [lesion.mark.centre], position),
         plain_items.coordinates(HAS_PROPERTIES, cad_codes.OUTLINE, "POLYLINE", outline, position),
         *_described(lesion, kind),
@@ -193,7 +194,7 @@ def _composite(
         plain_items.coded(HAS_PROPERTIES, cad_codes.COMPOSITE_TYPE, relation),
         plain_items.coded(HAS_PROPERTIES, cad_codes.SCOPE_OF_FEATURE, cad_codes.ON_SEVERAL_IMAGES),
         *algorithm(context),
-        _probability(max(part.mark.probability for part in parts)),
+        _probability(context, max(part.mark.probability for part in parts), cad_codes.CERTAINTY_OF_FEATURE),
         *(_single(context, part, INFERRED_FROM, positions) for part in parts),
     ]
     return plain_items.coded(CONTAINS, cad_codes.COMPOSITE_FEATURE, feature, items)

@@ -93,6 +93,8 @@ MARGINS = Code("111037", "DCM", "Margins")
 PROBABILITY_OF_CANCER = Code("111047", "DCM", "Probability of cancer")
 GEOMETRIC_PURPOSE = Code("130400", "DCM", "Geometric purpose of region")
 BOUNDED_BY = Code("75958009", "SCT", "Bounded by")
+SEGMENTATION_FRAME = Code("121214", "DCM", "Referenced Segmentation Frame")
+SOURCE_FOR_SEGMENTATION = Code("121233", "DCM", "Source Image for Segmentation")
 IMAGE_REGION = Code("111030", "DCM", "Image Region")
 
 # Units
@@ -139,9 +141,10 @@ _DAMAGED = frozenset(
         RefusalCode.NO_BREAST_FOUND,
         RefusalCode.PIXEL_DATA,
         RefusalCode.UNREADABLE,
+        RefusalCode.SLIDE_PLACEMENT,
     }
 )
-_INCOMPLETE = frozenset({RefusalCode.VIEWS_MISSING, RefusalCode.NO_SCORABLE_IMAGE})
+_INCOMPLETE = frozenset({RefusalCode.VIEWS_MISSING, RefusalCode.NO_SCORABLE_IMAGE, RefusalCode.NO_TISSUE})
 
 
 def refusal_reason(code: RefusalCode) -> Code:

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node.errors import ResultError
 from dicom_node.results import identity
-from models.contract import BundleIdentity, ImageScore, Outcome, StudyPrediction
+from models.contract import CANCER, BundleIdentity, ImageScore, Outcome, StudyPrediction
 
 _SR_DOCUMENTS = "1.2.840.10008.5.1.4.1.1.88."
 _KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
@@ -225,6 +225,11 @@ class ResultContext:
             raise ResultError("a score has a region outside its image or a probability outside 0..1")
 
     @property
+    def is_about_cancer(self) -> bool:
+        """Whether the probabilities are those of cancer: only these may be coded as such."""
+        return self.prediction.target == CANCER
+
+    @property
     def is_complete(self) -> bool:
         """Whether every image that the task wants was scored."""
         return self.prediction.outcome is Outcome.SCORED
@@ -239,14 +244,12 @@ class ResultContext:
         return next(s for s in self.sources if s.SOPInstanceUID == sop_instance_uid)
 
     def uid(self, kind: str, ordinal: int = 0) -> str:
-        """Give the UID of a thing made from the whole revision.
-
-        Later revisions say that they are, and name what they replace: even from the same images they make
-        other objects than the first.
-        """
+        """Give the UID of a thing made from the whole revision."""
+        bundle = self.bundle
         uids = self.input_uids or tuple(str(source.SOPInstanceUID) for source in self.sources)
-        kind = kind if self.revision == 1 else f"{kind}.revision-{self.revision}"
-        return identity.uid_for(kind, self.bundle.digest, self.bundle.configuration_digest, uids, ordinal)
+        return identity.uid_for(
+            kind, bundle.digest, bundle.configuration_digest, uids, ordinal, revision=self.revision
+        )
 
     def tracking_uid(self, sop_instance_uid: str, band: int = 0) -> str:
         """Give the tracking UID of what the model says of one image; it stays through revisions.

@@ -1,4 +1,4 @@
-"""Data set to bytes: a Part 10 file in Explicit VR Little Endian, the same bytes for the same data set."""
+"""Data set to bytes: a Part 10 file, explicit VRs in little endian; the same bytes for the same data set."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ IMPLEMENTATION_VERSION_NAME = "DICOM_NODE"
 TRANSFER_SYNTAX_UID = str(ExplicitVRLittleEndian)
 
 
+def transfer_syntax_of(instance: Dataset) -> str:
+    """Give the UID of the syntax that a result is written in: that of its compressed pixels, or the usual."""
+    meta = getattr(instance, "file_meta", None) or FileMetaDataset()
+    return str(meta.get("TransferSyntaxUID") or TRANSFER_SYNTAX_UID)
+
+
 def encode(instance: Dataset) -> bytes:
     """Write a result object as a whole file.
 
     Parameters
     ----------
     instance : pydicom.dataset.Dataset
-        The object, complete.
+        The object, complete; its file meta information names the syntax where the pixels are compressed.
 
     Returns
     -------
@@ -35,8 +41,9 @@ def encode(instance: Dataset) -> bytes:
     ResultError
         When the data set cannot be written.
     """
+    syntax = transfer_syntax_of(instance)
     instance.file_meta = FileMetaDataset()
-    instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    instance.file_meta.TransferSyntaxUID = UID(syntax)
     instance.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
     instance.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     keep_undecoded(instance)

@@ -7,11 +7,10 @@ further from the truth. Label and description say what the values are.
 from __future__ import annotations
 
 import numpy as np
-from highdicom.color import CIELabColor
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from dicom_node.results import codes, wording
+from dicom_node.results import codes, colours, wording
 from dicom_node.results.context import BuildOrder, ResultContext
 from dicom_node.results.measurement_groups import tracking_identifier
 from dicom_node.results.segment_frames import (
@@ -22,7 +21,6 @@ from dicom_node.results.segment_frames import (
 )
 from models.contract import EVIDENCE_BANDS, ImageScore
 
-_ORANGE = CIELabColor(70.0, 35.0, 75.0)
 _BEYOND_THE_BANDS = len(EVIDENCE_BANDS) + 1  # the map is tracked apart from its three bands
 _FAINTEST = 6  # of 255; less than 2 % of the maximum would only veil the image
 
@@ -73,7 +71,7 @@ def _segmentation(
                 category=codes.SPATIAL_CONCEPT,
                 property_type=codes.CLASS_ACTIVATION,
                 tracking=(context.tracking_uid(score.sop_instance_uid, _BEYOND_THE_BANDS), name),
-                colour=_ORANGE,
+                colour=colours.ORANGE,
             )
         ],
     )

@@ -21,6 +21,8 @@ def uid_for(
     configuration_digest: str,
     source_uids: Iterable[str],
     ordinal: int = 0,
+    *,
+    revision: int = 1,
 ) -> str:
     """Give the UID of one thing that a model made from some images.
 
@@ -36,12 +38,17 @@ def uid_for(
         SOP Instance UIDs of the images it is made from; their order does not matter.
     ordinal : int, optional
         Tells apart several things of one kind made from the same images.
+    revision : int, optional
+        The study revision, 1 at first. Later ones say that they are, and name what they replace: even from
+        the same images they make other objects than the first.
 
     Returns
     -------
     str
         A UID of at most 44 characters.
     """
+    if revision > 1:
+        kind = f"{kind}.revision-{revision}"
     return _named([kind, bundle_digest, configuration_digest, sorted(source_uids), ordinal])
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from highdicom.color import CIELabColor
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from dicom_node.results import codes, wording
+from dicom_node.results import codes, colours, wording
 from dicom_node.results.context import BuildOrder, ResultContext
 from dicom_node.results.lesions import Lesion, lesions_of
 from dicom_node.results.polygons import filled
 from dicom_node.results.segment_frames import add_binary_pixels, new_segmentation, segment
 from models.contract import ImageScore
-
-_RED = CIELabColor(53.2, 80.1, 67.2)
 
 
 def build(order: BuildOrder) -> list[Dataset]:
@@ -67,9 +64,9 @@ def _segment(context: ResultContext, lesion: Lesion) -> Dataset:
         lesion.score,
         number=lesion.number,
         label=lesion.name,
-        description=f"Marked by the AI model, probability of cancer {probability}",
+        description=f"Marked by the AI model, probability of {context.prediction.target} {probability}",
         category=codes.ABNORMAL_STRUCTURE,
         property_type=lesion.finding,
         tracking=(lesion.tracking_uid, lesion.name),
-        colour=_RED,
+        colour=colours.RED,
     )

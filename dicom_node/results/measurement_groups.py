@@ -7,17 +7,21 @@ is coded by the rows of PS3.16 TID 1410; the order of the items is the template'
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 from highdicom.sr import (
     CodeContentItem,
     ContentItem,
     GraphicTypeValues,
+    ImageContentItem,
     NumContentItem,
     ScoordContentItem,
     TextContentItem,
     UIDRefContentItem,
 )
+from pydicom import dcmread
 from pydicom.sr.coding import Code
 
 from dicom_node.results import codes, wording
@@ -30,7 +34,7 @@ from dicom_node.results.content_tree import (
     image,
     with_children,
 )
-from dicom_node.results.context import ResultContext
+from dicom_node.results.context import BuiltObject, ResultContext
 from dicom_node.results.lesions import Lesion, code_of
 from models.contract import ClassScore, ImageScore, Region
 
@@ -62,12 +66,34 @@ def image_group(context: ResultContext, score: ImageScore, *, every_class: bool 
         finding=code_of(top.finding) if top else None,
         probability=score.probability,
         evaluations=[*_certainties(classes), *_margins(top)],
-        points=_corners(score.region),
+        region=_outline(context, score, _corners(score.region)),
     )
 
 
-def lesion_group(context: ResultContext, lesion: Lesion) -> ContentItem:
-    """Report one marked place; the region is its outline.
+@dataclass(frozen=True, slots=True)
+class SegmentFrame:
+    """The frame of a segmentation that shows one segment."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    frame: int
+
+
+def frames_of_segments(objects: Iterable[BuiltObject]) -> dict[str, SegmentFrame]:
+    """Find the frame of each segment of the lesion segmentations by its tracking UID."""
+    found = {}
+    for item in objects:
+        if item.kind == "lesion_segmentation":
+            instance = dcmread(BytesIO(item.content), stop_before_pixels=True)
+            for segment in instance.SegmentSequence:
+                # Segments have one frame each, in their order.
+                frame = SegmentFrame(item.sop_class_uid, item.sop_instance_uid, int(segment.SegmentNumber))
+                found[str(segment.TrackingUID)] = frame
+    return found
+
+
+def lesion_group(context: ResultContext, lesion: Lesion, frame: SegmentFrame | None = None) -> ContentItem:
+    """Report one marked place; the region is its outline, or a frame of a segmentation.
 
     Parameters
     ----------
@@ -75,6 +101,9 @@ def lesion_group(context: ResultContext, lesion: Lesion) -> ContentItem:
         What is reported.
     lesion : dicom_node.results.lesions.Lesion
         The place; segment and presentation state name it alike.
+    frame : SegmentFrame, optional
+        Its segment, for readers that want a reference instead of coordinates. OHIF does not load such a
+        report.
     """
     outline = np.array([*lesion.mark.outline, lesion.mark.outline[0]], np.float32)
     return _group(
@@ -84,7 +113,9 @@ def lesion_group(context: ResultContext, lesion: Lesion) -> ContentItem:
         finding=lesion.finding,
         probability=lesion.mark.probability,
         evaluations=_margins(lesion.own_class),
-        points=outline,
+        region=_outline(context, lesion.score, outline)
+        if frame is None
+        else _segment(context, lesion, frame),
     )
 
 
@@ -96,12 +127,11 @@ def _group(
     finding: Code | None,
     probability: float,
     evaluations: Iterable[ContentItem],
-    points: np.ndarray,
+    region: Iterable[ContentItem],
 ) -> ContentItem:
     bundle, threshold = context.bundle, context.prediction.threshold
     site = CodeContentItem(codes.FINDING_SITE, codes.BREAST, HAS_CONCEPT_MOD)
     side = CodeContentItem(codes.LATERALITY, codes.SIDES[score.laterality], HAS_CONCEPT_MOD)
-    opinion = codes.MALIGNANT if probability >= threshold else codes.BENIGN
     items = [
         TextContentItem(codes.TRACKING_IDENTIFIER, tracking[0], HAS_OBS_CONTEXT),
         UIDRefContentItem(codes.TRACKING_UNIQUE_IDENTIFIER, tracking[1], HAS_OBS_CONTEXT),
@@ -111,13 +141,22 @@ def _group(
         TextContentItem(codes.ALGORITHM_VERSION, bundle.version, HAS_CONCEPT_MOD),
         TextContentItem(codes.ALGORITHM_PARAMETERS, f"decision threshold {threshold:.4f}", HAS_CONCEPT_MOD),
         CodeContentItem(codes.ALGORITHM_FAMILY, codes.ARTIFICIAL_INTELLIGENCE, HAS_CONCEPT_MOD),
-        _percentage(codes.PROBABILITY_OF_CANCER, probability),
-        CodeContentItem(codes.CLASSIFICATION, opinion, CONTAINS),
+        *_score(context, probability),
         *evaluations,
-        CodeContentItem(codes.GEOMETRIC_PURPOSE, codes.BOUNDED_BY, CONTAINS),
-        _region(context, score, points),
+        *region,
     ]
     return container(codes.MEASUREMENT_GROUP, items, template_id="1410")
+
+
+def _score(context: ResultContext, probability: float) -> Iterator[ContentItem]:
+    """Say the probability of what the task looks for, and of cancer alone whether it is malignant."""
+    if not context.is_about_cancer:
+        item = _percentage(codes.CERTAINTY_OF_FINDING, probability)
+        yield with_children(item, [CodeContentItem(codes.FINDING, codes.ABNORMAL_STRUCTURE, HAS_CONCEPT_MOD)])
+        return
+    opinion = codes.MALIGNANT if probability >= context.prediction.threshold else codes.BENIGN
+    yield _percentage(codes.PROBABILITY_OF_CANCER, probability)
+    yield CodeContentItem(codes.CLASSIFICATION, opinion, CONTAINS)
 
 
 def _percentage(name: Code, probability: float) -> ContentItem:
@@ -140,13 +179,27 @@ def _margins(score: ClassScore | None) -> Iterator[ContentItem]:
         yield CodeContentItem(codes.MARGINS, code_of(score.margins), CONTAINS)
 
 
-def _region(context: ResultContext, score: ImageScore, points: np.ndarray) -> ContentItem:
+def _outline(context: ResultContext, score: ImageScore, points: np.ndarray) -> Iterator[ContentItem]:
+    yield CodeContentItem(codes.GEOMETRIC_PURPOSE, codes.BOUNDED_BY, CONTAINS)
     # A closed POLYLINE: the Stone viewer draws no other outline.
     item = ScoordContentItem(
         codes.IMAGE_REGION, GraphicTypeValues.POLYLINE, points, relationship_type=CONTAINS
     )
     source = context.source(score.sop_instance_uid)
-    return with_children(item, [image(codes.ORIGINAL_SOURCE, source, SELECTED_FROM, score.frame)])
+    yield with_children(item, [image(codes.ORIGINAL_SOURCE, source, SELECTED_FROM, score.frame)])
+
+
+def _segment(context: ResultContext, lesion: Lesion, frame: SegmentFrame) -> Iterator[ContentItem]:
+    """Reference a frame of a segmentation and the image that it was made from (PS3.16 TID 1410)."""
+    yield ImageContentItem(
+        codes.SEGMENTATION_FRAME,
+        frame.sop_class_uid,
+        frame.sop_instance_uid,
+        referenced_frame_numbers=frame.frame,
+        relationship_type=CONTAINS,
+    )
+    source = context.source(lesion.score.sop_instance_uid)
+    yield image(codes.SOURCE_FOR_SEGMENTATION, source, CONTAINS, lesion.score.frame)
 
 
 def _corners(region: Region) -> np.ndarray:

@@ -25,12 +25,15 @@ from dicom_node.results.content_tree import (
 from dicom_node.results.context import BuildOrder, ResultContext
 from dicom_node.results.header import new_instance
 from dicom_node.results.lesions import lesions
-from dicom_node.results.measurement_groups import image_group, lesion_group
+from dicom_node.results.measurement_groups import frames_of_segments, image_group, lesion_group
 from dicom_node.results.source import pair
 from models.contract import Laterality, Outcome
 
 COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
+
+# Each form of the report is an object of its own; by (every class, by segment).
+_FORMS = {(False, False): "", (True, False): ".all_classes", (False, True): ".segments"}
 
 
 def build(order: BuildOrder) -> list[Dataset]:
@@ -83,7 +86,30 @@ def build_all_classes(order: BuildOrder) -> list[Dataset]:
     return _build(order, COMPREHENSIVE_3D_SR, every_class=True)
 
 
-def _build(order: BuildOrder, sop_class_uid: str, *, every_class: bool = False) -> list[Dataset]:
+def build_segments(order: BuildOrder) -> list[Dataset]:
+    """Build the report as :func:`build` does, with places marked as frames of the segmentation of lesions.
+
+    Parameters
+    ----------
+    order : BuildOrder
+        What to report; the lesion segmentations must have been made before.
+
+    Returns
+    -------
+    list of pydicom.dataset.Dataset
+        One document, or none for a refused study.
+    """
+    return _build(order, COMPREHENSIVE_3D_SR, by_segment=True)
+
+
+def build_segments_2d(order: BuildOrder) -> list[Dataset]:
+    """Build the report of :func:`build_segments` as Comprehensive SR."""
+    return _build(order, COMPREHENSIVE_SR, by_segment=True)
+
+
+def _build(
+    order: BuildOrder, sop_class_uid: str, *, every_class: bool = False, by_segment: bool = False
+) -> list[Dataset]:
     context = order.context
     if context.prediction.outcome is Outcome.REFUSED:
         return []
@@ -91,13 +117,14 @@ def _build(order: BuildOrder, sop_class_uid: str, *, every_class: bool = False) 
         context,
         sop_class_uid=sop_class_uid,
         # The two SOP classes are two objects, and an archive may get both.
-        kind=f"measurement_report.{sop_class_uid}{'.all_classes' if every_class else ''}",
+        kind=f"measurement_report.{sop_class_uid}{_FORMS[every_class, by_segment]}",
         modality="SR",
         series_number=9101,
         description="AI mammography scores",
     )
     groups = [image_group(context, s, every_class=every_class) for s in context.prediction.images]
-    groups += [lesion_group(context, lesion) for lesion in lesions(context)]
+    frames = frames_of_segments(order.siblings) if by_segment else {}
+    groups += [lesion_group(context, lesion, frames.get(lesion.tracking_uid)) for lesion in lesions(context)]
     children = [
         *observation_context(context),
         procedure(context),

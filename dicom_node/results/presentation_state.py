@@ -5,10 +5,9 @@ One state for each image scored, whatever the score, so that an image without a 
 
 from __future__ import annotations
 
-from highdicom.color import CIELabColor
 from pydicom.dataset import Dataset
 
-from dicom_node.results import wording
+from dicom_node.results import colours, wording
 from dicom_node.results.content_tree import sop_reference
 from dicom_node.results.context import BuildOrder, ResultContext
 from dicom_node.results.grayscale_transform import add_grayscale_transform
@@ -21,7 +20,6 @@ from models.contract import ImageScore
 GRAYSCALE_SOFTCOPY_PRESENTATION_STATE = "1.2.840.10008.5.1.4.1.1.11.1"
 
 _LAYER = "AI_MARKS"
-_COLOUR = CIELabColor(90.0, -8.0, 75.0)
 _WHITE_P_VALUE = 65_535
 # Shares of the image's columns and rows at which the score stands in the air beside the breast.
 _NEAR_EDGE, _FAR_EDGE, _BELOW_TOP = 0.03, 0.55, 0.04
@@ -106,7 +104,7 @@ def _layer() -> Dataset:
     layer.GraphicLayerOrder = 1
     layer.GraphicLayerDescription = "AI marks and score, not verified"
     layer.GraphicLayerRecommendedDisplayGrayscaleValue = _WHITE_P_VALUE
-    layer.GraphicLayerRecommendedDisplayCIELabValue = list(_COLOUR.value)
+    layer.GraphicLayerRecommendedDisplayCIELabValue = list(colours.YELLOW.value)
     return layer
 
 

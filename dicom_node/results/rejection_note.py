@@ -27,7 +27,7 @@ from dicom_node.results.content_tree import (
     observation_context,
     with_children,
 )
-from dicom_node.results.context import ResultContext
+from dicom_node.results.context import Analysis
 from dicom_node.results.header import new_instance
 
 KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
@@ -69,13 +69,13 @@ _DESCRIPTIONS = {
 
 
 def build(
-    context: ResultContext, reason: RejectionReason, rejected: Sequence[Rejected], ordinal: int = 0
+    context: Analysis, reason: RejectionReason, rejected: Sequence[Rejected], ordinal: int = 0
 ) -> Dataset:
     """Build a rejection note.
 
     Parameters
     ----------
-    context : ResultContext
+    context : Analysis
         The revision whose results replace the rejected ones.
     reason : RejectionReason
         Decides the document title (PS3.16 CID 7010): a superseded result is rejected for quality reasons,

@@ -94,7 +94,7 @@ def _story(context: ResultContext) -> Iterator[Flowable]:
     yield Paragraph(escape(first), _BOLD)
     yield from (Paragraph(escape(sentence), _BODY) for sentence in others)
     if context.prediction.images:
-        yield Paragraph("Probability of cancer", _HEADING)
+        yield Paragraph(f"Probability of {context.prediction.target}", _HEADING)
         yield _scores(context)
         yield Paragraph(
             "Score of a breast: mean of its views. Score of the study: the higher breast.", _SMALL

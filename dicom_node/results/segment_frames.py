@@ -23,7 +23,7 @@ from dicom_node.results.content_tree import SEGMENTATION_STORAGE, sop_reference
 from dicom_node.results.context import ResultContext
 from dicom_node.results.header import code_item, new_instance
 from dicom_node.results.source import copy_element, is_filled, referenced
-from models.contract import ImageScore
+from models.contract import BundleIdentity, ImageScore
 
 _NOMINAL_THICKNESS_MM = 1
 _CREATOR = "AI^Node"  # type 2, and never a person
@@ -84,6 +84,19 @@ def new_segmentation(
     return instance
 
 
+def algorithm_of(bundle: BundleIdentity) -> AlgorithmIdentificationSequence:
+    """Name the bundle that a segment comes from (PS3.3 table 10-19).
+
+    Parameters
+    ----------
+    bundle : models.contract.BundleIdentity
+        Who answered.
+    """
+    return AlgorithmIdentificationSequence(
+        bundle.name, codes.ARTIFICIAL_INTELLIGENCE, bundle.version, source=bundle.manufacturer
+    )
+
+
 def segment(
     context: ResultContext,
     score: ImageScore,
@@ -115,12 +128,7 @@ def segment(
     colour : highdicom.color.CIELabColor
         Recommended colour.
     """
-    algorithm = AlgorithmIdentificationSequence(
-        context.bundle.name,
-        codes.ARTIFICIAL_INTELLIGENCE,
-        context.bundle.version,
-        source=context.bundle.manufacturer,
-    )
+    algorithm = algorithm_of(context.bundle)
     item: Dataset = SegmentDescription(
         number,
         label,

@@ -7,12 +7,11 @@ activation), which is no lesion's outline; category, type, label and description
 from __future__ import annotations
 
 import numpy as np
-from highdicom.color import CIELabColor
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import ResultError
-from dicom_node.results import codes, wording
+from dicom_node.results import codes, colours, wording
 from dicom_node.results.context import BuildOrder, ResultContext
 from dicom_node.results.measurement_groups import tracking_identifier
 from dicom_node.results.segment_frames import (
@@ -23,7 +22,7 @@ from dicom_node.results.segment_frames import (
 )
 from models.contract import EVIDENCE_BANDS, ImageScore
 
-_COLOURS = (CIELabColor(90.0, -8.0, 75.0), CIELabColor(70.0, 35.0, 75.0), CIELabColor(53.2, 80.1, 67.2))
+_COLOURS = (colours.YELLOW, colours.ORANGE, colours.RED)
 _BANDS = tuple(range(1, len(EVIDENCE_BANDS) + 1))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from highdicom.sr import (
@@ -35,8 +35,9 @@ from dicom_node.results.content_tree import (
 from dicom_node.results.context import Analysis, BuiltObject
 from dicom_node.results.header import new_instance
 from dicom_node.results.slide_segmentation import TRACKING_IDENTIFIER
+from dicom_node.results.slide_text_report import analysed
 from dicom_node.results.source import referenced
-from dicom_node.results.wording import compared
+from dicom_node.results.wording import compared, model_of
 from models.contract import SlidePrediction
 
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -47,7 +48,7 @@ def build(
     prediction: SlidePrediction,
     corners: NDArray[np.float64],
     tracking_uid: str,
-    overlay: BuiltObject,
+    overlays: Sequence[BuiltObject],
 ) -> Dataset:
     """Build the report.
 
@@ -61,8 +62,8 @@ def build(
         ``(n, 3)`` slide coordinates, millimetres, round what was analysed, closed.
     tracking_uid : str
         That of the slide's score.
-    overlay : BuiltObject
-        The map of patches, which is listed as evidence.
+    overlays : sequence of BuiltObject
+        The maps of patches of the study's slides, which are listed as evidence.
     """
     (source,) = context.sources
     document = new_instance(
@@ -74,13 +75,10 @@ def build(
         description="AI slide score",
     )
     of_source = (str(source.StudyInstanceUID), str(source.SeriesInstanceUID), *referenced(source))
-    of_overlay = (
-        overlay.study_instance_uid,
-        overlay.series_instance_uid,
-        overlay.sop_class_uid,
-        overlay.sop_instance_uid,
-    )
-    add_general_module(document, context, hierarchy([of_source, of_overlay]))
+    of_maps = [
+        (o.study_instance_uid, o.series_instance_uid, o.sop_class_uid, o.sop_instance_uid) for o in overlays
+    ]
+    add_general_module(document, context, hierarchy([of_source, *of_maps]))
     entry = image(codes.SOURCE, source, CONTAINS)
     modality = CodeContentItem(codes.MODALITY, codes.SLIDE_MICROSCOPY, HAS_ACQ_CONTEXT)
     library = container(codes.IMAGE_LIBRARY_GROUP, [with_children(entry, [modality])])
@@ -143,13 +141,12 @@ def _group(
 
 def _comment(context: Analysis, prediction: SlidePrediction) -> ContentItem:
     bundle = context.bundle
-    analysed = int((~np.isnan(prediction.patches)).sum())
     word = "POSITIVE" if prediction.probability >= prediction.threshold else "NEGATIVE"
     sentences = [
         f"AI result: {word}. Probability of cancer {compared(prediction.probability, prediction.threshold)}.",
-        f"{analysed} of {prediction.patches.size} patches analysed; the others hold no tissue.",
+        analysed(prediction),
         "Not verified by a radiologist or pathologist.",
         *(["Demonstration model, not for clinical use."] if bundle.demonstration else []),
-        f"AI model {bundle.name}, version {bundle.version}, digest {bundle.digest[:12]}.",
+        model_of(bundle),
     ]
     return TextContentItem(codes.COMMENT, " ".join(sentences), CONTAINS)

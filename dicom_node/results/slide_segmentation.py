@@ -5,25 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from highdicom import AlgorithmIdentificationSequence
-from highdicom.color import CIELabColor
 from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from dicom_node.errors import ResultError
-from dicom_node.results import codes
+from dicom_node.results import codes, colours
 from dicom_node.results.content_tree import SEGMENTATION_STORAGE, sop_reference
 from dicom_node.results.context import Analysis
 from dicom_node.results.header import code_item, new_instance
-from dicom_node.results.segment_frames import add_fractional_pixels
+from dicom_node.results.segment_frames import add_fractional_pixels, algorithm_of
 from dicom_node.results.source import copy_element, referenced
 from models.contract import SlidePrediction
 
 TRACKING_IDENTIFIER = "AI slide score"
 
-_RED = CIELabColor(53.2, 80.1, 67.2)
 _FULL = 255
 _FROM_THE_SLIDE = (
     "FrameOfReferenceUID",
@@ -169,12 +166,7 @@ def build(context: Analysis, prediction: SlidePrediction, placement: Placement, 
 
 
 def _segment(context: Analysis, tracking_uid: str) -> Dataset:
-    algorithm = AlgorithmIdentificationSequence(
-        context.bundle.name,
-        codes.ARTIFICIAL_INTELLIGENCE,
-        context.bundle.version,
-        source=context.bundle.manufacturer,
-    )
+    algorithm = algorithm_of(context.bundle)
     item: Dataset = SegmentDescription(
         1,
         "AI probability of cancer",
@@ -184,7 +176,7 @@ def _segment(context: Analysis, tracking_uid: str) -> Dataset:
         algorithm_identification=algorithm,
         tracking_uid=tracking_uid,
         tracking_id=TRACKING_IDENTIFIER,
-        display_color=_RED,
+        display_color=colours.RED,
     )
     item.SegmentDescription = "Each pixel is the probability of cancer of one patch"
     item.AnatomicRegionSequence = [code_item(codes.BREAST)]

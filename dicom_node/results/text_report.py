@@ -24,11 +24,13 @@ from models.contract import Outcome, Refusal
 
 ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"
 
-_STATUS = {
+STATUS = {
     Outcome.SCORED: codes.SUCCEEDED,
     Outcome.PARTIAL: codes.PARTIALLY_SUCCEEDED,
     Outcome.REFUSED: codes.NOT_ATTEMPTED,
 }
+"""How far an analysis went, in the standard's codes."""
+
 _HOW_SCORES_COMBINE = "Score of a breast: mean of its views. Score of the study: the higher breast."
 
 
@@ -82,7 +84,7 @@ def _refused(context: ResultContext, refusal: Refusal) -> ContentItem:
 def _procedure(context: ResultContext) -> list[ContentItem]:
     """Say how the analysis went, in codes and in words; TID 2002 wants the codes first."""
     prediction = context.prediction
-    outcome = [_STATUS[prediction.outcome]]
+    outcome = [STATUS[prediction.outcome]]
     outcome += dict.fromkeys(codes.refusal_reason(refusal.code) for refusal in prediction.refusals)
     sentences = ["(outcome of the automatic analysis of the mammograms).", wording.model(context)]
     if prediction.outcome is not Outcome.REFUSED:

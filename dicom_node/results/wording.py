@@ -6,7 +6,7 @@ A study that was not analysed, or not wholly, must never read like a normal one.
 from __future__ import annotations
 
 from dicom_node.results.context import ResultContext
-from models.contract import ClassScore, ImageScore, Laterality, LesionMark, Outcome
+from models.contract import BundleIdentity, ClassScore, ImageScore, Laterality, LesionMark, Outcome
 
 _SIDE_NAMES = {Laterality.RIGHT: "Right", Laterality.LEFT: "Left"}
 _MOST_DECIMALS = 6
@@ -55,7 +55,8 @@ def breasts(context: ResultContext) -> list[str]:
             if (score := scores.get(uid)) is not None
         )
         value = percent(breast.probability, prediction.threshold)
-        sentences.append(f"{_SIDE_NAMES[breast.laterality]} breast: probability of cancer {value} ({views}).")
+        side = _SIDE_NAMES[breast.laterality]
+        sentences.append(f"{side} breast: probability of {prediction.target} {value} ({views}).")
     return sentences
 
 
@@ -74,9 +75,8 @@ def findings(context: ResultContext) -> list[str]:
 
 def image(context: ResultContext, score: ImageScore) -> str:
     """Give one sentence for one image scored, such as ``"R CC: probability of cancer 91.0 %, at or ..."``."""
-    return (
-        f"{place(score)}: probability of cancer {compared(score.probability, context.prediction.threshold)}."
-    )
+    value = compared(score.probability, context.prediction.threshold)
+    return f"{place(score)}: probability of {context.prediction.target} {value}."
 
 
 def beside_image(context: ResultContext, score: ImageScore) -> list[str]:
@@ -85,7 +85,7 @@ def beside_image(context: ResultContext, score: ImageScore) -> list[str]:
     side = "at or above" if score.probability >= threshold else "below"
     limit = f"{threshold * 100:.{_decimals(score.probability, threshold)}f} %"
     return [
-        f"AI: probability of cancer {percent(score.probability, threshold)}",
+        f"AI: probability of {context.prediction.target} {percent(score.probability, threshold)}",
         f"{side} the threshold of {limit}",
         "Not verified by a radiologist",
         *(["Study not analysed completely"] if context.prediction.outcome is not Outcome.SCORED else []),
@@ -116,7 +116,11 @@ def headline(context: ResultContext) -> str:
 
 def model(context: ResultContext) -> str:
     """Name the model that answered."""
-    bundle = context.bundle
+    return model_of(context.bundle)
+
+
+def model_of(bundle: BundleIdentity) -> str:
+    """Name a model: name, version, and the first digits of its digest."""
     return f"AI model {bundle.name}, version {bundle.version}, digest {bundle.digest[:12]}."
 
 
@@ -155,9 +159,9 @@ def _result(context: ResultContext) -> str:
     score = prediction.study_probability
     if score is None:
         return "AI result: NONE. The study was not scored; this does not mean that it is normal."
-    value = compared(score, prediction.threshold)
+    value, target = compared(score, prediction.threshold), prediction.target
     if prediction.outcome is Outcome.PARTIAL:
         word = "POSITIVE, but INCOMPLETE" if prediction.is_positive else "INCOMPLETE"
-        return f"AI result: {word}. Not every image was analysed; probability of cancer {value}."
+        return f"AI result: {word}. Not every image was analysed; probability of {target} {value}."
     word = "POSITIVE" if prediction.is_positive else "NEGATIVE"
-    return f"AI result: {word}. Probability of cancer {value}."
+    return f"AI result: {word}. Probability of {target} {value}."

@@ -67,6 +67,34 @@ def check_objects(objects: Sequence[Dataset], sources: Iterable[Dataset] = ()) -
     return found + together.faults_together(objects, by_uid)
 
 
+def check_analyses(objects: Sequence[Dataset], sources: Iterable[Dataset] = ()) -> list[Fault]:
+    """Hold result objects of several studies, revisions or algorithms against every rule.
+
+    Only objects of one study, made of one revision by one algorithm, are held against one another.
+
+    Parameters
+    ----------
+    objects : sequence of pydicom.dataset.Dataset
+        As for :func:`check_objects`.
+    sources : iterable of pydicom.dataset.Dataset, optional
+        Headers of images. Objects of one study are held against all of them, so that a result of other
+        images is seen; where there are several studies, each is held against its own.
+
+    Returns
+    -------
+    list of Fault
+        Empty when nothing is wrong; no patient data.
+    """
+    headers = list(sources)
+    studies = {str(instance.get("StudyInstanceUID", "")) for instance in objects}
+    found = []
+    for analysis in together.analyses_of(objects):
+        study = str(analysis[0].get("StudyInstanceUID", ""))
+        own = [h for h in headers if len(studies) == 1 or h.get("StudyInstanceUID") == study]
+        found += check_objects(analysis, own)
+    return found
+
+
 def refuse_faulty(contents: Iterable[bytes], sources: Iterable[Dataset] = ()) -> None:
     """Refuse result objects that must not go out.
 

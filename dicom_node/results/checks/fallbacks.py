@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pydicom.dataset import Dataset
 
+from dicom_node.results.checks.pixels import faults_of_compressed, is_compressed
 from dicom_node.results.checks.rules import Level, RuleBook, Subject, unless
 from dicom_node.results.checks.tree import children, evidence_uids, points, referenced_uid
 
@@ -89,8 +90,8 @@ def _picture_side(subject: Subject) -> Iterator[str]:
 def _picture(subject: Subject) -> Iterator[str]:
     picture = subject.instance
     yield from unless(picture.SamplesPerPixel == 3 and picture.BitsAllocated == 8, "SamplesPerPixel")
-    if picture.file_meta.TransferSyntaxUID.is_encapsulated:
-        yield from unless(picture.PixelData, "PixelData")
+    if is_compressed(picture):
+        yield from faults_of_compressed(picture)
         return
     length = picture.Rows * picture.Columns * 3
     yield from unless(len(picture.PixelData) == length + length % 2, "PixelData")

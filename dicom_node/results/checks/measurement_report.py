@@ -14,6 +14,7 @@ from dicom_node.results.checks.tree import children, coded_value, concept, point
 RULES = RuleBook()
 
 _CLASSES = ("1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.34")
+_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 _REGION_TYPES = ("SCOORD", "SCOORD3D")
 
 
@@ -68,9 +69,13 @@ def _algorithm(subject: Subject) -> Iterator[str]:
         yield from unless(named, place)
 
 
-@RULES.rule("MR-07", Level.VIEWER, "each group has one image region (OHIF loads nothing otherwise)")
+@RULES.rule("MR-07", Level.VIEWER, "each group has one image region, or a segment where a site asked for it")
 def _regions(subject: Subject) -> Iterator[str]:
+    # OHIF loads no report with a group that has neither; one with a segment neither, which profiles say.
     for place, group in groups_of(subject.instance):
+        if segment_frames(group):
+            yield from unless(not children(group, "111030"), f"{place}: region and segment")
+            continue
         regions = [r for r in children(group, "111030") if r.get("ValueType") in _REGION_TYPES]
         yield from unless(len(regions) == 1, place)
 
@@ -94,6 +99,8 @@ def _shapes(subject: Subject) -> Iterator[str]:
 @RULES.rule("MR-10", Level.VIEWER, "each region says that the finding is bounded by it (3D Slicer)")
 def _purpose(subject: Subject) -> Iterator[str]:
     for place, group in groups_of(subject.instance):
+        if segment_frames(group):
+            continue
         purposes = [coded_value(item) for item in children(group, "130400", "CODE")]
         yield from unless(purposes == ["75958009"], place)
 
@@ -128,6 +135,23 @@ def _segments(subject: Subject) -> Iterator[str]:
         for reference in node.item.get("ReferencedSOPSequence") or ():
             both = "ReferencedFrameNumber" in reference and "ReferencedSegmentNumber" in reference
             yield from unless(not both, node.place)
+
+
+@RULES.rule("MR-15", Level.STANDARD, "a segment reference names one frame, and its source image")
+def _frames(subject: Subject) -> Iterator[str]:
+    for place, group in groups_of(subject.instance):
+        frames = segment_frames(group)
+        sources = children(group, "121233", "IMAGE")
+        yield from unless(len(frames) <= 1 and len(sources) == len(frames), place)
+        for frame in frames:
+            (reference,) = frame.ReferencedSOPSequence
+            is_segmentation = reference.ReferencedSOPClassUID == _SEGMENTATION
+            yield from unless(is_segmentation and reference.get("ReferencedFrameNumber"), f"{place}: frame")
+
+
+def segment_frames(group: Dataset) -> list[Dataset]:
+    """Give the items of a measurement group that reference a frame of a segmentation."""
+    return children(group, "121214", "IMAGE")
 
 
 def groups_of(report: Dataset) -> list[tuple[str, Dataset]]:

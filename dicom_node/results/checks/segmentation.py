@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pydicom.dataset import Dataset
 
+from dicom_node.results.checks.pixels import faults_of_compressed, is_compressed
 from dicom_node.results.checks.rules import Level, RuleBook, Subject, unless
 from dicom_node.results.checks.tree import code_of
 
@@ -34,9 +35,8 @@ def _type(subject: Subject) -> Iterator[str]:
 @RULES.rule("SEG-02", Level.STANDARD, "Pixel Data has as many bits as its frames need")
 def _pixels(subject: Subject) -> Iterator[str]:
     seg = subject.instance
-    meta = getattr(seg, "file_meta", None)
-    if meta is not None and meta.TransferSyntaxUID.is_encapsulated:
-        yield from unless(seg.get("PixelData"))
+    if is_compressed(seg):
+        yield from faults_of_compressed(seg)
         return
     bits = seg.Rows * seg.Columns * seg.NumberOfFrames * seg.BitsAllocated
     length = -(-bits // 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -20,6 +21,8 @@ from dicom_node.results.checks.tree import evidence, evidence_uids
 SOURCE_RULES = RuleBook()
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+# The Series Description alone tells a revision to everybody, in the words of each kind of result.
+_REVISION = re.compile(r", revision (\d+) \(not verified\)$")
 _COPIED = (
     "SpecificCharacterSet",
     "PatientName",
@@ -70,6 +73,26 @@ def _zone(subject: Subject) -> Iterator[str]:
             yield from unless(own == zone)
 
 
+def analyses_of(objects: Iterable[Dataset]) -> list[list[Dataset]]:
+    """Put together the objects of one study that one algorithm made of one revision.
+
+    Parameters
+    ----------
+    objects : iterable of pydicom.dataset.Dataset
+        Result objects of any studies.
+
+    Returns
+    -------
+    list of list of pydicom.dataset.Dataset
+        One list for each analysis; those and the objects in them in the order given.
+    """
+    found: dict[tuple[str, frozenset[str], str], list[Dataset]] = {}
+    for instance in objects:
+        key = (str(instance.get("StudyInstanceUID", "")), _devices(instance), _revision(instance))
+        found.setdefault(key, []).append(instance)
+    return list(found.values())
+
+
 def faults_together(objects: Sequence[Dataset], sources: Mapping[str, Dataset]) -> list[Fault]:
     """Hold objects of one analysis against one another.
 
@@ -111,8 +134,8 @@ def _one_study(objects: Sequence[Dataset], _: Mapping[str, Dataset]) -> Iterator
 
 
 def _one_device(objects: Sequence[Dataset], _: Mapping[str, Dataset]) -> Iterator[_Breach]:
-    devices = {_uid(o): {str(i.get("DeviceUID")) for i in processing_equipment(o)} for o in objects}
-    first = next(iter(devices.values()), set())
+    devices = {_uid(o): _devices(o) for o in objects}
+    first = next(iter(devices.values()), frozenset())
     yield from ((uid, "") for uid, named in devices.items() if named != first)
 
 
@@ -169,6 +192,15 @@ _RULES: tuple[tuple[str, Level, str, _Finder], ...] = (
     ("SET-06", Level.IHE_AIR, "the reports list every segmentation as evidence", _listed),
     ("SET-07", Level.STANDARD, "the evidence is of the images that were analysed", _known),
 )
+
+
+def _devices(instance: Dataset) -> frozenset[str]:
+    return frozenset(str(item.get("DeviceUID")) for item in processing_equipment(instance))
+
+
+def _revision(instance: Dataset) -> str:
+    named = _REVISION.search(str(instance.get("SeriesDescription") or ""))
+    return named[1] if named else "1"
 
 
 def _uid(instance: Dataset) -> str:

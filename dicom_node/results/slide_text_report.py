@@ -1,0 +1,135 @@
+"""The text report of a study of slides, whatever came of it: short sentences for a pathologist, in ASCII."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from highdicom.sr import CodeContentItem, ContentItem, TextContentItem
+from pydicom.dataset import Dataset
+
+from dicom_node.results import codes
+from dicom_node.results.content_tree import (
+    CONTAINS,
+    INFERRED_FROM,
+    add_content,
+    add_general_module,
+    container,
+    hierarchy,
+    image,
+    observation_context,
+    with_children,
+)
+from dicom_node.results.context import Analysis, BuiltObject
+from dicom_node.results.header import new_instance
+from dicom_node.results.source import referenced
+from dicom_node.results.text_report import ENHANCED_SR, STATUS
+from dicom_node.results.wording import compared, model_of
+from models.contract import Outcome, RefusalCode, SlidePrediction, SlideStudyPrediction
+
+_HOW_SCORES_COMBINE = (
+    "Score of a slide: mean of its ten highest patches. Score of the study: the highest slide."
+)
+
+_LEAVES_NOTHING_OUT = (RefusalCode.OTHER_SLIDE_LEVEL, RefusalCode.NOT_SLIDE_TISSUE)
+
+
+def build(
+    context: Analysis, prediction: SlideStudyPrediction, siblings: tuple[BuiltObject, ...] = ()
+) -> Dataset:
+    """Build the text report.
+
+    Parameters
+    ----------
+    context : Analysis
+        The study's analysis; its sources are the headers of all its slide images.
+    prediction : models.contract.SlideStudyPrediction
+        What the model said.
+    siblings : tuple of BuiltObject
+        The maps of patches, which are listed as evidence.
+    """
+    document = new_instance(
+        context,
+        sop_class_uid=ENHANCED_SR,
+        kind="text_report",
+        modality="SR",
+        series_number=9103,
+        description="AI pathology report",
+    )
+    sources = [(str(s.StudyInstanceUID), str(s.SeriesInstanceUID), *referenced(s)) for s in context.sources]
+    maps = [
+        (o.study_instance_uid, o.series_instance_uid, o.sop_class_uid, o.sop_instance_uid) for o in siblings
+    ]
+    add_general_module(document, context, hierarchy([*sources, *maps]))
+    sentences = [
+        TextContentItem(codes.IMPRESSION, text, CONTAINS) for text in _impression(context, prediction)
+    ]
+    children = [
+        *observation_context(context),
+        container(codes.IMPRESSIONS, sentences),
+        container(codes.FINDINGS, [*_findings(context, prediction)]),
+        container(codes.PROCEDURE_DESCRIPTIONS, [*_procedure(context, prediction)]),
+    ]
+    add_content(document, codes.DIAGNOSTIC_IMAGING_REPORT, "2000", children)
+    return document
+
+
+def analysed(prediction: SlidePrediction) -> str:
+    """Say how much of a slide was analysed."""
+    known = int((~np.isnan(prediction.patches)).sum())
+    return f"{known} of {prediction.patches.size} patches analysed; the others hold no tissue."
+
+
+def _impression(context: Analysis, prediction: SlideStudyPrediction) -> Iterator[str]:
+    yield _result(prediction)
+    if prediction.outcome is not Outcome.SCORED:
+        yield "What was not analysed may contain disease."
+    yield "Not verified by a radiologist or pathologist."
+    if context.bundle.demonstration:
+        yield "Demonstration model, not for clinical use."
+    if context.predecessors:
+        yield f"Revision {context.revision} of this AI report; it replaces the earlier one."
+
+
+def _result(prediction: SlideStudyPrediction) -> str:
+    score = prediction.study_probability
+    if score is None:
+        return "AI result: NONE. No slide was scored; this does not mean that the study is normal."
+    value = compared(score, prediction.threshold)
+    word = "POSITIVE" if prediction.is_positive else "NEGATIVE"
+    if prediction.outcome is Outcome.PARTIAL:
+        word = "POSITIVE, but INCOMPLETE" if prediction.is_positive else "INCOMPLETE"
+        return f"AI result: {word}. Not every slide was analysed; probability of cancer {value}."
+    return f"AI result: {word}. Probability of cancer {value}."
+
+
+def _findings(context: Analysis, prediction: SlideStudyPrediction) -> Iterator[ContentItem]:
+    by_uid = {str(source.SOPInstanceUID): source for source in context.sources}
+    for number, slide in enumerate(prediction.slides, start=1):
+        score = compared(slide.probability, slide.threshold)
+        yield _about(by_uid[slide.sop_instance_uid], f"Slide {number}: probability of cancer {score}.")
+        yield TextContentItem(codes.FINDING, f"Slide {number}: {analysed(slide)}", CONTAINS)
+    for refusal in prediction.refusals:
+        source = by_uid.get(refusal.sop_instance_uid or "")
+        # Beside slides that were analysed, their labels and other levels leave nothing out.
+        if source is not None and not (prediction.slides and refusal.code in _LEAVES_NOTHING_OUT):
+            yield _about(source, f"{refusal.sentence}.")
+        elif source is None:
+            yield TextContentItem(codes.FINDING, f"{refusal.sentence}.", CONTAINS)
+
+
+def _about(source: Dataset, sentence: str) -> ContentItem:
+    item = TextContentItem(codes.FINDING, sentence, CONTAINS)
+    return with_children(item, [image(codes.ORIGINAL_SOURCE, source, INFERRED_FROM)])
+
+
+def _procedure(context: Analysis, prediction: SlideStudyPrediction) -> Iterator[ContentItem]:
+    outcome = [STATUS[prediction.outcome]]
+    if prediction.outcome is not Outcome.SCORED:
+        outcome += dict.fromkeys(codes.refusal_reason(refusal.code) for refusal in prediction.refusals)
+    for code in outcome:
+        yield CodeContentItem(codes.PROCEDURE_DESCRIPTION, code, CONTAINS)
+    sentences = ["(outcome of the automatic analysis of the slides).", model_of(context.bundle)]
+    if prediction.slides:
+        sentences.append(_HOW_SCORES_COMBINE)
+    yield TextContentItem(codes.PROCEDURE_DESCRIPTION, " ".join(sentences), CONTAINS)
