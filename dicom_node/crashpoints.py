@@ -22,8 +22,8 @@ from dicom_node.errors import SettingsError
 VARIABLE = "NODE_CRASHPOINT"
 
 CRASHPOINTS: tuple[str, ...] = (
-    "listener.part_written",  # the file is synced under its temporary name
-    "listener.renamed",  # the file has its final name and its directory is synced; there is no row yet
+    "listener.part_written",  # the file is written under its temporary name; nothing is synced yet
+    "listener.renamed",  # the file has its final name, and both are synced; there is no row yet
     "listener.committed",  # the row is committed; the response is not sent
     "dispatcher.completed",
     "dispatcher.before_publish",
@@ -37,6 +37,13 @@ CRASHPOINTS: tuple[str, ...] = (
     "deliver.object_sent",
     "deliver.all_sent",
     "deliver.committed",
+    "commit.claimed",
+    "commit.noted",  # the request is noted; it is not sent
+    "commit.requested",  # the destination took the request, and what it reported at once is recorded
+    "commit.reported",  # the peer heard which of its objects the node has; the job is not ended
+    "commit.committed",
+    "listener.report_recorded",  # what a destination reports is recorded; the response is not sent
+    "listener.request_kept",  # what a peer asks to commit is kept; the response is not sent
     "train.claimed",
     "train.committed",
 )

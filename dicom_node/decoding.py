@@ -9,7 +9,6 @@ limits, against the pixel data's length and against the codestream before anythi
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import json
 import math
 import mmap
@@ -34,9 +33,10 @@ from dicom_node.errors import ImageError
 from dicom_node.header_values import MALFORMED, integer, text
 from dicom_node.jpeg_extended import decode_extended
 from dicom_node.presentation_values import StoredLayout, ValueTables, value_tables
+from dicom_node.sealed_memory import new_memory, seal
+from dicom_node.tile_decoding import tile_pixels
 
 MESSAGE_BYTES = 4096
-SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 _PR_SET_PDEATHSIG = 1
 # Fastest first; the next is asked when one cannot read a codestream.
 _PLUGINS = ("pylibjpeg", "pyjpegls", "gdcm")
@@ -52,8 +52,9 @@ def serve(channel: socket.socket, *, memory_bytes: int, cpu_s: int, max_pixels: 
     Parameters
     ----------
     channel : socket.socket
-        Unix sequenced-packet socket. A request is one packet with one file descriptor; the answer is one JSON
-        packet, with a descriptor of the pixels' memory when the image was read.
+        Unix sequenced-packet socket. A request is one JSON packet with one file descriptor, ``{}`` for a
+        whole image and ``{"frames": [...]}`` for tiles of a slide; the answer is one JSON packet, with a
+        descriptor of the pixels' memory when they were read.
     memory_bytes : int
         Address space of this process.
     cpu_s : int
@@ -80,14 +81,17 @@ def serve(channel: socket.socket, *, memory_bytes: int, cpu_s: int, max_pixels: 
         try:
             # Opened anew, for an offset of its own and a name that is text, which pydicom expects.
             with Path(f"/proc/self/fd/{descriptors[0]}").open("rb") as stored:
-                _answer(channel, stored, max_pixels)
+                _answer(channel, stored, json.loads(request).get("frames"), max_pixels)
         finally:
             os.close(descriptors[0])
 
 
-def _answer(channel: socket.socket, stored: BinaryIO, max_pixels: int) -> None:
+def _answer(channel: socket.socket, stored: BinaryIO, frames: list[int] | None, max_pixels: int) -> None:
     try:
-        memory, answer = presentation_pixels(stored, max_pixels)
+        if frames is None:
+            memory, answer = presentation_pixels(stored, max_pixels)
+        else:
+            memory, answer = tile_pixels(stored, frames, max_pixels)
     except ImageError as error:
         _refuse(channel, error.code, str(error))
     except MemoryError:
@@ -282,8 +286,7 @@ def _check_decoded(cells: NDArray[np.unsignedinteger], syntax: UID, layout: Stor
 def _written(cells: NDArray[np.unsignedinteger], tables: ValueTables) -> int:
     """Look the cells up into new memory and seal it."""
     size = cells.size * (2 if tables.is_padding is None else 3)
-    descriptor = os.memfd_create("presentation-values", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(descriptor, size)
+    descriptor = new_memory("presentation-values", size)
     with mmap.mmap(descriptor, size) as memory:
         pixels = np.frombuffer(memory, np.uint16, cells.size)
         # Every uint8 or uint16 is within its table; "wrap" spares numpy a buffered pass.
@@ -293,5 +296,5 @@ def _written(cells: NDArray[np.unsignedinteger], tables: ValueTables) -> int:
             padding = np.frombuffer(memory, np.bool_, cells.size, offset=2 * cells.size)
             np.take(tables.is_padding, cells.reshape(-1), out=padding, mode="wrap")
             del padding
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)
+    seal(descriptor)
     return descriptor

@@ -8,6 +8,7 @@
     ├── PortUnavailableError     the listener cannot have its port
     ├── SpoolError               an object could not be made durable
     │   └── SpoolFullError       ... because there is no room
+    ├── SinkUnavailableError     the syslog sink of the audit trail did not take what it was sent: try again
     ├── UnfitObjectError         a received data set cannot be what it says it is
     ├── ImageError               one stored image cannot become an ImageView (final: never tried again)
     ├── ResultError              a result object could not be built or failed its own check
@@ -42,6 +43,10 @@ class SpoolError(NodeError):
 
 class SpoolFullError(SpoolError):
     """The spool's disk is full; free some space, senders will try again."""
+
+
+class SinkUnavailableError(NodeError):
+    """The syslog sink did not take the audit messages; they wait in the trail and are sent again."""
 
 
 class UnfitObjectError(NodeError):

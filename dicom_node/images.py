@@ -1,26 +1,19 @@
 """A stored object becomes an image as a reader would see it on a display.
 
-The header is read here, the pixels in a decoder process of limited memory and time
-(:mod:`dicom_node.decoding`). One process serves many images, and is replaced after a number of them and after
-any failure. Whatever is wrong with an object ends in one :class:`~dicom_node.errors.ImageError` with the code
-of a refusal; the next object is read as if nothing had happened.
+The header is read here, the pixels in a process of limited memory and time
+(:mod:`dicom_node.decoder_process`). One process serves many images, and is replaced after a number of them
+and after any failure. Whatever is wrong with an object ends in one :class:`~dicom_node.errors.ImageError`
+with the code of a refusal; the next object is read as if nothing had happened.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
-import mmap
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,46 +23,16 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from dicom_node.decoding import MESSAGE_BYTES, SEALS
+from dicom_node.decoder_process import DecodeLimits, DecoderKilledError, DecoderLostError, DecoderProcess
 from dicom_node.errors import ImageError
 from dicom_node.header_values import MALFORMED, integer, numbers
 from dicom_node.mammography_views import routing_facts
 from models.contract import ImageTrait, ImageView, RefusalCode
 
-# The child runs isolated from environment and working directory; where this package lies is told to it.
-_CHILD = (
-    "import json, socket, sys\n"
-    "root, descriptor, limits = sys.argv[1:]\n"
-    "sys.path.append(root)\n"
-    "from dicom_node.decoding import serve\n"
-    "serve(socket.socket(fileno=int(descriptor)), **json.loads(limits))\n"
-)
-_CHILD_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+TILES_AT_ONCE = 256
+"""Frames in one request to the decoder process."""
 
-
-@dataclass(frozen=True, slots=True)
-class DecodeLimits:
-    """What one decoder process may use.
-
-    Attributes
-    ----------
-    memory_bytes : int
-        Address space of the process.
-    cpu_s : int
-        Processor seconds for one image.
-    wall_s : float
-        Seconds until an answer is due.
-    max_pixels : int
-        Largest Rows x Columns.
-    images_per_process : int
-        Images after which the process is replaced.
-    """
-
-    memory_bytes: int = 4 * 2**30
-    cpu_s: int = 60
-    wall_s: float = 90.0
-    max_pixels: int = 100_000_000
-    images_per_process: int = 200
+_Pixels = TypeVar("_Pixels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +66,11 @@ class ImageReader:
     def __init__(self, limits: DecodeLimits | None = None) -> None:
         self._limits = limits or DecodeLimits()
         self._lock = threading.Lock()
-        self._decoder: _DecoderProcess | None = None
+        self._decoder: DecoderProcess | None = None
 
     def __enter__(self) -> Self:
         with self._lock:
-            self._decoder = _DecoderProcess(self._limits)
+            self._decoder = DecoderProcess(self._limits)
         return self
 
     def __exit__(
@@ -161,19 +124,56 @@ class ImageReader:
         )
         return SourceImage(header, view)
 
+    def tiles(self, path: Path, frames: Sequence[int], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Read some frames of a stored colour object.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            A Part 10 file.
+        frames : sequence of int
+            Numbers of the frames from 0, in rising order; at most :data:`TILES_AT_ONCE`.
+        size : tuple of int
+            Rows and columns of a frame, from the header.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(frames, rows, columns, 3)`` uint8 RGB.
+
+        Raises
+        ------
+        ImageError, OSError
+            As for :meth:`read`.
+        """
+        with path.open("rb") as stored:
+            return self._decoded(lambda decoder: decoder.decode_tiles(stored, frames, size))
+
     def _pixels(
         self, stored: BinaryIO, header: Dataset
     ) -> tuple[NDArray[np.uint16], NDArray[np.bool_] | None]:
         size = integer(header, "Rows", default=0), integer(header, "Columns", default=0)
+        return self._decoded(lambda decoder: decoder.decode(stored, size))
+
+    def _decoded(self, ask: Callable[[DecoderProcess], _Pixels]) -> _Pixels:
         with self._lock:
-            if self._decoder is None or not self._decoder.is_fresh:
-                self._discard_decoder()
-                self._decoder = _DecoderProcess(self._limits)
             try:
-                return self._decoder.decode(stored, size)
-            except _DecoderLostError as lost:
+                try:
+                    return ask(self._fresh_decoder())
+                except DecoderKilledError:
+                    # Where the machine runs out of memory the kernel kills whom it likes: that the image is
+                    # to blame is known when its decoder is killed again.
+                    self._discard_decoder()
+                    return ask(self._fresh_decoder())
+            except DecoderLostError as lost:
                 self._discard_decoder()
                 raise ImageError(RefusalCode.PIXEL_DATA, str(lost)) from lost
+
+    def _fresh_decoder(self) -> DecoderProcess:
+        if self._decoder is None or not self._decoder.is_fresh:
+            self._discard_decoder()
+            self._decoder = DecoderProcess(self._limits)
+        return self._decoder
 
     def _discard_decoder(self) -> None:
         if self._decoder is not None:
@@ -205,115 +205,6 @@ def read_header(path: Path, sop_instance_uid: str) -> Dataset:
     """
     with path.open("rb") as stored:
         return _header(stored, sop_instance_uid)
-
-
-class _DecoderLostError(Exception):
-    """The decoder process died, did not answer in time, or answered nonsense."""
-
-
-class _DecoderProcess:
-    """One child process and the socket to it."""
-
-    def __init__(self, limits: DecodeLimits) -> None:
-        self._limits = limits
-        self._images = 0
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._channel.settimeout(limits.wall_s)
-        told = {
-            "memory_bytes": limits.memory_bytes,
-            "cpu_s": limits.cpu_s,
-            "max_pixels": limits.max_pixels,
-            "parent": os.getpid(),
-        }
-        root = str(Path(__file__).resolve().parent.parent)
-        with theirs:
-            # A session of its own: Ctrl-C at the terminal reaches the worker, which then decides.
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _CHILD, root, str(theirs.fileno()), json.dumps(told)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=_CHILD_ENVIRONMENT,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether it lives and has images left to serve."""
-        return self._images < self._limits.images_per_process and self._process.poll() is None
-
-    def decode(
-        self, stored: BinaryIO, size: tuple[int, int]
-    ) -> tuple[NDArray[np.uint16], NDArray[np.bool_] | None]:
-        """Send one object and wait for its pixels; ImageError is its refusal of the object."""
-        self._images += 1
-        try:
-            socket.send_fds(self._channel, [b"decode"], [stored.fileno()])
-            packet, descriptors, _, _ = socket.recv_fds(self._channel, MESSAGE_BYTES, 1)
-        except TimeoutError as error:
-            raise _DecoderLostError(f"decoding took longer than {self._limits.wall_s:g} s") from error
-        except OSError as error:
-            raise _DecoderLostError(self._cause_of_death()) from error
-        if not packet:
-            raise _DecoderLostError(self._cause_of_death())
-        answer = _parsed(packet)
-        if "code" in answer:
-            raise ImageError(RefusalCode(answer["code"]), str(answer["message"]))
-        if "errno" in answer:
-            raise OSError(answer["errno"], os.strerror(answer["errno"]))
-        if len(descriptors) != 1:
-            raise _DecoderLostError("the decoder process answered without pixels")
-        with os.fdopen(descriptors[0], "rb") as memory:
-            return _mapped(memory, answer, size)
-
-    def stop(self) -> None:
-        """End the process at once; it holds nothing that could be lost."""
-        self._channel.close()
-        self._process.kill()
-        self._process.wait()
-
-    def _cause_of_death(self) -> str:
-        self._process.kill()
-        status = self._process.wait()
-        if status == -signal.SIGXCPU:
-            return f"decoding took more than {self._limits.cpu_s} s of processor time"
-        return "the decoder process died"
-
-
-def _parsed(packet: bytes) -> dict[str, Any]:
-    try:
-        answer = json.loads(packet)
-    except ValueError as error:
-        raise _DecoderLostError("the decoder process answered nonsense") from error
-    if not isinstance(answer, dict):
-        raise _DecoderLostError("the decoder process answered nonsense")
-    return answer
-
-
-def _mapped(
-    memory: BinaryIO, answer: dict[str, Any], size: tuple[int, int]
-) -> tuple[NDArray[np.uint16], NDArray[np.bool_] | None]:
-    """Map the answered memory without copying; the mapping lives as long as its arrays.
-
-    A decoder that a hostile object took over may answer anything: sizes and seals are checked, so that the
-    memory can neither shrink nor change beneath this process.
-    """
-    cells, has_padding = size[0] * size[1], bool(answer.get("padding"))
-    expected = cells * (3 if has_padding else 2)
-    is_sealed = fcntl.fcntl(memory, fcntl.F_GET_SEALS) == SEALS
-    if (answer.get("rows"), answer.get("columns")) != size or not is_sealed:
-        raise _DecoderLostError("the decoder process answered with another image")
-    if os.fstat(memory.fileno()).st_size != expected:
-        raise _DecoderLostError("the decoder process answered with another image")
-    mapped = mmap.mmap(memory.fileno(), expected, access=mmap.ACCESS_COPY)
-    pixels = np.frombuffer(mapped, np.uint16, cells).reshape(size)
-    padding = np.frombuffer(mapped, np.bool_, cells, offset=2 * cells).reshape(size) if has_padding else None
-    return pixels, padding
 
 
 def _header(stored: BinaryIO, sop_instance_uid: str) -> Dataset:

@@ -6,6 +6,7 @@ that has its final name is whole; what has a temporary name was never promised t
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -13,17 +14,15 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dicom_node.crashpoints import crashpoint
 from dicom_node.errors import SpoolError, SpoolFullError
-
-Bytes = bytes | bytearray | memoryview
+from dicom_node.spool_writer import BLOCK_BYTES, PART_PREFIX, Bytes, SpoolWriter, sync_directory
 
 _FILES = "[0-9a-f][0-9a-f]/*"
-_PART_PREFIX = ".part-"
 _NAME = re.compile(r"[0-9a-f]{32}\.dcm")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -55,6 +54,55 @@ class Sweep:
     orphans: tuple[str, ...]
 
 
+class NewFile:
+    """A file of a spool while it is written: discard it on any error, or when it is not wanted.
+
+    Parameters
+    ----------
+    folder : str
+        The folder of its shard.
+    name : str
+        Its name when it is whole.
+    crash_scope : str or None
+        Whose crash points lie between the steps.
+
+    Raises
+    ------
+    SpoolFullError
+        As :meth:`write` and :meth:`commit`, if there is no room.
+    SpoolError
+        As :meth:`write` and :meth:`commit`, if the disk refuses.
+    """
+
+    def __init__(self, folder: str, name: str, crash_scope: str | None) -> None:
+        self._crash_scope = crash_scope
+        self._name = name
+        with _translated_errors():
+            self._writer = SpoolWriter(f"{folder}/{name}")
+
+    def write(self, data: Bytes) -> int:
+        """Append bytes; return how many there were."""
+        with _translated_errors():
+            return self._writer.write(data)
+
+    def mapped(self) -> memoryview:
+        """What was written so far, to be read without a copy."""
+        return self._writer.mapped()
+
+    def commit(self) -> str:
+        """Make the file durable: its content and its directory entry; return its name."""
+        with _translated_errors():
+            _crash(self._crash_scope, "part_written")
+            self._writer.name()
+            self._writer.sync()
+        _crash(self._crash_scope, "renamed")
+        return self._name
+
+    def discard(self) -> None:
+        """Remove the file; nothing is left of it."""
+        self._writer.discard()
+
+
 class Spool:
     """A folder of durable files under random names.
 
@@ -71,13 +119,14 @@ class Spool:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._folder = str(root)
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             root.chmod(0o700)
             # Sub-folders exist before the first file, so that a write syncs one directory only.
             for shard in range(256):
                 (root / f"{shard:02x}").mkdir(mode=0o700, exist_ok=True)
-            _sync_directory(root)
+            sync_directory(root)
         except OSError as error:
             raise _translated(error) from error
 
@@ -108,22 +157,33 @@ class Spool:
             If the disk refuses. Nothing is left behind.
         """
         chunks = (content,) if isinstance(content, Bytes) else content
-        random_id = secrets.token_hex(16)
-        final = self.path_of(f"{random_id}.dcm")
-        part = final.with_name(f"{_PART_PREFIX}{random_id}")
+        digest, size_bytes = hashlib.sha256(), 0
+        file = self.begin(crash_scope)
         try:
-            sha256, size_bytes = _write_and_name(part, final, preface, chunks, crash_scope)
-            _sync_directory(final.parent)
-        except BaseException as error:
-            # At once: on a full disk a leftover keeps the disk full. A name whose directory was not synced is
-            # removed too, because nobody will be told of it.
-            part.unlink(missing_ok=True)
-            final.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise _translated(error) from error
+            file.write(preface)
+            for chunk in chunks:
+                digest.update(chunk)
+                size_bytes += file.write(chunk)
+            return SpooledFile(file.commit(), digest.hexdigest(), size_bytes)
+        except BaseException:
+            file.discard()
             raise
-        _crash(crash_scope, "renamed")
-        return SpooledFile(final.name, sha256, size_bytes)
+
+    def begin(self, crash_scope: str | None = None) -> NewFile:
+        """Begin a file whose bytes come one after the other.
+
+        Parameters
+        ----------
+        crash_scope : str, optional
+            Whose crash points lie between the steps, such as ``"listener"``.
+
+        Raises
+        ------
+        SpoolError
+            If the disk refuses.
+        """
+        name = f"{secrets.token_hex(16)}.dcm"
+        return NewFile(f"{self._folder}/{name[:2]}", name, crash_scope)
 
     def path_of(self, name: str) -> Path:
         """The path of a file of this spool.
@@ -153,7 +213,7 @@ class Spool:
     def free_bytes(self) -> int:
         """Bytes that an unprivileged process may still write on the spool's disk."""
         try:
-            state = os.statvfs(self.root)
+            state = os.statvfs(self._folder)
         except OSError as error:
             raise _translated(error) from error
         return state.f_bavail * state.f_frsize
@@ -180,47 +240,41 @@ class Spool:
         removed, orphans = 0, []
         newest = time.time() - grace_s
         for path in sorted(self.root.glob(_FILES)):
-            if path.name.startswith(_PART_PREFIX):
+            if path.name.startswith(PART_PREFIX):
                 removed += _remove_if_abandoned(path)
             elif _NAME.fullmatch(path.name) and path.name not in known_names and _is_older(path, newest):
                 orphans.append(path.name)
         return Sweep(removed, tuple(orphans))
 
 
-def _write_and_name(
-    part: Path, final: Path, preface: bytes, chunks: Iterable[Bytes], crash_scope: str | None
-) -> tuple[str, int]:
-    digest, size_bytes = hashlib.sha256(), 0
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        # Held until the file has its final name or its writer is dead: tells a sweep which it is.
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _write_all(descriptor, preface)
-        for chunk in chunks:
-            digest.update(chunk)
-            size_bytes += _write_all(descriptor, chunk)
-        os.fsync(descriptor)
-        _crash(crash_scope, "part_written")
-        part.rename(final)
-    finally:
-        os.close(descriptor)
-    return digest.hexdigest(), size_bytes
+def content_digest(path: Path, size_bytes: int) -> str:
+    """Hash the content of a stored file again, without the preface that stands before it.
 
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    size_bytes : int
+        Length of the content: the file's last bytes.
 
-def _write_all(descriptor: int, data: Bytes) -> int:
-    left = memoryview(data).cast("B")
-    size_bytes = len(left)
-    while left:
-        left = left[os.write(descriptor, left) :]
-    return size_bytes
+    Returns
+    -------
+    str
+        Hex digest; that of nothing where the file is shorter.
 
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    Raises
+    ------
+    OSError
+        If it is gone, or the disk fails.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as stored:
+        start = stored.seek(0, os.SEEK_END) - size_bytes
+        if start >= 0:
+            stored.seek(start)
+            while block := stored.read(BLOCK_BYTES):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _remove_if_abandoned(part: Path) -> bool:
@@ -243,6 +297,15 @@ def _is_older(path: Path, newest: float) -> bool:
         return path.stat().st_mtime <= newest
     except FileNotFoundError:
         return False
+
+
+@contextlib.contextmanager
+def _translated_errors() -> Iterator[None]:
+    """Turn the disk's errors into ours."""
+    try:
+        yield
+    except OSError as error:
+        raise _translated(error) from error
 
 
 def _translated(error: OSError) -> SpoolError:
