@@ -7,21 +7,36 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
 from db.jobs import Claim
 from db.scoring import ScoreInput
 from dicom_node import __version__
 from models.classifier import Classifier
-from models.contract import StudyPrediction
+from models.contract import SlideStudyPrediction, StudyPrediction
 
 
 def document_of(
     claim: Claim,
     work: ScoreInput,
     classifier: Classifier,
-    prediction: StudyPrediction,
+    prediction: StudyPrediction | SlideStudyPrediction,
     durations_s: Mapping[str, float],
 ) -> dict[str, Any]:
     """Return everything that explains a score: inputs, model, configuration, outputs, durations.
+
+    Parameters
+    ----------
+    claim : Claim
+        The attempt.
+    work : ScoreInput
+        The revision that was scored.
+    classifier : Classifier
+        Who answered.
+    prediction : StudyPrediction or SlideStudyPrediction
+        What it said.
+    durations_s : Mapping of str to float
+        Stage to the seconds that it took.
 
     Returns
     -------
@@ -34,19 +49,7 @@ def document_of(
         "outcome": prediction.outcome.value,
         "study_probability": prediction.study_probability,
         "threshold": prediction.threshold,
-        "breasts": [
-            {"laterality": b.laterality.value, "probability": b.probability} for b in prediction.breasts
-        ],
-        "images": [
-            {
-                "sop_instance_uid": i.sop_instance_uid,
-                "laterality": i.laterality.value,
-                "view": i.view,
-                "logit": i.logit,
-                "probability": i.probability,
-            }
-            for i in prediction.images
-        ],
+        **(_slides(prediction) if isinstance(prediction, SlideStudyPrediction) else _breasts(prediction)),
         "refusals": [
             {
                 "code": r.code.value,
@@ -74,4 +77,38 @@ def document_of(
         "started_at": claim.first_started_at.isoformat(),
         "ended_at": datetime.now(UTC).isoformat(),
         "durations_s": {stage: round(seconds, 6) for stage, seconds in durations_s.items()},
+    }
+
+
+def _breasts(prediction: StudyPrediction) -> dict[str, Any]:
+    return {
+        "breasts": [
+            {"laterality": b.laterality.value, "probability": b.probability} for b in prediction.breasts
+        ],
+        "images": [
+            {
+                "sop_instance_uid": i.sop_instance_uid,
+                "laterality": i.laterality.value,
+                "view": i.view,
+                "logit": i.logit,
+                "probability": i.probability,
+            }
+            for i in prediction.images
+        ],
+    }
+
+
+def _slides(prediction: SlideStudyPrediction) -> dict[str, Any]:
+    """Return what a study of slides adds; each patch's probability is in the map that was sent."""
+    return {
+        "slides": [
+            {
+                "sop_instance_uid": s.sop_instance_uid,
+                "probability": s.probability,
+                "patches": int(s.patches.size),
+                "analysed_patches": int(np.count_nonzero(~np.isnan(s.patches))),
+                "patch_pixels": s.patch_pixels,
+            }
+            for s in prediction.slides
+        ]
     }

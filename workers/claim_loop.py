@@ -18,6 +18,7 @@ from db.jobs import Claim
 from db.lifecycle import JobKind
 from db.session import Database
 from dicom_node.crashpoints import crashpoint
+from workers.absence import Absence
 from workers.lease import Lease
 from workers.retry import DestinationAwayError, GiveUp, Policy, code_of, decide, reason_of
 
@@ -48,12 +49,13 @@ class Terms:
     def max_attempts(self) -> dict[JobKind, int | None]:
         """Claims after which a job whose worker keeps dying is failed, by kind.
 
-        Deliveries have none: a PACS may be away for a week, and each look costs a claim.
+        Deliveries and commitments have none: a PACS may be away for a week, and each look costs a claim.
         """
         return {
             JobKind.SCORE: self.policy.attempts,
             JobKind.DELIVER: None,
             JobKind.TRAIN: self.policy.attempts,
+            JobKind.COMMIT: None,
         }
 
 
@@ -83,7 +85,8 @@ class ClaimLoop:
         self._terms = terms
         self._owner = owner
         self._stopping = threading.Event()
-        self._busy = False
+        self._in_hand: Claim | None = None
+        self._absence = Absence("worker")
 
     def stop(self) -> None:
         """Finish the job in hand and claim no other."""
@@ -97,10 +100,28 @@ class ClaimLoop:
     @property
     def is_idle(self) -> bool:
         """Whether no job is in hand."""
-        return not self._busy
+        return self._in_hand is None
 
-    def wait(self, seconds: float) -> bool:
-        """Wait; return True as soon as :meth:`stop` is called."""
+    def give_back(self) -> None:
+        """Let others have the job in hand; only for a process that ends at once, whatever its work does.
+
+        What the attempt still writes finds no row of its own, because its claim ended.
+        """
+        claim = self._in_hand
+        if claim is None:
+            return
+        try:
+            with self._database.transaction(self._owner) as tx:
+                jobs.release(tx, claim)
+        except LeaseLostError:
+            return
+        except DatabaseError as error:
+            log.warning("job.not_given_back", job_id=claim.job_id, reason=str(error))
+            return
+        log.warning("job.given_back", job_id=claim.job_id)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait, without end if no time is given; return True as soon as :meth:`stop` is called."""
         return self._stopping.wait(seconds)
 
     def drain(self, job_id: str | None = None, *, limit: int | None = None) -> int:
@@ -116,7 +137,9 @@ class ClaimLoop:
             while done != limit and not self.is_stopping and self.is_due() and self._run_one(None):
                 done += 1
         except DatabaseUnavailableError as error:
-            log.warning("worker.database_away", reason=str(error))
+            self._absence.note(error)
+        else:
+            self._absence.end()
         return done
 
     def is_due(self) -> bool:
@@ -138,11 +161,11 @@ class ClaimLoop:
             return False
         crashpoint(f"{self._kind.value}.claimed")
         log.info("job.claimed", job_id=claim.job_id, kind=self._kind.value, attempt=claim.fence)
-        self._busy = True
+        self._in_hand = claim
         try:
             self._work_on(claim)
         finally:
-            self._busy = False
+            self._in_hand = None
         return True
 
     def _work_on(self, claim: Claim) -> None:

@@ -30,16 +30,25 @@ class ClassifierCache:
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     threads : int or None
         Threads for one forward pass.
+    backend : str
+        ``"torch"``, ``"openvino"`` or ``"openvino-bf16"``; torch answers for a bundle that another one fails.
     capacity : int
         How many stay loaded.
     """
 
     def __init__(
-        self, path_of: Callable[[str], Path], *, device: str, threads: int | None, capacity: int = 2
+        self,
+        path_of: Callable[[str], Path],
+        *,
+        device: str,
+        threads: int | None,
+        backend: str = "torch",
+        capacity: int = 4,
     ) -> None:
         self._path_of = path_of
         self._device = device
         self._threads = threads
+        self._backend = backend
         self._capacity = capacity
         self._loaded: OrderedDict[str, Classifier] = OrderedDict()
 
@@ -52,10 +61,13 @@ class ClassifierCache:
             If the stored bundle is not what its digest says or fails its golden cases.
         """
         if digest not in self._loaded:
-            self._loaded[digest] = Classifier.load(
-                self._path_of(digest), device=self._device, threads=self._threads
+            classifier = Classifier.load(
+                self._path_of(digest), device=self._device, threads=self._threads, backend=self._backend
             )
-            log.info("bundle.loaded", bundle=digest)
+            if classifier.backend_refusal is not None:
+                log.warning("bundle.backend_refused", bundle=digest, reason=classifier.backend_refusal)
+            self._loaded[digest] = classifier
+            log.info("bundle.loaded", bundle=digest, backend=classifier.backend)
             while len(self._loaded) > self._capacity:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(digest)
@@ -65,5 +77,5 @@ class ClassifierCache:
         """Load the bundles that answer now, so that the first study does not wait for it."""
         with database.reading() as session:
             digests = [deployments.champion(session, task) for task in tasks]
-        for digest in filter(None, digests):
+        for digest in [digest for digest in digests if digest is not None][: self._capacity]:
             self.get(digest)

@@ -18,6 +18,7 @@ from db.handoff import Completeness
 from db.lifecycle import JobKind
 from db.session import Database
 from dicom_node.crashpoints import crashpoint
+from workers.absence import Absence
 
 SIGN_OF_LIFE_S = 10.0
 CHECKPOINT_AGAIN_S = 30.0
@@ -67,6 +68,7 @@ class Dispatcher:
         self._name = name
         self._ring_again_after_s = ring_again_after_s
         self._stopping = threading.Event()
+        self._signs = processes.SignsOfLife(database, name, "dispatch")
         self._sign_due_at = 0.0
         self._checkpoint_due_at = 0.0
 
@@ -76,19 +78,21 @@ class Dispatcher:
 
     def run(self, period_s: float) -> None:
         """Sweep until stopped; a database or broker that is away is tried again at the next sweep."""
+        absence = Absence("dispatcher")
         while not self._stopping.is_set():
             try:
                 self.sweep()
             except DatabaseError as error:
-                log.warning("dispatcher.database_away", reason=str(error))
+                absence.note(error)
+            else:
+                absence.end()
             self._stopping.wait(period_s)
         self._say_goodbye()
 
     def sweep(self) -> None:
         """Do everything that is due now."""
         if time.monotonic() >= self._sign_due_at:
-            with self._database.transaction(self._name) as tx:
-                processes.sign_of_life(tx, self._name, "dispatch")
+            self._signs.give()
             self._sign_due_at = time.monotonic() + SIGN_OF_LIFE_S
         self._complete_quiet_studies()
         self._give_up_dead_jobs()

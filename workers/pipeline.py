@@ -7,31 +7,35 @@ kept with the analysis, so that the benchmark and the auditor see where time goe
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import tzinfo
+from functools import partial
 
-from pydicom import Dataset
-
-from db import deployments, jobs, scoring
+from db import deployments, jobs, observations, scoring
+from db.errors import DatabaseUnavailableError
 from db.jobs import Claim
+from db.lifecycle import DeploymentRole
+from db.observations import Observation
 from db.scoring import DeliveryOrder, NewResult, ScoreInput
 from db.session import Database
-from db.tables import Instance
 from dicom_node.crashpoints import crashpoint
-from dicom_node.errors import ImageError, NodeError
-from dicom_node.images import ImageReader, read_header
+from dicom_node.errors import NodeError, SpoolError
+from dicom_node.images import ImageReader
 from dicom_node.results.builders import build_all
 from dicom_node.results.context import BuiltObject, NodeIdentity, PredecessorDocument, ResultContext
-from dicom_node.results.profiles import Route, kinds_for
+from dicom_node.results.profiles import Profile, Route, Wanted, kinds_for
+from dicom_node.results.slide import SlideStudyContext, build_slide_study
 from dicom_node.spool import Spool
-from models.classifier import Classifier, predict_study
-from models.contract import ImageView, Laterality, Refusal, RefusalCode, StudyPrediction
-from workers import routing
+from models.classifier import Classifier, PreparedStudy, predict_prepared, prepare_study
+from models.contract import SlideStudyPrediction, StudyPrediction
+from workers import devices, inputs, routing, slides, whole_images
 from workers.analysis import document_of
 from workers.classifier_cache import ClassifierCache
 from workers.lease import Lease
+from workers.shadowing import Shadow
+from workers.whole_images import ReadStudy
 
 SR_STORAGE = "1.2.840.10008.5.1.4.1.1.88."
 """How the UID of every SOP class of structured reports begins (PS3.4 B.5)."""
@@ -58,15 +62,6 @@ class Stopwatch:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadStudy:
-    """What could be read of a revision: headers of all its objects, views, and reasons for the rest."""
-
-    headers: tuple[Dataset, ...]
-    views: tuple[ImageView, ...]
-    unreadable: tuple[Refusal, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Reporting:
     """How results are written and where they go.
 
@@ -78,11 +73,23 @@ class Reporting:
         Where each study's results go, and which of them.
     default_zone : datetime.tzinfo
         Zone of studies that state no Timezone Offset From UTC (0008,0201).
+    shadowed_devices : tuple of str
+        Scanner models, or ``MODEL/SOFTWARE``, whose studies are scored and kept, but not reported.
     """
 
     node: NodeIdentity
     routes: tuple[Route, ...]
     default_zone: tzinfo
+    shadowed_devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is kept of a score job beside the prediction."""
+
+    role: DeploymentRole
+    withheld: bool
+    observation: Observation
 
 
 class Scorer:
@@ -118,6 +125,7 @@ class Scorer:
         self._reader = reader
         self._classifiers = classifiers
         self._reporting = reporting
+        self._shadow = Shadow(database, classifiers)
 
     def score(self, claim: Claim, lease: Lease) -> None:
         """Do one score job and commit its outcome.
@@ -126,68 +134,101 @@ class Scorer:
         ------
         NoBundleError
             If no bundle answers for the task.
+        DamagedInputError, MissingInputError
+            If a stored object is not what was received.
         LeaseLostError
             If another worker took over; nothing is written then.
         """
         watch = Stopwatch()
         work = self._load(claim)
-        classifier = self._bind_classifier(claim)
         with watch("decode"):
-            study = self._read(work, classifier)
-        crashpoint("score.decoded")
-        lease.check()
-        kinds = kinds_for(self._reporting.routes, localises=classifier.identity.localises)
-        prediction = predict_study(
-            classifier,
-            study.views,
-            study.unreadable,
-            stopwatch=watch,
-            # A byte for each pixel of the study, which only this kind reads.
-            with_attention="fractional_segmentation" in kinds,
-        )
+            inputs.verify(work.instances, self._spool, check=lease.check)
+        classifier, role = self._bind_classifier(claim, work)
+        wanted_by = _wanted_by(classifier)
+        kinds = kinds_for(self._reporting.routes, wanted_by)
+        prepared = None
+        if classifier.task.slides is None:
+            context: ResultContext | SlideStudyContext
+            context, prepared = self._images(claim, work, classifier, kinds, watch, lease)
+        else:
+            context = self._slides(claim, work, classifier, watch, lease)
         crashpoint("score.predicted")
         lease.check()
+        withheld = devices.is_shadowed(context.sources, self._reporting.shadowed_devices)
         with watch("results"):
-            context = self._context(claim, work, study, classifier, prediction)
-            built, deliveries = self._build(work, context)
-        with watch("store"):
-            stored = [self._store(ordinal, item) for ordinal, item in enumerate(built)]
-        crashpoint("score.files_written")
-        lease.check()
-        self._commit(claim, work, classifier, prediction, stored, deliveries, watch)
+            built, deliveries = self._build(work, context, kinds, wanted_by, withheld=withheld)
+        views = prepared.verdict.accepted if prepared is not None else ()
+        found = _Found(role, withheld, devices.observation_of(context.sources, views))
+        stored: list[NewResult] = []
+        with self._removed_on_failure(stored):
+            with watch("store"):
+                for ordinal, item in enumerate(built):
+                    stored.append(self._store(ordinal, item))
+            crashpoint("score.files_written")
+            lease.check()
+            self._commit(claim, work, classifier, context.prediction, found, stored, deliveries, watch)
+        if prepared is not None and isinstance(context.prediction, StudyPrediction):
+            self._shadow.follow(claim, classifier, prepared, context.prediction)
 
     def _load(self, claim: Claim) -> ScoreInput:
         with self._database.reading() as session:
             return scoring.score_input(session, claim)
 
-    def _bind_classifier(self, claim: Claim) -> Classifier:
-        """Take the bundle that answers for the task now, so that a rollback holds from the next claim on."""
+    def _bind_classifier(self, claim: Claim, work: ScoreInput) -> tuple[Classifier, DeploymentRole]:
+        """Take the bundle that answers for the study now, so that a rollback holds from the next claim on."""
         with self._database.reading() as session:
-            digest = deployments.champion(session, claim.task)
-        if digest is None:
+            answering = deployments.answering(session, claim.task, work.study_instance_uid)
+        if answering is None:
             raise NoBundleError(
                 f"no bundle answers for {claim.task!r}; run 'dicom-node model activate', then 'job retry'"
             )
         with self._database.transaction(claim.owner) as tx:
-            jobs.bind_bundle(tx, claim, digest)
-        return self._classifiers.get(digest)
+            jobs.bind_bundle(tx, claim, answering.digest)
+        return self._classifiers.get(answering.digest), answering.role
 
-    def _read(self, work: ScoreInput, classifier: Classifier) -> ReadStudy:
-        task = classifier.task
-        headers: list[Dataset] = []
-        views: list[ImageView] = []
-        unreadable: list[Refusal] = []
-        for instance in work.instances:
-            path = self._spool.path_of(instance.spool_name)
-            try:
-                headers.append(read_header(path, instance.sop_instance_uid))
-                if instance.sop_class_uid not in task.scored_sop_classes:
-                    unreadable.append(_refusal(instance, task.reason_against(instance.sop_class_uid)))
-                    continue
-                views.append(self._reader.read(path, instance.sop_instance_uid).view)
-            except ImageError as error:
-                unreadable.append(_refusal(instance, RefusalCode(error.code)))
-        return ReadStudy(tuple(headers), tuple(views), tuple(unreadable))
+    def _images(
+        self,
+        claim: Claim,
+        work: ScoreInput,
+        classifier: Classifier,
+        kinds: Collection[str],
+        watch: Stopwatch,
+        lease: Lease,
+    ) -> tuple[ResultContext, PreparedStudy]:
+        """Read and score whole images."""
+        with watch("decode"):
+            study = whole_images.read(work, classifier, self._spool, self._reader)
+        crashpoint("score.decoded")
+        lease.check()
+        with watch("preprocess"):
+            prepared = prepare_study(classifier, study.views, study.unreadable)
+        prediction = predict_prepared(
+            classifier,
+            prepared,
+            stopwatch=watch,
+            # A byte for each pixel of the study, which only this kind reads.
+            with_attention="fractional_segmentation" in kinds,
+        )
+        return self._context(claim, work, study, classifier, prediction), prepared
+
+    def _slides(
+        self, claim: Claim, work: ScoreInput, classifier: Classifier, watch: Stopwatch, lease: Lease
+    ) -> SlideStudyContext:
+        """Read and score whole slides, a band at a time."""
+        headers, prediction = slides.analyse(
+            work, classifier, self._spool, self._reader, stopwatch=watch, check=lease.check
+        )
+        return SlideStudyContext(
+            sources=headers,
+            prediction=prediction,
+            bundle=classifier.identity,
+            node=self._reporting.node,
+            analysed_at=claim.first_started_at,
+            revision=work.revision,
+            predecessors=_predecessors(work),
+            default_zone=self._reporting.default_zone,
+            input_uids=tuple(instance.sop_instance_uid for instance in work.instances),
+        )
 
     def _context(
         self,
@@ -204,30 +245,32 @@ class Scorer:
             node=self._reporting.node,
             analysed_at=claim.first_started_at,
             revision=work.revision,
-            predecessors=tuple(
-                PredecessorDocument(
-                    sop_class_uid=p.sop_class_uid,
-                    sop_instance_uid=p.sop_instance_uid,
-                    series_instance_uid=p.series_instance_uid,
-                    study_instance_uid=work.study_instance_uid,
-                )
-                for p in work.predecessors
-                if p.sop_class_uid.startswith(SR_STORAGE)
-            ),
+            predecessors=_predecessors(work),
             default_zone=self._reporting.default_zone,
             input_uids=tuple(instance.sop_instance_uid for instance in work.instances),
             renderings={view.sop_instance_uid: view.pixels for view in study.views},
         )
 
     def _build(
-        self, work: ScoreInput, context: ResultContext
+        self,
+        work: ScoreInput,
+        context: ResultContext | SlideStudyContext,
+        kinds: Collection[str],
+        wanted_by: Callable[[Profile], tuple[Wanted, ...]],
+        *,
+        withheld: bool,
     ) -> tuple[Sequence[BuiltObject], Sequence[DeliveryOrder]]:
-        """Build what any destination wants, once, and say who gets what."""
-        routes, localises = self._reporting.routes, context.bundle.localises
-        built = build_all(context, kinds_for(routes, localises=localises))
+        """Build what any destination wants, once, and say who gets what; nobody where it is withheld."""
+        routes = self._reporting.routes
+        if isinstance(context, SlideStudyContext):
+            built = build_slide_study(context, kinds)
+        else:
+            built = build_all(context, kinds)
+        if withheld:
+            return built, ()
         withdrawn = routing.withdrawals(work, context, routes)
         notes = {withdrawal.note.sop_instance_uid: withdrawal.note for withdrawal in withdrawn}
-        deliveries = routing.orders(routes, built, withdrawn, localises=localises)
+        deliveries = routing.orders(routes, built, withdrawn, wanted_by=wanted_by)
         return (*built, *notes.values()), deliveries
 
     def _store(self, ordinal: int, item: BuiltObject) -> NewResult:
@@ -244,12 +287,27 @@ class Scorer:
             size_bytes=file.size_bytes,
         )
 
+    @contextmanager
+    def _removed_on_failure(self, stored: Sequence[NewResult]) -> Iterator[None]:
+        """Remove an attempt's files at once when it fails; the next one writes its own."""
+        try:
+            yield
+        except DatabaseUnavailableError:
+            # The rows may have been committed all the same: only a sweep, which asks the database, can tell.
+            raise
+        except BaseException:
+            for result in stored:
+                with suppress(SpoolError):
+                    self._results.remove(result.file_name)
+            raise
+
     def _commit(
         self,
         claim: Claim,
         work: ScoreInput,
         classifier: Classifier,
-        prediction: StudyPrediction,
+        prediction: StudyPrediction | SlideStudyPrediction,
+        found: _Found,
         stored: Sequence[NewResult],
         deliveries: Sequence[DeliveryOrder],
         watch: Stopwatch,
@@ -261,16 +319,37 @@ class Scorer:
                 bundle=classifier.identity.digest,
                 outcome=prediction.outcome.value,
                 study_probability=prediction.study_probability,
-                document=document_of(claim, work, classifier, prediction, watch.seconds),
+                document=document_of(claim, work, classifier, prediction, watch.seconds)
+                | {"answered_as": found.role.value, "withheld": found.withheld},
                 results=stored,
                 deliveries=deliveries,
             )
+            observations.record(
+                tx,
+                claim,
+                found.observation,
+                bundle=classifier.identity.digest,
+                study_probability=prediction.study_probability,
+                withheld=found.withheld,
+            )
 
 
-def _refusal(instance: Instance, code: RefusalCode) -> Refusal:
-    return Refusal(
-        code,
-        instance.sop_instance_uid,
-        Laterality(instance.laterality) if instance.laterality else None,
-        instance.view,
+def _wanted_by(classifier: Classifier) -> Callable[[Profile], tuple[Wanted, ...]]:
+    """Return what tells the kinds that a profile asks for of this task's studies."""
+    if classifier.task.slides is not None:
+        return Profile.wanted_of_slides
+    return partial(Profile.wanted, localises=classifier.identity.localises)
+
+
+def _predecessors(work: ScoreInput) -> tuple[PredecessorDocument, ...]:
+    """Return the reports of the latest earlier revision."""
+    return tuple(
+        PredecessorDocument(
+            sop_class_uid=p.sop_class_uid,
+            sop_instance_uid=p.sop_instance_uid,
+            series_instance_uid=p.series_instance_uid,
+            study_instance_uid=work.study_instance_uid,
+        )
+        for p in work.predecessors
+        if p.sop_class_uid.startswith(SR_STORAGE)
     )

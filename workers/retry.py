@@ -1,7 +1,7 @@
 """What is tried again, when, and how often. It decides; the claim loop obeys.
 
 Two kinds of failure are told apart by type: those that pass by themselves (a PACS that is down, a database
-that is locked, memory that ran out) and those that do not (a damaged bundle, a refused object).
+that is locked, memory that ran out) and those that do not (a damaged input, a refused object).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from db.errors import DatabaseUnavailableError
 from dicom_node.errors import DestinationUnavailableError, NodeError, SpoolError
+from workers.inputs import DamagedInputError
+from workers.training_run import TrainingRefusedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,26 @@ class DestinationAwayError(DestinationUnavailableError):
     """No association could be made: every result for this destination waits for it together."""
 
 
+class CommitmentAwaitedError(DestinationUnavailableError):
+    """A destination has not reported yet what it commits; it is asked again.
+
+    Parameters
+    ----------
+    message : str
+        What is awaited.
+    ask_again_s : float
+        In so many seconds.
+    """
+
+    def __init__(self, message: str, *, ask_again_s: float) -> None:
+        super().__init__(message)
+        self.ask_again_s = ask_again_s
+
+
+class NotCommittedError(UndeliverableError):
+    """A destination keeps reporting objects missing that it took; look into its log, then retry the job."""
+
+
 def decide(error: Exception, attempt: int, policy: Policy) -> Verdict:
     """Decide what follows a failed attempt.
 
@@ -64,8 +86,10 @@ def decide(error: Exception, attempt: int, policy: Policy) -> Verdict:
     policy : Policy
         The node's patience.
     """
-    if isinstance(error, UndeliverableError):
+    if isinstance(error, UndeliverableError | DamagedInputError | TrainingRefusedError):
         return GiveUp()
+    if isinstance(error, CommitmentAwaitedError):
+        return TryLater(error.ask_again_s)
     # An unreachable PACS, database or disk comes back one day: results wait for it without limit.
     waits_for_others = isinstance(error, DestinationUnavailableError | DatabaseUnavailableError | SpoolError)
     if attempt >= policy.attempts and not waits_for_others:

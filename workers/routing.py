@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from db.lifecycle import CompletionReason
 from db.scoring import DeliveryOrder, OrderedObject, ScoreInput, SupersededDelivery
 from dicom_node.results.builders import finished
-from dicom_node.results.context import BuiltObject, ResultContext
-from dicom_node.results.profiles import Route
+from dicom_node.results.context import Analysis, BuiltObject
+from dicom_node.results.profiles import Profile, Route, Wanted
 from dicom_node.results.rejection_note import KIND, Rejected, RejectionReason, build
 
 
@@ -32,7 +32,7 @@ class Withdrawal:
     delivery_ids: tuple[int, ...]
 
 
-def withdrawals(work: ScoreInput, context: ResultContext, routes: Sequence[Route]) -> tuple[Withdrawal, ...]:
+def withdrawals(work: ScoreInput, context: Analysis, routes: Sequence[Route]) -> tuple[Withdrawal, ...]:
     """Build the rejection notes of a revision.
 
     After a recall everything that was delivered is withdrawn wherever it is; otherwise the profile decides.
@@ -41,7 +41,7 @@ def withdrawals(work: ScoreInput, context: ResultContext, routes: Sequence[Route
     ----------
     work : ScoreInput
         Where earlier results are.
-    context : ResultContext
+    context : Analysis
         What the new results are made from.
     routes : sequence of Route
         The node's destinations.
@@ -72,7 +72,7 @@ def orders(
     built: Sequence[BuiltObject],
     withdrawn: Sequence[Withdrawal],
     *,
-    localises: bool,
+    wanted_by: Callable[[Profile], tuple[Wanted, ...]],
 ) -> tuple[DeliveryOrder, ...]:
     """Say what each destination gets: the kinds of its profile, then its rejection note.
 
@@ -84,8 +84,8 @@ def orders(
         The revision's results.
     withdrawn : sequence of Withdrawal
         What is taken back, also at destinations that are configured no more.
-    localises : bool
-        Whether the bundle's localisation was validated.
+    wanted_by : callable
+        The kinds that a profile asks for.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def orders(
         None for a destination that gets nothing.
     """
     notes = {withdrawal.destination: withdrawal for withdrawal in withdrawn}
-    wanted = {str(route.destination): _wanted(route, built, localises) for route in routes}
+    wanted = {str(route.destination): _wanted(wanted_by(route.profile), built) for route in routes}
     return tuple(
         _order(destination, wanted.get(destination, ()), notes.get(destination))
         for destination in dict.fromkeys([*wanted, *notes])
@@ -101,12 +101,20 @@ def orders(
     )
 
 
-def _wanted(route: Route, built: Sequence[BuiltObject], localises: bool) -> tuple[OrderedObject, ...]:
-    fallbacks = {w.kind: w.fallback_for for w in route.profile.wanted(localises=localises)}
-    # A kind with a fallback is a single document, so its kind names it.
-    uid_of = {item.kind: item.sop_instance_uid for item in built}
+def _wanted(wanted: Sequence[Wanted], built: Sequence[BuiltObject]) -> tuple[OrderedObject, ...]:
+    fallbacks = {w.kind: w.fallback_for for w in wanted}
+    uids_of: dict[str, list[str]] = {}
+    for item in built:
+        uids_of.setdefault(item.kind, []).append(item.sop_instance_uid)
+    # The first of a kind stands for the first of the kind that is preferred to it, and so on.
+    preferred_to = {
+        uid: preferred
+        for kind, fallback_for in fallbacks.items()
+        if fallback_for is not None
+        for uid, preferred in zip(uids_of.get(kind, ()), uids_of.get(fallback_for, ()), strict=False)
+    }
     return tuple(
-        OrderedObject(item.sop_instance_uid, uid_of.get(fallbacks[item.kind] or ""))
+        OrderedObject(item.sop_instance_uid, preferred_to.get(item.sop_instance_uid))
         for item in built
         if item.kind in fallbacks
     )

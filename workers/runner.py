@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Collection, Mapping
@@ -18,6 +19,7 @@ LOOK_EVERY_S = 0.1
 SIGN_OF_LIFE_S = 10.0
 DEAF_AFTER_S = 60.0
 DEAF_EXIT = 76
+GIVE_BACK_S = 3.0
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +62,7 @@ class SignOfLife:
     ) -> None:
         self._database = database
         self._name = name
+        self._signs = processes.SignsOfLife(database, name, name.partition("@")[0])
         self._hearing = Hearing(loops.values()) if rung else None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sign-of-life", daemon=True)
@@ -88,15 +91,50 @@ class SignOfLife:
 
     def _sign(self) -> None:
         try:
-            with self._database.transaction(self._name) as tx:
-                processes.sign_of_life(tx, self._name, self._name.partition("@")[0])
+            self._signs.give()
         except DatabaseUnavailableError as error:
             log.warning("worker.database_away", reason=str(error))
         except DatabaseError as error:
             log.error("worker.sign_refused", reason=str(error))
 
 
-def run_embedded(database: Database, loops: Mapping[JobKind, ClaimLoop], *, name: str) -> None:
+class StopDeadline:
+    """A thread that ends a process which was told to stop and does not: its job is given back first.
+
+    A slide takes minutes and a PACS may keep silent for as long as its time-outs allow; who stops the process
+    would kill it before, and the job would wait for the end of a lease.
+    """
+
+    def __init__(self, loops: Collection[ClaimLoop], deadline_s: float) -> None:
+        self._loops = loops
+        self._deadline_s = deadline_s
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="stop-deadline", daemon=True)
+
+    def __enter__(self) -> StopDeadline:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+
+    def _run(self) -> None:
+        next(iter(self._loops)).wait()
+        if self._ended.wait(self._deadline_s):
+            return
+        giving = threading.Thread(target=self._give_back, name="give-back", daemon=True)
+        giving.start()
+        giving.join(GIVE_BACK_S)  # a database that is away too keeps nobody: the lease ends by itself
+        os._exit(0)
+
+    def _give_back(self) -> None:
+        for loop in self._loops:
+            loop.give_back()
+
+
+def run_embedded(
+    database: Database, loops: Mapping[JobKind, ClaimLoop], *, name: str, stop_deadline_s: float
+) -> None:
     """Look into the database until stopped: the embedded default, which needs no broker.
 
     The kinds take turns, one job each, so that results leave while more studies wait to be scored.
@@ -109,9 +147,11 @@ def run_embedded(database: Database, loops: Mapping[JobKind, ClaimLoop], *, name
         What to work on; earlier kinds first.
     name : str
         This process.
+    stop_deadline_s : float
+        Seconds that the job in hand still has when the process is told to stop.
     """
     pace = next(iter(loops.values()))
-    with SignOfLife(database, loops, name, rung=False):
+    with StopDeadline(loops.values(), stop_deadline_s), SignOfLife(database, loops, name, rung=False):
         log.info("worker.ready", queues=[kind.value for kind in loops])
         while not pace.wait(LOOK_EVERY_S):
             while sum(loop.drain(limit=1) for loop in loops.values()):
@@ -125,6 +165,7 @@ def run_with_broker(
     name: str,
     broker_url: str,
     key_prefix: str,
+    stop_deadline_s: float,
 ) -> None:
     """Answer doorbells until stopped: one solo Celery worker, as one process owns one device.
 
@@ -138,8 +179,10 @@ def run_with_broker(
         This process; also its Celery node name.
     broker_url, key_prefix : str
         See :func:`workers.app.create_app`.
+    stop_deadline_s : float
+        As for :func:`run_embedded`.
     """
-    from celery.signals import worker_ready, worker_shutting_down
+    from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
     from workers.app import create_app
     from workers.tasks import REGISTRATIONS
@@ -147,6 +190,12 @@ def run_with_broker(
     app = create_app(broker_url, key_prefix=key_prefix)
     for kind, loop in loops.items():
         REGISTRATIONS[kind](app, loop)
+
+    @setup_logging.connect(weak=False)
+    def keep_logs(**_: object) -> None:
+        # Celery would set the level of every logger otherwise. It tells of itself in warnings alone.
+        for library in ("celery", "kombu"):
+            logging.getLogger(library).setLevel(logging.WARNING)
 
     @worker_shutting_down.connect(weak=False)
     def stop(**_: object) -> None:
@@ -165,9 +214,9 @@ def run_with_broker(
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
-        loglevel="WARNING",
+        quiet=True,
     )
-    with SignOfLife(database, loops, name, rung=True):
+    with StopDeadline(loops.values(), stop_deadline_s), SignOfLife(database, loops, name, rung=True):
         for loop in loops.values():
             loop.drain()
         worker.start()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from db import deliveries, jobs
+from db import commitments, deliveries, jobs
 from db.deliveries import OutgoingObject
 from db.jobs import Claim
 from db.lifecycle import DeliveryEvent, DeliveryState
@@ -42,6 +43,10 @@ class Sender:
         The node's AE title.
     timeouts : DeliveryTimeouts
         Bounds of every network wait.
+    tls_for : callable
+        The TLS context of a destination; None for one that is reached without.
+    commits : callable
+        Whether a destination is asked to commit what it was sent.
     """
 
     def __init__(
@@ -51,11 +56,15 @@ class Sender:
         *,
         calling_ae_title: str,
         timeouts: DeliveryTimeouts,
+        tls_for: Callable[[Destination], ssl.SSLContext | None] = lambda _destination: None,
+        commits: Callable[[str], bool] = lambda _destination: False,
     ) -> None:
         self._database = database
         self._path_of = path_of
         self._calling_ae_title = calling_ae_title
         self._timeouts = timeouts
+        self._tls_for = tls_for
+        self._commits = commits
 
     def deliver(self, claim: Claim, lease: Lease) -> None:
         """Send what the destination has not settled yet, recording each answer before the next object.
@@ -88,12 +97,14 @@ class Sender:
             self._record(claim, by_uid[sop_instance_uid], result)
             last.append(result)
 
+        destination = Destination.parse(claim.destination)
         send(
             [self._outgoing(o) for o in by_uid.values()],
-            Destination.parse(claim.destination),
+            destination,
             calling_ae_title=self._calling_ae_title,
             timeouts=self._timeouts,
             on_result=on_result,
+            tls=self._tls_for(destination),
         )
         crashpoint("deliver.all_sent")
         self._end(claim, last)
@@ -141,9 +152,18 @@ class Sender:
         if DeliveryState.REFUSED in states:
             refused = [r for r in results if r.state is SendState.REFUSED]
             detail = refused[0].detail if refused else "refused earlier"
+            self._ask_for_commitment(claim)
             raise UndeliverableError(f"{claim.destination} refused an object: {detail}")
         with self._database.transaction(claim.owner) as tx:
             jobs.finish(tx, claim, detail={"destination": claim.destination, "objects": len(states)})
+            if self._commits(str(claim.destination)):
+                commitments.queue_request(tx, claim)
+
+    def _ask_for_commitment(self, claim: Claim) -> None:
+        """Let what was taken be committed although something else was refused."""
+        if self._commits(str(claim.destination)):
+            with self._database.transaction(claim.owner) as tx:
+                commitments.queue_request(tx, claim)
 
 
 def _fault_in(path: Path, sha256: str) -> str:

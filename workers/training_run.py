@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -24,10 +25,19 @@ from workers.lease import Lease
 
 LOOK_EVERY_S = 0.5
 NICENESS = 10  # scoring comes first
+GO_ON = frozenset({"run"})
+"""Recipes that go on where an attempt before was ended; they keep other processes out of their folder."""
+_REFUSED = frozenset({2, 5})
+"""Exit statuses that the same order would end with again (``dicom_node.cli.exit_codes``: USAGE, REFUSED)."""
+_BUNDLE = "bundle"
 
 
 class TrainingError(NodeError):
     """A training run ended without a bundle; its log lies beside its output."""
+
+
+class TrainingRefusedError(NodeError):
+    """A training run refused its options or its data; its log says why. Correct them and queue another."""
 
 
 class Trainer:
@@ -69,19 +79,21 @@ class Trainer:
         ------
         TrainingError
             If the run failed.
+        TrainingRefusedError
+            If it refused its options or its data, as it would again.
         LeaseLostError
             If another worker took over; the run is ended then.
         """
         folder = self._output_dir / claim.job_id
         folder.mkdir(parents=True, exist_ok=True)
-        # A job that was given back or retried counts its attempts anew: only chance makes a fresh name.
-        bundle = folder / f"bundle-{claim.fence}-{secrets.token_hex(4)}"
+        out = _fresh_or_begun(folder, claim)
         with (folder / log_name(claim)).open("wb") as log:
             run = subprocess.Popen(
-                [*self._command, "train", claim.task, "--out", str(bundle), *_options(claim.order)],
+                [*self._command, "train", claim.task, "--out", str(out), *_options(claim)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},  # libraries start with as many as there are cores
                 preexec_fn=ended_with_parent(signal.SIGKILL),  # noqa: PLW1509 - loads and locks nothing
             )
             os.setpriority(os.PRIO_PROCESS, run.pid, NICENESS)
@@ -93,11 +105,15 @@ class Trainer:
                     run.wait()
         if released:
             return
+        if run.returncode in _REFUSED:
+            raise TrainingRefusedError(
+                f"the training run refused its options or its data; see {folder / log_name(claim)}"
+            )
         if run.returncode != 0:
             raise TrainingError(
                 f"the training run ended with exit status {run.returncode}; see {folder / log_name(claim)}"
             )
-        digest = self._add_bundle(bundle)
+        digest = self._add_bundle(out / _BUNDLE if claim.task in GO_ON else out)
         with self._database.transaction(claim.owner) as tx:
             jobs.bind_bundle(tx, claim, digest)
             jobs.finish(tx, claim, detail={"bundle": digest})
@@ -123,5 +139,20 @@ def log_name(claim: Claim) -> str:
     return f"run-{claim.fence}.log"
 
 
-def _options(order: str) -> list[str]:
-    return [part for name, value in json.loads(order).items() for part in (f"--{name}", str(value))]
+def _fresh_or_begun(folder: Path, claim: Claim) -> Path:
+    """Return where this attempt writes: where the one before stood, or a fresh place without its remains."""
+    if claim.task in GO_ON:
+        return folder / "run"
+    for remains in folder.glob("bundle-*"):
+        shutil.rmtree(remains, ignore_errors=True)
+    # A job that was given back or retried counts its attempts anew: only chance makes a fresh name.
+    return folder / f"bundle-{claim.fence}-{secrets.token_hex(4)}"
+
+
+def _options(claim: Claim) -> list[str]:
+    """Return the order as flags; a list repeats its flag."""
+    flags = ["--resume"] if claim.task in GO_ON else []
+    for name, value in json.loads(claim.order).items():
+        for one in value if isinstance(value, list) else [value]:
+            flags += [f"--{name}", str(one)]
+    return flags

@@ -8,11 +8,12 @@ from celery import Celery
 
 from db.lifecycle import JobKind
 from workers.claim_loop import ClaimLoop
-from workers.tasks import deliver, score, train
+from workers.tasks import commit, deliver, score, train
 
 REGISTRATIONS: dict[JobKind, Callable[[Celery, ClaimLoop], None]] = {
     JobKind.SCORE: score.register,
     JobKind.DELIVER: deliver.register,
     JobKind.TRAIN: train.register,
+    JobKind.COMMIT: commit.register,
 }
 """What makes a process answer the doorbells of a queue."""
