@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TextIO
 
 import typer
 
@@ -32,6 +33,17 @@ def _aware(moment: datetime | None) -> datetime | None:
     return moment.astimezone() if moment is not None else None
 
 
+def _new_file(path: Path) -> TextIO:
+    """Open a file for the trail, for its owner's eyes; never over another one."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise typer.BadParameter(f"{path} exists; name a new file", param_hint="--out") from None
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be written ({error.strerror})", param_hint="--out") from None
+    return os.fdopen(descriptor, "w", encoding="utf-8", newline="")
+
+
 @app.command("query")
 def query(
     data_dir: DataDir = None,
@@ -48,12 +60,15 @@ def query(
     limit: Limit = 100,
 ) -> None:
     """Show events, oldest first; of more than the limit, the newest. Reading is an event, too."""
+    from db.audit_actions import check_action
     from db.audit_query import AuditFilter
     from db.audit_query import query as query_events
 
     wanted = AuditFilter(study, patient_id, accession, job, bundle, action, _aware(since), _aware(until))
     with open_database(load_settings(data_dir, config)) as database:
         with database.reading() as session:
+            if action is not None:
+                check_action(session, action)
             rows = query_events(session, wanted, limit=limit, newest_first=True)
         with database.transaction(person()) as tx:
             tx.audit("audit.queried", detail={"filter": wanted.without_patient_data(), "events": len(rows)})
@@ -87,7 +102,8 @@ def verify(
         with database.transaction(person()) as tx:
             tx.audit("audit.verified", detail={"ok": report.ok, "events": report.events})
     # What came after the newest checkpoint is chained, but its end could be cut off unseen.
-    unprotected = report.events - (report.newest_checkpoint_seq or 0) if since is None else None
+    newest = report.newest_checkpoint_seq or report.first_seq - 1
+    unprotected = report.first_seq - 1 + report.events - newest if since is None else None
     facts = {"ok": report.ok, **asdict(report), "events_after_newest_checkpoint": unprotected}
     print_facts(facts, as_json=json)
     raise typer.Exit(ExitCode.OK if report.ok else ExitCode.PROBLEM_FOUND)
@@ -105,22 +121,61 @@ def export(
     since: Since = None,
     until: Until = None,
 ) -> None:
-    """Write the trail, or a part of it, to a file."""
+    """Write the trail, or a part of it, to a new file."""
     from db.audit_query import AuditFilter
     from db.audit_query import export as export_events
 
     wanted = AuditFilter(study, patient_id, accession, since=_aware(since), until=_aware(until))
     with open_database(load_settings(data_dir, config)) as database:
-        with out.open("w", encoding="utf-8", newline="") as stream:
+        with _new_file(out) as stream:
             events = export_events(database, stream, format_, wanted)
         with database.transaction(person()) as tx:
             tx.audit("audit.exported", detail={"filter": wanted.without_patient_data(), "events": events})
     console.print(f"{events} events written to {out}")
 
 
+@app.command("prune")
+def prune(
+    before: Annotated[
+        datetime, typer.Option("--before", formats=TIMES, help="Remove events before this time.")
+    ],
+    archive: Annotated[Path, typer.Option("--archive", help="New file for them.", dir_okay=False)],
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """Move events older than their retention to an archive; the trail that stays still verifies."""
+    from db.audit_prune import check_retention
+    from db.audit_prune import prune as prune_events
+    from db.audit_verify import verify as verify_trail
+    from db.errors import AuditError
+    from db.keys import CheckpointKey
+
+    settings = load_settings(data_dir, config)
+    key = CheckpointKey.load(settings.key_dir / "checkpoint.key")
+    with open_database(settings) as database:
+        check_retention(before.astimezone(), database.now(), years=settings.audit.retention_years)
+        report = verify_trail(database, database.trail.key, settings.checkpoint_dir, key.public_key)
+        if not report.ok:
+            raise AuditError(f"nothing is removed from a trail that does not verify: {report.problem}")
+        cut = prune_events(
+            database,
+            before=before.astimezone(),
+            archive=archive,
+            folder=settings.checkpoint_dir,
+            key=key,
+            node=settings.ae_title,
+            actor=person(),
+            sink=None if settings.audit.syslog.host is None else "syslog",
+        )
+    if cut is None:
+        console.print("No event is so old.")
+        return
+    console.print(f"Events up to {cut.seq} are in {archive} (SHA-256 {cut.archive_sha256}). Keep it.")
+
+
 @app.command("rotate-key")
 def rotate_key(data_dir: DataDir = None, config: ConfigFile = None) -> None:
     """Sign from now on with a new key; the old ones stay, to verify what they signed."""
     with open_database(load_settings(data_dir, config)) as database, database.transaction(person()) as tx:
-        key_id = database.trail.rotate_key(tx.session, tx.actor)
+        key_id = database.trail.rotate_key(tx.connection, tx.actor)
     console.print(f"Key {key_id} signs from now on. Back up the key folder.")

@@ -3,29 +3,82 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from db import deployments
 from db.deployments import BundleFacts
 from db.session import Database
 from dicom_node.settings import Settings
+from models import archive
+from models.bundle import MANIFEST
 from models.classifier import Classifier
+from models.errors import UnsupportedBundleError
+from models.lesion_regions import RegionParameters
+from models.manifest import Manifest, parse
 from models.store import BundleStore, released_bundle
 
 
-def add_bundle(settings: Settings, database: Database, folder: Path, *, actor: str) -> str:
+def add_bundle(settings: Settings, database: Database, source: Path, *, actor: str) -> str:
     """Verify a bundle, golden cases included, copy it into the store and remember it; return its digest.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where the store is.
+    database : Database
+        What remembers it.
+    source : Path
+        The bundle's folder, or an archive of it.
+    actor : str
+        Who adds it.
 
     Raises
     ------
     models.errors.BundleError
         If anything about it is not right. Nothing is stored then.
     """
-    identity = Classifier.load(folder, device="cpu", threads=1).identity
+    if not archive.is_archive(source):
+        return _add_folder(settings, database, source, actor=actor)
+    settings.bundles_dir.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=settings.bundles_dir, prefix=".unpacked-") as unpacked:
+        folder = archive.unpack(source, Path(unpacked))
+        return _add_folder(settings, database, folder, actor=actor)
+
+
+def _add_folder(settings: Settings, database: Database, folder: Path, *, actor: str) -> str:
+    identity = Classifier.load(folder, device=settings.scoring.device, threads=1).identity
     digest = BundleStore(settings.bundles_dir).add(folder)
     facts = BundleFacts(digest, identity.name, identity.version, identity.task, identity.demonstration)
     with database.transaction(actor) as tx:
         deployments.add_bundle(tx, facts)
     return digest
+
+
+def manifest_of(settings: Settings, digest: str) -> Manifest:
+    """Return what a stored bundle claims.
+
+    Raises
+    ------
+    models.errors.BundleError
+        If the store has no such bundle, or its manifest does not parse.
+    """
+    return parse((BundleStore(settings.bundles_dir).path_of(digest) / MANIFEST).read_bytes())
+
+
+def require_answering(settings: Settings, digest: str) -> Manifest:
+    """Return a bundle's claims if it can answer for studies.
+
+    Raises
+    ------
+    models.errors.UnsupportedBundleError
+        If it takes regions that somebody drew, which no study brings along.
+    """
+    manifest = manifest_of(settings, digest)
+    if isinstance(manifest.preprocessing, RegionParameters):
+        raise UnsupportedBundleError(
+            f"{digest[:12]} takes regions that somebody drew: it can be evaluated, but answers for no study."
+        )
+    return manifest
 
 
 def deploy_demonstration(settings: Settings, database: Database, *, actor: str) -> None:

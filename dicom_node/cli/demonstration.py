@@ -132,7 +132,8 @@ def prepare_folder(out: Path) -> None:
 
 def draw_studies(folder: Path, count: int, advance: Any) -> list[DemoStudy]:
     """Draw the studies, or find those drawn earlier: a normal one, then every MIAS kind in turn."""
-    from training.datasets.phantoms import LesionKind, study
+    from training.datasets.phantom_objects import study
+    from training.datasets.phantoms import LesionKind
 
     kinds = [LesionKind.NORM, *(kind for kind in LesionKind if kind is not LesionKind.NORM)]
     drawn = []
@@ -200,7 +201,7 @@ def wait_until_ready(database: Database, out: Path) -> None:
     wanted = {"listen", "dispatch", "score", "deliver"}
     while True:
         with contextlib.suppress(DatabaseError), database.reading() as session:
-            alive, _ = processes.alive(session, database.now_in(session), silent_for_s=30)
+            alive, _ = processes.alive(session, database.now_in(session))
             if wanted <= {process.kind for process in alive}:
                 return
         if time.monotonic() > deadline:

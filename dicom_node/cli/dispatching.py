@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 from functools import partial
 
 from db import scoring
+from db.session import Database
+from dicom_node.cli.security import audit_exceptions, audit_sink
+from dicom_node.cli.stopping import when_told_to_stop
 from dicom_node.cli.sweep import sweep
 from dicom_node.cli.wiring import (
     audit_checkpoints,
+    audit_configuration,
     completeness,
     open_database,
     process_name,
@@ -17,15 +20,23 @@ from dicom_node.cli.wiring import (
 )
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
+from workers.audit_forwarder import AuditForwarder
 from workers.dispatcher import Dispatcher
+from workers.housekeeping import Chore, Housekeeper
+from workers.mending import Mending
+from workers.retention import Retention
 
+STOP_DEADLINE_S = 20.0
 PERIOD_S = 0.5
+MENDING_PERIOD_S = 15.0
+RETENTION_PERIOD_S = 3600.0
 PERIOD_WITH_BROKER_S = 0.1  # doorbells are rung by the sweep: its period is part of every study's latency
 
 
 def run(settings: Settings) -> None:
     """Sweep until SIGTERM."""
     start_process("dispatch")
+    name = process_name("dispatch")
     ring = None
     if settings.broker_url is not None:
         from workers import app
@@ -33,6 +44,8 @@ def run(settings: Settings) -> None:
         celery = app.create_app(settings.broker_url.get_secret_value(), key_prefix=settings.ae_title)
         ring = partial(app.ring, celery)
     with open_database(settings, upgrade=True) as database:
+        audit_configuration(settings, database, name)
+        audit_exceptions(settings, database, name)
         with database.reading() as session:
             sweep(Spool(settings.results_dir), partial(scoring.known_file_names, session))
         dispatcher = Dispatcher(
@@ -41,8 +54,35 @@ def run(settings: Settings) -> None:
             max_attempts=worker_terms(settings).max_attempts,
             ring=ring,
             checkpoint=audit_checkpoints(settings, database),
-            name=process_name("dispatch"),
+            name=name,
         )
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: dispatcher.stop())
+        when_told_to_stop(dispatcher.stop, deadline_s=STOP_DEADLINE_S)
+        forwarder = _forwarder(settings, database, name)
+        if forwarder is not None:
+            forwarder.start()
+        housekeeper = _housekeeper(settings, database, name)
+        housekeeper.start()
         dispatcher.run(PERIOD_WITH_BROKER_S if ring else PERIOD_S)
+        housekeeper.stop()
+        if forwarder is not None:
+            forwarder.stop()
+
+
+def _forwarder(settings: Settings, database: Database, name: str) -> AuditForwarder | None:
+    """Return what hands the audit trail to a syslog sink, where one is configured."""
+    sink = audit_sink(settings)
+    if sink is None:
+        return None
+    return AuditForwarder(database, sink, name=name, ae_title=settings.ae_title, site=settings.institution)
+
+
+def _housekeeper(settings: Settings, database: Database, name: str) -> Housekeeper:
+    """Return what looks after received files: those that are whole again, and those that are too old."""
+    spool = Spool(settings.spool_dir)
+    housekeeper = Housekeeper()
+    housekeeper.add(Chore("mending", Mending(database, spool, name).look, MENDING_PERIOD_S))
+    days = settings.retention.received_days
+    if days is not None:
+        retention = Retention(database, spool, name, is_stopping=lambda: housekeeper.is_stopping)
+        housekeeper.add(Chore("retention", partial(retention.remove_older_than, days), RETENTION_PERIOD_S))
+    return housekeeper

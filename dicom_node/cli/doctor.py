@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
+from db.errors import DatabaseError
 from dicom_node.cli.exit_codes import ExitCode
 from dicom_node.cli.options import ConfigFile, DataDir, Json
 from dicom_node.cli.output import console, plain, print_json, print_rows
 from dicom_node.cli.wiring import load_settings, node_identity, open_database, person
 
 if TYPE_CHECKING:
-    from dicom_node.cli.health import Finding
+    from db.session import Database
+    from dicom_node.cli.findings import Finding
+    from dicom_node.delivery.destination import Destination
+    from dicom_node.delivery.query import Query
     from dicom_node.settings import Settings
 
 MARKS = {
@@ -31,7 +39,6 @@ Pacs = Annotated[
         "--pacs",
         help="Send one labelled test object of each kind to this destination (AE@HOST:PORT, or the AE title "
         "of a configured one) and tell what it takes.",
-        show_default=False,
     ),
 ]
 
@@ -39,25 +46,37 @@ Pacs = Annotated[
 def command(
     data_dir: DataDir = None, config: ConfigFile = None, pacs: Pacs = None, json: Json = False
 ) -> None:
-    """Check disk, permissions, database, broker, processes, work, bundles and every destination.
+    """Check disk, permissions, database, broker, processes, ports, work, bundles and every destination.
 
+    What needs no database is checked without one, too.
     With --pacs only that destination is tried; its archive then holds objects of the patient TEST^DICOM-NODE.
     """
-    from dicom_node.cli.health import Verdict, examine
+    from dicom_node.cli.findings import Verdict
 
     settings = load_settings(data_dir, config)
     if pacs is not None:
         raise typer.Exit(_try_pacs(settings, pacs, json))
     findings: list[Finding] = []
-    with open_database(settings) as database:
-        for finding in examine(settings, database):
-            findings.append(finding)
-            if not json:
-                _print(finding)
+    for finding in _examined(settings):
+        findings.append(finding)
+        if not json:
+            _print(finding)
     if json:
         print_json([asdict(finding) for finding in findings])
     bad = any(finding.verdict is Verdict.PROBLEM for finding in findings)
     raise typer.Exit(ExitCode.PROBLEM_FOUND if bad else ExitCode.OK)
+
+
+def _examined(settings: Settings) -> Iterator[Finding]:
+    from dicom_node.cli.health import examine, examine_without_database
+
+    with ExitStack() as stack:
+        try:
+            database = stack.enter_context(open_database(settings))
+        except DatabaseError as error:
+            yield from examine_without_database(settings, error)
+        else:
+            yield from examine(settings, database)
 
 
 def _try_pacs(settings: Settings, pacs: str, json: bool) -> ExitCode:
@@ -65,7 +84,8 @@ def _try_pacs(settings: Settings, pacs: str, json: bool) -> ExitCode:
 
     destination = destination_named(settings, pacs)
     with open_database(settings) as database:
-        outcomes = try_pacs(settings, pacs, node_identity(settings))
+        asked = partial(_note_query, database, destination)
+        outcomes = try_pacs(settings, pacs, node_identity(settings), on_query=asked)
         accepted = sum(trial.accepted for trial in outcomes.trials)
         with database.transaction(person()) as tx:
             tx.audit("destination.tried", detail={"destination": str(destination), "accepted": accepted})
@@ -80,6 +100,18 @@ def _try_pacs(settings: Settings, pacs: str, json: bool) -> ExitCode:
             advice = f'best matching profile: {outcomes.profile} (destinations = ["{route}"])'
         console.print(plain(advice), soft_wrap=True)
     return ExitCode.OK if accepted else ExitCode.PROBLEM_FOUND
+
+
+def _note_query(database: Database, destination: Destination, query: Query) -> None:
+    """Write into the audit trail what a destination is asked, before it is."""
+    detail = {
+        "destination": str(destination),
+        "sop_class_uid": query.sop_class_uid,
+        "transfer_syntax_uid": query.transfer_syntax_uid,
+        "query": base64.b64encode(query.identifier).decode("ascii"),
+    }
+    with database.transaction(person()) as tx:
+        tx.audit("destination.queried", detail=detail)
 
 
 def _print(finding: Finding) -> None:

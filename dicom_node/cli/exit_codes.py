@@ -13,6 +13,7 @@ from db.errors import (
     UnknownRecordError,
 )
 from dicom_node.errors import InstallationError, NodeError, PortUnavailableError, SettingsError
+from training.errors import ResourcesError, RunInUseError, TrainingConfigError, TrainingError
 
 
 class ExitCode(IntEnum):
@@ -23,8 +24,8 @@ class ExitCode(IntEnum):
     USAGE = 2  # unknown command, option or value
     SETTINGS = 3  # a setting is wrong
     UNKNOWN_RECORD = 4  # no such study, job, result or bundle
-    REFUSED = 5  # the present state, or a bundle's verification, does not allow it
-    UNAVAILABLE = 6  # database, broker, disk or port cannot be used now
+    REFUSED = 5  # the present state, a bundle's verification, or the data of a training run forbids it
+    UNAVAILABLE = 6  # database, broker, disk, port or a run's folder cannot be used now
     INSTALLATION = 7  # the installation is damaged or its tables are of another version
     FAILED = 70  # anything else
 
@@ -39,6 +40,10 @@ _BY_TYPE: tuple[tuple[type[Exception], ExitCode], ...] = (
     (SchemaError, ExitCode.INSTALLATION),
     (InstallationError, ExitCode.INSTALLATION),
     (AuditError, ExitCode.PROBLEM_FOUND),
+    (TrainingConfigError, ExitCode.USAGE),
+    (ResourcesError, ExitCode.UNAVAILABLE),
+    (RunInUseError, ExitCode.UNAVAILABLE),
+    (TrainingError, ExitCode.REFUSED),
     (NodeError, ExitCode.FAILED),
 )
 

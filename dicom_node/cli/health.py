@@ -3,70 +3,36 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Iterator
 
-from db.errors import DatabaseError
+from db.errors import DatabaseError, DatabaseUnavailableError
 from db.session import Database
+from db.workload import score_workload
+from dicom_node.cli.findings import Finding, Verdict
+from dicom_node.cli.wiring import delivery_timeouts
+from dicom_node.errors import DestinationUnavailableError
 from dicom_node.settings import Settings
 
-
-class Verdict(StrEnum):
-    """How a check ended."""
-
-    OK = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found.
-
-    Attributes
-    ----------
-    check : str
-        What was looked at.
-    verdict : Verdict
-        How it is.
-    found : str
-        In words.
-    advice : str
-        What to do next; empty where all is well.
-    """
-
-    check: str
-    verdict: Verdict
-    found: str
-    advice: str = ""
+LONGEST_WAIT_S = 600.0
+BACKLOG_PERIOD_S = 900.0
 
 
 def check_disk(settings: Settings) -> Finding:
     """Look for room in the data directory."""
     usage = shutil.disk_usage(settings.data_dir)
-    free = f"{usage.free / (1 << 30):.1f} GiB free in {settings.data_dir}"
+    scale, unit = (1 << 30, "GiB") if usage.free >= 1 << 30 else (1 << 20, "MiB")
+    free = f"{usage.free / scale:.1f} {unit} free in {settings.data_dir}"
     if usage.free < settings.listener.minimum_free_bytes:
         return Finding(
-            "disk", Verdict.PROBLEM, free, "objects are turned away (A700); free space or enlarge the disk"
+            "disk",
+            Verdict.PROBLEM,
+            free,
+            "objects are turned away (A700); free space, enlarge the disk, or let old studies go "
+            "('dicom-node study prune --dry-run', retention.received_days)",
         )
     if usage.free < 5 * settings.listener.minimum_free_bytes:
         return Finding("disk", Verdict.WARNING, free, "plan for more room")
     return Finding("disk", Verdict.OK, free)
-
-
-def check_private(settings: Settings) -> Finding:
-    """Look whether others may read patient data or keys."""
-    folders = (settings.data_dir, settings.spool_dir, settings.results_dir, settings.key_dir)
-    exposed = [str(folder) for folder in folders if folder.exists() and folder.stat().st_mode & 0o077]
-    if exposed:
-        return Finding(
-            "permissions",
-            Verdict.PROBLEM,
-            f"other users may look into {', '.join(exposed)}",
-            f"chmod 700 {' '.join(exposed)}",
-        )
-    return Finding("permissions", Verdict.OK, "only the node's user may read its folders")
 
 
 def check_database(database: Database) -> Finding:
@@ -113,9 +79,6 @@ def check_broker(settings: Settings) -> Finding:
 def check_bundles(settings: Settings, database: Database) -> Iterator[Finding]:
     """Look whether each task has a bundle whose content is what its digest says."""
     from db import deployments
-    from models.bundle import read
-    from models.errors import ModelsError
-    from models.store import BundleStore
 
     for task in settings.tasks:
         with database.reading() as session:
@@ -128,18 +91,32 @@ def check_bundles(settings: Settings, database: Database) -> Iterator[Finding]:
                 "start a score worker, or run 'dicom-node model add' and 'dicom-node model activate'",
             )
             continue
-        try:
-            bundle = read(BundleStore(settings.bundles_dir).path_of(digest))
-        except (ModelsError, OSError) as error:
-            advice = "restore the bundle folder, or run 'dicom-node model rollback'"
-            yield Finding(f"bundle for {task}", Verdict.PROBLEM, str(error), advice)
-            continue
-        name = f"{bundle.identity.name} {bundle.identity.version} ({digest[:12]})"
-        if bundle.identity.demonstration:
-            advice = "not for clinical use; add a validated bundle and activate it"
-            yield Finding(f"bundle for {task}", Verdict.WARNING, f"{name} is a demonstration", advice)
-        else:
-            yield Finding(f"bundle for {task}", Verdict.OK, name)
+        yield _read_bundle(settings, f"bundle for {task}", digest)
+
+
+def check_stored_bundles(settings: Settings) -> Iterator[Finding]:
+    """Look whether the content of every stored bundle is what its digest says."""
+    from models.store import BundleStore
+
+    for digest in BundleStore(settings.bundles_dir).digests():
+        yield _read_bundle(settings, f"bundle {digest[:12]}", digest)
+
+
+def _read_bundle(settings: Settings, check: str, digest: str) -> Finding:
+    from models.bundle import read
+    from models.errors import ModelsError
+    from models.store import BundleStore
+
+    try:
+        bundle = read(BundleStore(settings.bundles_dir).path_of(digest), digest=digest)
+    except (ModelsError, OSError) as error:
+        advice = "restore the bundle folder, or run 'dicom-node model rollback'"
+        return Finding(check, Verdict.PROBLEM, str(error), advice)
+    name = f"{bundle.identity.name} {bundle.identity.version} ({digest[:12]})"
+    if bundle.identity.demonstration:
+        advice = "not for clinical use; add a validated bundle and activate it"
+        return Finding(check, Verdict.WARNING, f"{name} is a demonstration", advice)
+    return Finding(check, Verdict.OK, name)
 
 
 def check_processes(settings: Settings, database: Database) -> Finding:
@@ -147,20 +124,21 @@ def check_processes(settings: Settings, database: Database) -> Finding:
     from db import processes
 
     with database.reading() as session:
-        alive, silent = processes.alive(session, database.now_in(session), silent_for_s=30)
+        alive, silent = processes.alive(session, database.now_in(session))
     kinds = {part for process in alive for part in process.kind.split("+")}
     missing = [kind for kind in ("listen", "dispatch", "score", "deliver") if kind not in kinds]
+    found, advice = [], []
     if missing:
-        return Finding(
-            "processes",
-            Verdict.WARNING,
-            f"not running: {', '.join(missing)}",
-            "start the node with 'dicom-node serve'; the log tells why a part ended",
-        )
+        found.append(f"not running: {', '.join(missing)}")
+        advice.append("start the node with 'dicom-node serve'; the log tells why a part ended")
     if silent:
-        return Finding(
-            "processes", Verdict.WARNING, f"{len(silent)} ended without a goodbye", "look into the log"
+        found.append(f"silent without a goodbye: {', '.join(process.name for process in silent)}")
+        advice.append(
+            "nobody was started in its place: look into its log, end the process where it still hangs "
+            "(kind@host:pid) and start it again; its work goes to another worker when its lease ends"
         )
+    if found:
+        return Finding("processes", Verdict.WARNING, "; ".join(found), "; ".join(advice))
     return Finding("processes", Verdict.OK, f"{len(alive)} running")
 
 
@@ -183,20 +161,42 @@ def check_backlog(database: Database) -> Finding:
     return Finding("work", Verdict.OK, f"{waiting} jobs waiting, none failed")
 
 
+def check_keeping_up(database: Database) -> Finding:
+    """Look whether more studies come than the workers score."""
+    with database.reading() as session:
+        load = score_workload(session, database.now_in(session), period_s=BACKLOG_PERIOD_S)
+    minutes = f"{BACKLOG_PERIOD_S / 60:.0f} minutes"
+    found = f"{load.waiting} studies wait, the oldest for {load.oldest_s:.0f} s"
+    found += f"; in the last {minutes} {load.came} came and {load.finished} were done"
+    if load.oldest_s > LONGEST_WAIT_S and load.came >= load.finished:
+        advice = (
+            "the backlog grows: start more score workers (scoring.workers, or 'dicom-node work' elsewhere)"
+        )
+        return Finding("backlog", Verdict.PROBLEM, found, advice)
+    if load.oldest_s > LONGEST_WAIT_S:
+        advice = "the backlog shrinks; more score workers would end it sooner (scoring.workers)"
+        return Finding("backlog", Verdict.WARNING, found, advice)
+    return Finding("backlog", Verdict.OK, found)
+
+
 def check_destinations(settings: Settings) -> Iterator[Finding]:
     """Ask every destination by C-ECHO whether it listens and knows this node."""
-    from dicom_node.delivery.dimse import DeliveryTimeouts, echo
+    from dicom_node.cli.security import tls_for
+    from dicom_node.delivery.dimse import echo
 
     if not settings.destinations:
         advice = "results stay in the node; set destinations or --destination"
         yield Finding("destinations", Verdict.WARNING, "none configured", advice)
-    timeouts = DeliveryTimeouts(
-        connect_s=settings.delivery.connect_timeout_s,
-        acse_s=settings.delivery.acse_timeout_s,
-        dimse_s=settings.delivery.dimse_timeout_s,
-    )
+    timeouts = delivery_timeouts(settings)
+    context = tls_for(settings)
     for destination in settings.parsed_destinations:
-        result = echo(destination, calling_ae_title=settings.ae_title, timeouts=timeouts)
+        try:
+            tls = context(destination)
+        except DestinationUnavailableError as error:
+            advice = "results wait for it; correct delivery.tls"
+            yield Finding(f"C-ECHO {destination}", Verdict.PROBLEM, str(error), advice)
+            continue
+        result = echo(destination, calling_ae_title=settings.ae_title, timeouts=timeouts, tls=tls)
         verdict = Verdict.OK if result.ok else Verdict.PROBLEM
         advice = "" if result.ok else "results wait for it; check its address, AE titles and that it runs"
         yield Finding(f"C-ECHO {destination}", verdict, f"{result.detail} ({result.seconds:.2f} s)", advice)
@@ -204,15 +204,60 @@ def check_destinations(settings: Settings) -> Iterator[Finding]:
 
 def examine(settings: Settings, database: Database) -> Iterator[Finding]:
     """Run every check; one that breaks is itself a finding."""
-    single: tuple[Callable[[], Finding], ...] = (
-        lambda: check_disk(settings),
-        lambda: check_private(settings),
-        lambda: check_database(database),
-        lambda: check_broker(settings),
-        lambda: check_processes(settings, database),
-        lambda: check_backlog(database),
+    from dicom_node.cli.health_audit import check_audit
+    from dicom_node.cli.health_commitment import check_commitment
+    from dicom_node.cli.health_listener import check_listener
+    from dicom_node.cli.health_security import check_defences, check_private
+
+    yield check_disk(settings)
+    yield check_private(settings)
+    yield check_database(database)
+    yield check_broker(settings)
+    asked: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
+        ("processes", lambda: [check_processes(settings, database)]),
+        ("listener", lambda: check_listener(settings, database)),
+        ("work", lambda: [check_backlog(database)]),
+        ("backlog", lambda: [check_keeping_up(database)]),
+        ("audit trail", lambda: check_audit(settings, database)),
+        ("bundles", lambda: check_bundles(settings, database)),
+        ("storage commitment", lambda: check_commitment(settings, database)),
     )
-    for check in single:
-        yield check()
-    yield from check_bundles(settings, database)
+    for name, ask in asked:
+        try:
+            yield from ask()
+        except DatabaseError as error:
+            yield _unanswered(name, error)
+    yield from check_defences(settings)
     yield from check_destinations(settings)
+
+
+def examine_without_database(settings: Settings, error: DatabaseError) -> Iterator[Finding]:
+    """Run every check that needs no database, where there is none.
+
+    Parameters
+    ----------
+    settings : Settings
+        The node's.
+    error : DatabaseError
+        Why it cannot be opened.
+    """
+    from dicom_node.cli.health_audit import check_clock_by_checkpoints
+    from dicom_node.cli.health_listener import check_ports
+    from dicom_node.cli.health_security import check_defences, check_private
+
+    yield _unanswered("database", error)
+    yield check_disk(settings)
+    yield check_private(settings)
+    yield check_broker(settings)
+    yield check_clock_by_checkpoints(settings)
+    yield from check_ports(settings)
+    yield from check_defences(settings)
+    yield from check_stored_bundles(settings)
+    yield from check_destinations(settings)
+
+
+def _unanswered(check: str, error: DatabaseError) -> Finding:
+    advice = "what else the database tells is checked after that"
+    if isinstance(error, DatabaseUnavailableError):
+        advice = "until then nothing is received or scored; nothing is lost"
+    return Finding(check, Verdict.PROBLEM, str(error), advice)

@@ -8,10 +8,10 @@ import typer
 
 from db.lifecycle import JobKind, JobState
 from dicom_node.cli.options import ConfigFile, DataDir, Json, Limit
-from dicom_node.cli.output import console, print_facts, print_rows
+from dicom_node.cli.output import console, heading, print_facts, print_rows
 from dicom_node.cli.wiring import load_settings, open_database, person
 
-app = typer.Typer(no_args_is_help=True, help="Jobs: scoring, delivery, training.")
+app = typer.Typer(no_args_is_help=True, help="Jobs: scoring, delivery, storage commitment, training.")
 JobId = Annotated[str, typer.Argument(help="Job id.")]
 COLUMNS = (
     "job_id",
@@ -24,6 +24,7 @@ COLUMNS = (
     "study_probability",
     "error",
 )
+REFUSAL_COLUMNS = ("code", "laterality", "view", "sentence", "sop_instance_uid")
 
 
 @app.command("list")
@@ -53,12 +54,13 @@ def list_jobs(
         if kind is JobKind.SCORE and not every_kind
         else ("job_id", "kind", "destination", *COLUMNS[1:])
     )
-    print_rows(rows, columns, as_json=json, empty="No job matches.")
+    empty = "No job matches." if every_kind else f"No {kind.value} job matches; --all shows every kind."
+    print_rows(rows, columns, as_json=json, empty=empty)
 
 
 @app.command("show")
 def show(job_id: JobId, data_dir: DataDir = None, config: ConfigFile = None, json: Json = False) -> None:
-    """Show one job and, for a scored one, its analysis."""
+    """Show one job and, for a scored one, its analysis and what was refused."""
     from json import loads
 
     from db import listing
@@ -69,7 +71,14 @@ def show(job_id: JobId, data_dir: DataDir = None, config: ConfigFile = None, jso
         if not rows:
             raise UnknownRecordError(f"no job {job_id!r}; 'dicom-node job list --all' shows all")
         document = listing.analysis(session, job_id)
-    print_facts({**rows[0], "analysis": document and loads(document)}, as_json=json)
+    analysis = document and loads(document)
+    if json or not analysis:
+        print_facts({**rows[0], "analysis": analysis}, as_json=json)
+        return
+    refusals = analysis.pop("refusals", [])
+    print_facts({**rows[0], "analysis": analysis}, as_json=False)
+    heading("refusals")
+    print_rows(refusals, REFUSAL_COLUMNS, as_json=False, empty="None.")
 
 
 @app.command("retry")

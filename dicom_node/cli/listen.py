@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dicom_node.cli.options import ConfigFile, DataDir, Destinations, Port, Title
+import typer
+
+from dicom_node.cli.options import ConfigFile, DataDir, Destinations, Port, SharedPort, Title
+from dicom_node.cli.unused_libraries import forbid_unused_libraries
 from dicom_node.cli.wiring import load_settings, remember_start
 
 
@@ -12,12 +15,19 @@ def command(
     ae_title: Title = None,
     destination: Destinations = None,
     config: ConfigFile = None,
+    shared_port: SharedPort = None,
 ) -> None:
     """Receive studies by C-STORE and answer C-ECHO until SIGTERM."""
     flags = {"port": port, "ae_title": ae_title, "destinations": destination or None}
     settings = load_settings(data_dir, config, flags)
     if any(value is not None for value in flags.values()):
         remember_start(settings, config=config, flags=flags)
+    if settings.listener.processes > 1 and shared_port is None:
+        from dicom_node.cli.listening_together import run_together
+
+        where = ["--data-dir", str(settings.data_dir), *(["--config", str(config)] if config else [])]
+        raise typer.Exit(run_together(settings, where))
+    forbid_unused_libraries()
     from dicom_node.cli.listening import run
 
-    run(settings)
+    run(settings, shared_port=shared_port)

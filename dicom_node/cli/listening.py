@@ -2,82 +2,189 @@
 
 from __future__ import annotations
 
-import signal
 import threading
+import time
+from collections.abc import Sequence
 from functools import partial
 
 import structlog
 
 from db import handoff, processes
 from db.errors import DatabaseError
+from db.handoff import ReceivedInstance, Registration
 from db.session import Database
+from dicom_node.cli.database_file import DatabaseFile
+from dicom_node.cli.security import admission, listener_tls
+from dicom_node.cli.stopping import when_told_to_stop
 from dicom_node.cli.sweep import sweep
 from dicom_node.cli.wiring import (
+    audit_configuration,
     completeness,
     open_database,
     process_name,
     start_process,
 )
 from dicom_node.errors import PortUnavailableError
+from dicom_node.listener.backlog import Backlog
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.registration import Registrar
 from dicom_node.listener.server import Listener
+from dicom_node.listener.services import Service
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
+from dicom_node.tls import ServerTls
 
 STOP_DEADLINE_S = 20.0
+ABORT_S = 1.0  # for the peers that are told of the end
+GOODBYE_S = 4.0  # after STOP_DEADLINE_S; 'serve' kills what is left after 30 s
 SIGN_OF_LIFE_S = 10.0
+LOOK_EVERY_S = 0.5
+STOPPING_THREAD = "listener-stop"
 
 
-def run(settings: Settings) -> None:
-    """Receive until SIGTERM, then finish what is in hand."""
+def run(settings: Settings, *, shared_port: int | None = None) -> None:
+    """Receive until SIGTERM, then finish what is in hand.
+
+    Parameters
+    ----------
+    settings : Settings
+        The node's.
+    shared_port : int, optional
+        The port, where other processes accept on it, too.
+    """
+    if shared_port is not None:
+        settings = settings.model_copy(update={"port": shared_port})
     start_process("listen")
     name = process_name("listen")
     log = structlog.get_logger(__name__)
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    when_told_to_stop(stopping.set, deadline_s=STOP_DEADLINE_S + GOODBYE_S)
     with open_database(settings, upgrade=True) as database:
+        audit_configuration(settings, database, name)
         spool = Spool(settings.spool_dir)
         with database.reading() as session:
             sweep(spool, partial(handoff.known_spool_names, session))
+        file = DatabaseFile(settings)
         registrar = Registrar(database, completeness(settings), spool=spool, actor=name)
-        listener = Listener(
+        backlog = Backlog(database, settings.listener.max_waiting_jobs)
+        listeners = _listeners(
+            settings, database, file, spool, registrar, backlog, shares_ports=shared_port is not None
+        )
+        for listener in listeners:
+            _start(listener, settings.host)
+            log.info("listener.ready", ae_title=settings.ae_title, host=settings.host, port=listener.port)
+        # In a thread of its own: this one may wait for the database when the signal comes.
+        ending = threading.Thread(target=_stop_when_told, args=(stopping, listeners), daemon=True)
+        ending.start()
+        signs = processes.SignsOfLife(database, name, "listen")
+        sign_due_at = 0.0
+        while not stopping.is_set():
+            file.require_for_good()
+            if time.monotonic() >= sign_due_at:
+                _sign(signs)
+                backlog.look()
+                sign_due_at = time.monotonic() + SIGN_OF_LIFE_S
+            stopping.wait(LOOK_EVERY_S)
+        ending.join()
+        _say_goodbye(database, name)
+
+
+def _listeners(
+    settings: Settings,
+    database: Database,
+    file: DatabaseFile,
+    spool: Spool,
+    registrar: Registrar,
+    backlog: Backlog,
+    *,
+    shares_ports: bool,
+) -> list[Listener]:
+    """Make the listener of each port: the plain one, and the secure one where it is configured."""
+    tls, admits = listener_tls(settings), admission(settings)
+    ports: list[tuple[int, ServerTls | None]] = [(settings.port, None)] if settings.listener.plain else []
+    ports += [(settings.listener.tls.port, tls)] if tls is not None else []
+    services = [_commitment(settings, database, spool, registrar)] if settings.uses_commitment else []
+
+    def register(received: ReceivedInstance) -> Registration:
+        registration = registrar.register(received)
+        file.require()
+        return registration
+
+    return [
+        Listener(
             settings.ae_title,
             settings.host,
-            settings.port,
+            port,
             spool=spool,
-            register=registrar.register,
-            limits=_limits(settings),
+            register=register,
+            limits=listener_limits(settings),
             on_event=registrar.on_event,
-            allowed_callers={title: frozenset() for title in settings.listener.allowed_ae_titles} or None,
-            require_called_ae_title=settings.listener.require_called_ae_title,
+            admission=admits,
+            tls=certificates,
+            services=services,
+            is_congested=backlog.is_too_long,
+            shares_port=shares_ports,
         )
-        _start(listener, settings)
-        log.info("listener.ready", ae_title=settings.ae_title, host=settings.host, port=listener.port)
-        while True:
-            _sign(database, name)
-            if stopping.wait(SIGN_OF_LIFE_S):
-                break
-        listener.stop(STOP_DEADLINE_S)
-        with database.transaction(name) as tx:
-            processes.goodbye(tx, name)
+        for port, certificates in ports
+    ]
 
 
-def _start(listener: Listener, settings: Settings) -> None:
+def _commitment(settings: Settings, database: Database, spool: Spool, registrar: Registrar) -> Service:
+    from dicom_node.listener.commitment import CommitmentService
+
+    return CommitmentService(
+        database,
+        spool.path_of,
+        actor=process_name("listen"),
+        on_event=registrar.on_event,
+        answers_to=settings.commitment_addresses,
+        answers_requests=settings.listener.commitment,
+        lease_s=settings.jobs.lease_s,
+    ).service
+
+
+def _stop_when_told(stopping: threading.Event, listeners: Sequence[Listener]) -> None:
+    stopping.wait()
+    stop_together(listeners, STOP_DEADLINE_S)
+
+
+def stop_together(listeners: Sequence[Listener], deadline_s: float) -> None:
+    """Stop all listeners at once, so that the objects in hand of one do not take the time of another's.
+
+    Returns at the deadline at the latest, give or take a second: what is left of the associations then ends
+    with the process.
+    """
+    stopping = [
+        threading.Thread(target=each.stop, args=(deadline_s,), name=STOPPING_THREAD, daemon=True)
+        for each in listeners
+    ]
+    for thread in stopping:
+        thread.start()
+    deadline = time.monotonic() + deadline_s + ABORT_S
+    for thread in stopping:
+        thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _start(listener: Listener, host: str) -> None:
     try:
         listener.start()
     except OSError as error:
         raise PortUnavailableError(
-            f"port {settings.port} of {settings.host} cannot be listened on ({error.strerror}); end the "
-            "program that has it, or choose another with --port"
+            f"port {listener.port} of {host} cannot be listened on ({error.strerror}); end the "
+            "program that has it, or choose another (--port, listener.tls.port)"
         ) from error
 
 
-def _limits(settings: Settings) -> ListenerLimits:
+def listener_limits(settings: Settings) -> ListenerLimits:
+    """Return how much a peer may ask of the listener."""
     listener = settings.listener
     return ListenerLimits(
         max_associations=listener.max_associations,
+        max_associations_per_peer=listener.max_associations_per_peer,
+        # A router may open all that it may have at the same moment: the last must not look like a flood.
+        max_silent_connections=max(
+            listener.max_associations_per_peer, ListenerLimits().max_silent_connections
+        ),
         max_pdu_bytes=listener.max_pdu_bytes,
         max_message_bytes=listener.max_object_bytes,
         min_free_bytes=listener.minimum_free_bytes,
@@ -87,9 +194,16 @@ def _limits(settings: Settings) -> ListenerLimits:
     )
 
 
-def _sign(database: Database, name: str) -> None:
+def _say_goodbye(database: Database, name: str) -> None:
     try:
         with database.transaction(name) as tx:
-            processes.sign_of_life(tx, name, "listen")
+            processes.goodbye(tx, name)
+    except DatabaseError as error:
+        structlog.get_logger(__name__).warning("listener.no_goodbye", reason=str(error))
+
+
+def _sign(signs: processes.SignsOfLife) -> None:
+    try:
+        signs.give()
     except DatabaseError as error:
         structlog.get_logger(__name__).warning("listener.database_away", reason=str(error))

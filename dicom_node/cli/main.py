@@ -11,12 +11,15 @@ import typer
 from db.errors import DatabaseError
 from dicom_node import __version__, installation
 from dicom_node.cli import (
+    account,
     audit,
+    compare,
     config,
     database,
     demo,
     dispatch,
     doctor,
+    evaluate,
     job,
     listen,
     model,
@@ -30,6 +33,7 @@ from dicom_node.cli import (
 from dicom_node.cli.exit_codes import ExitCode, exit_code_of
 from dicom_node.cli.output import errors, plain_lines
 from dicom_node.errors import NodeError
+from training.errors import TrainingError
 
 app = typer.Typer(
     name="dicom-node",
@@ -39,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (serve, listen, dispatch, work, demo, status, doctor):
+for module in (serve, listen, dispatch, work, demo, status, doctor, evaluate, compare):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 app.add_typer(study.app, name="study")
 app.add_typer(job.app, name="job")
@@ -47,6 +51,7 @@ app.add_typer(result.app, name="result")
 app.add_typer(model.app, name="model")
 app.add_typer(train.app, name="train")
 app.add_typer(audit.app, name="audit")
+app.add_typer(account.app, name="account")
 app.add_typer(database.app, name="db")
 app.add_typer(config.app, name="config")
 
@@ -72,7 +77,7 @@ def run() -> None:
     try:
         installation.check()
         app()
-    except (NodeError, DatabaseError) as error:
+    except (NodeError, DatabaseError, TrainingError) as error:
         sys.exit(_report(error))
     except Exception as error:
         if type(error).__module__ != "models.errors":  # named without importing what needs torch

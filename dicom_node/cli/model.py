@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from dicom_node.cli import model_roles
+from dicom_node.cli.model_roles import Digest, whole
 from dicom_node.cli.options import ConfigFile, DataDir, Json
 from dicom_node.cli.output import console, print_json, print_rows
 from dicom_node.cli.wiring import load_settings, open_database, person
 
-if TYPE_CHECKING:
-    from db.session import Database
-
-app = typer.Typer(no_args_is_help=True, help="Bundles: add, activate, roll back, recall.")
-Digest = Annotated[str, typer.Argument(help="Digest of the bundle, or a beginning of it that only it has.")]
+app = typer.Typer(no_args_is_help=True, help="Bundles: add, compare, promote, roll back, recall.")
 RECALL_COLUMNS = (
     "study_instance_uid",
     "revision",
@@ -28,7 +26,7 @@ RECALL_COLUMNS = (
     "superseded",
     "recalled",
 )
-COLUMNS = ("digest", "name", "version", "task", "role", "since", "demonstration")
+COLUMNS = ("digest", "name", "version", "task", "role", "percent", "since", "demonstration")
 
 
 @app.command("list")
@@ -51,7 +49,7 @@ def show(digest: Digest, data_dir: DataDir = None, config: ConfigFile = None, js
 
     settings = load_settings(data_dir, config)
     with open_database(settings) as database:
-        bundle = read(BundleStore(settings.bundles_dir).path_of(_whole(database, digest)))
+        bundle = read(BundleStore(settings.bundles_dir).path_of(whole(database, digest)))
     if json:
         print_json({"digest": bundle.digest, "manifest": bundle.manifest})
         return
@@ -60,7 +58,9 @@ def show(digest: Digest, data_dir: DataDir = None, config: ConfigFile = None, js
 
 @app.command("add")
 def add(
-    folder: Annotated[Path, typer.Argument(help="The bundle's folder.", exists=True, file_okay=False)],
+    source: Annotated[
+        Path, typer.Argument(help="The bundle's folder, or a .tar, .tar.gz, .tgz or .zip of it.", exists=True)
+    ],
     data_dir: DataDir = None,
     config: ConfigFile = None,
 ) -> None:
@@ -69,7 +69,7 @@ def add(
 
     settings = load_settings(data_dir, config)
     with open_database(settings) as database:
-        digest = add_bundle(settings, database, folder, actor=person())
+        digest = add_bundle(settings, database, source, actor=person())
     console.print(f"Added {digest}; 'dicom-node model activate {digest[:12]}' lets it answer.")
 
 
@@ -77,16 +77,22 @@ def add(
 def activate(digest: Digest, data_dir: DataDir = None, config: ConfigFile = None) -> None:
     """Let a bundle answer for its task from the next claimed job on."""
     from db import deployments
+    from dicom_node.cli.bundles import manifest_of, require_answering
 
-    with open_database(load_settings(data_dir, config)) as database:
-        whole = _whole(database, digest)
+    settings = load_settings(data_dir, config)
+    with open_database(settings) as database:
+        found = whole(database, digest)
+        require_answering(settings, found)
         with database.transaction(person()) as tx:
-            replaced = deployments.activate(tx, whole)
+            replaced = deployments.activate(tx, found)
+    task = manifest_of(settings, found).task
     console.print(
-        f"{whole[:12]} answers already."
-        if replaced == whole
-        else f"{whole[:12]} answers now" + (f"; it replaces {replaced[:12]}." if replaced else ".")
+        f"{found[:12]} answers already."
+        if replaced == found
+        else f"{found[:12]} answers now" + (f"; it replaces {replaced[:12]}." if replaced else ".")
     )
+    if task not in settings.tasks:
+        console.print(f"Studies are not asked about {task} yet: name it in the setting 'tasks'.")
 
 
 @app.command("recall")
@@ -103,7 +109,7 @@ def recall(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="File for the list: .csv or .json.", dir_okay=False, show_default=False),
+        typer.Option("--out", help="File for the list: .csv or .json.", dir_okay=False),
     ] = None,
     data_dir: DataDir = None,
     config: ConfigFile = None,
@@ -117,10 +123,10 @@ def recall(
 
     settings = load_settings(data_dir, config)
     with open_database(settings) as database:
-        whole = _whole(database, digest)
-        rows = studies_of(database, whole, since, until)
+        found = whole(database, digest)
+        rows = studies_of(database, found, since, until)
         if execute:
-            out = queue_recall(settings, database, whole, rows, out)
+            out = queue_recall(settings, database, found, rows, out)
         elif out is not None:
             write_list(rows, out)
     print_rows(rows, RECALL_COLUMNS, as_json=json, empty="That bundle scored nothing in that time.")
@@ -147,15 +153,13 @@ def rollback(
     console.print(f"{digest[:12]} answers again for {task}.")
 
 
-def _whole(database: Database, beginning: str) -> str:
-    """Complete the beginning of a digest."""
-    from db import listing
-    from db.errors import UnknownRecordError
-
-    with database.reading() as session:
-        found = [row["digest"] for row in listing.bundles(session) if row["digest"].startswith(beginning)]
-    if len(found) != 1:
-        count = "no bundle begins" if not found else f"{len(found)} bundles begin"
-        raise UnknownRecordError(f"{count} with {beginning!r}; 'dicom-node model list' shows all")
-    digest: str = found[0]
-    return digest
+for command in (
+    model_roles.shadow,
+    model_roles.canary,
+    model_roles.compare,
+    model_roles.promote,
+    model_roles.retire,
+    model_roles.card,
+    model_roles.drift,
+):
+    app.command(command.__name__)(command)

@@ -9,7 +9,12 @@ import typer
 
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="The node's data directory.", show_default=False, file_okay=False),
+    typer.Option(
+        "--data-dir",
+        help="The node's data directory.",
+        file_okay=False,
+        show_default="~/.local/share/dicom-node",
+    ),
 ]
 ConfigFile = Annotated[
     Path | None,
@@ -17,19 +22,18 @@ ConfigFile = Annotated[
         "--config",
         help="TOML configuration file.",
         envvar="DICOM_NODE_CONFIG",
-        show_default=False,
         dir_okay=False,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Port = Annotated[
-    int | None, typer.Option("--port", help="Port of the listener; 0 takes any free one.", show_default=False)
+Port = Annotated[int | None, typer.Option("--port", help="Port of the listener; 0 takes any free one.")]
+SharedPort = Annotated[
+    int | None,
+    typer.Option("--shared-port", help="One of several processes on this port.", hidden=True),
 ]
-Title = Annotated[str | None, typer.Option("--ae-title", help="The node's AE title.", show_default=False)]
+Title = Annotated[str | None, typer.Option("--ae-title", help="The node's AE title.")]
 Destinations = Annotated[
     list[str] | None,
-    typer.Option(
-        "--destination", help="Where results go: AE@HOST:PORT[/PROFILE]; repeatable.", show_default=False
-    ),
+    typer.Option("--destination", help="Where results go: AE@HOST:PORT[/PROFILE][+commitment]; repeatable."),
 ]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=100000, help="Most rows to print.")]

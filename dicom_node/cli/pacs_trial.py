@@ -15,9 +15,12 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
 from dicom_node import __version__
+from dicom_node.cli.security import tls_for
+from dicom_node.cli.trial_slide import slide_objects
+from dicom_node.cli.wiring import delivery_timeouts
 from dicom_node.delivery.destination import Destination
-from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, SendResult, SendState, send
-from dicom_node.delivery.query import Found, find_series
+from dicom_node.delivery.dimse import Outgoing, SendResult, SendState, send
+from dicom_node.delivery.query import Found, OnQuery, find_series
 from dicom_node.errors import SettingsError
 from dicom_node.results import encoding
 from dicom_node.results.builders import RESULT_BUILDERS, build_all
@@ -34,6 +37,7 @@ from models.contract import (
     Region,
     StudyPrediction,
 )
+from models.tasks import task_named
 
 PATIENT_NAME, PATIENT_ID, ACCESSION_NUMBER = "TEST^DICOM-NODE", "TEST-DICOM-NODE", "TEST"
 _ROWS, _COLUMNS = 640, 512
@@ -96,7 +100,7 @@ class Outcomes:
     profile: str | None
 
 
-def try_pacs(settings: Settings, name: str, node: NodeIdentity) -> Outcomes:
+def try_pacs(settings: Settings, name: str, node: NodeIdentity, *, on_query: OnQuery) -> Outcomes:
     """Send one test object of each kind and look for it.
 
     Parameters
@@ -107,6 +111,8 @@ def try_pacs(settings: Settings, name: str, node: NodeIdentity) -> Outcomes:
         ``AE@HOST:PORT``, or the AE title of a configured destination.
     node : NodeIdentity
         Who sends.
+    on_query : callable
+        Told of the query before it is asked.
 
     Raises
     ------
@@ -114,12 +120,9 @@ def try_pacs(settings: Settings, name: str, node: NodeIdentity) -> Outcomes:
         If the name is no destination.
     """
     destination = destination_named(settings, name)
-    timeouts = DeliveryTimeouts(
-        connect_s=settings.delivery.connect_timeout_s,
-        acse_s=settings.delivery.acse_timeout_s,
-        dimse_s=settings.delivery.dimse_timeout_s,
-    )
-    objects = trial_objects(node)
+    timeouts = delivery_timeouts(settings)
+    tls = tls_for(settings)(destination)
+    objects = trial_objects(node, with_slides=any(task_named(task).slides for task in settings.tasks))
     with tempfile.TemporaryDirectory(prefix="dicom-node-test-objects-") as folder:
         outgoing = [_outgoing(item, Path(folder)) for item in objects]
         results = send(
@@ -128,11 +131,19 @@ def try_pacs(settings: Settings, name: str, node: NodeIdentity) -> Outcomes:
             calling_ae_title=settings.ae_title,
             timeouts=timeouts,
             on_result=lambda _uid, _result: None,
+            tls=tls,
         )
     found = Found(False, frozenset(), "not asked, because nothing was accepted")
     if any(result.state is SendState.DELIVERED for result in results):
         study = objects[0].study_instance_uid
-        found = find_series(destination, study, calling_ae_title=settings.ae_title, timeouts=timeouts)
+        found = find_series(
+            destination,
+            study,
+            calling_ae_title=settings.ae_title,
+            timeouts=timeouts,
+            on_query=on_query,
+            tls=tls,
+        )
     trials = tuple(_trial(item, result, found) for item, result in zip(objects, results, strict=True))
     accepted = {trial.kind for trial in trials if trial.accepted}
     return Outcomes(trials, found.detail, best_profile(accepted, BUILT_IN))
@@ -155,15 +166,17 @@ def destination_named(settings: Settings, name: str) -> Destination:
         raise SettingsError(f"--pacs: {error}, or the AE title of a configured destination") from None
 
 
-def trial_objects(node: NodeIdentity) -> tuple[BuiltObject, ...]:
+def trial_objects(node: NodeIdentity, *, with_slides: bool = False) -> tuple[BuiltObject, ...]:
     """Build one object of each kind of a made-up study, each labelled as a test.
 
     Parameters
     ----------
     node : NodeIdentity
         Who sends; another node makes another study.
+    with_slides : bool, optional
+        Whether to add the map and the report of a slide.
     """
-    from training.datasets.phantoms import study
+    from training.datasets.phantom_objects import study
 
     images = study(
         seed=int.from_bytes(node.serial_number.encode()[:7], "big"),
@@ -175,7 +188,10 @@ def trial_objects(node: NodeIdentity) -> tuple[BuiltObject, ...]:
     )
     context = _context(images, node)
     first = {built.kind: built for built in reversed(build_all(context, list(RESULT_BUILDERS)))}
-    return tuple(_labelled(first[kind]) for kind in RESULT_BUILDERS if kind in first)
+    built = [first[kind] for kind in RESULT_BUILDERS if kind in first]
+    if with_slides:
+        built += slide_objects(context.sources[0], _BUNDLE, node, _MADE_AT)
+    return tuple(map(_labelled, built))
 
 
 def best_profile(accepted: Iterable[str], profiles: Mapping[str, Profile]) -> str | None:

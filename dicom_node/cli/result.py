@@ -78,21 +78,21 @@ def export(
 @app.command("check")
 def check(
     files: Annotated[
-        list[Path], typer.Argument(help="Result objects of one study.", exists=True, dir_okay=False)
+        list[Path], typer.Argument(help="Result objects, of any studies.", exists=True, dir_okay=False)
     ],
     source: Sources = None,
     json: Json = False,
 ) -> None:
     """Hold DICOM files against the rules for results; exit status 1 when one is broken.
 
-    The same rules run before every send. Objects of one study given together are also held against one
-    another.
+    The same rules run before every send. Objects that one algorithm made of one revision of a study are also
+    held against one another.
     """
     from dicom_node.cli.result_files import read_headers, read_objects
-    from dicom_node.results.checks.checker import check_objects
+    from dicom_node.results.checks.checker import check_analyses
 
     objects = read_objects(files)
-    faults = check_objects(list(objects.values()), read_headers(source or []))
+    faults = check_analyses(list(objects.values()), read_headers(source or []))
     names = {str(instance.get("SOPInstanceUID", "")): str(path) for path, instance in objects.items()}
     rows = [
         {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import socket
+from functools import partial
 
 import structlog
 import typer
 
+from db import jobs
 from db.errors import DatabaseError
 from dicom_node import installation
 from dicom_node.cli.options import ConfigFile, DataDir, Destinations, Port, Title
@@ -16,11 +18,14 @@ from dicom_node.cli.wiring import (
     audit_checkpoints,
     load_settings,
     open_database,
+    process_name,
     remember_start,
     start_process,
 )
 from dicom_node.errors import PortUnavailableError
 from dicom_node.settings import Settings
+
+LEASES_LOCK_TIMEOUT_S = 2.0  # meanwhile nobody looks after the other parts
 
 
 def command(
@@ -41,7 +46,7 @@ def command(
     start_process("serve")
     with open_database(settings, upgrade=True):
         pass  # tables and keys exist before the first part starts
-    supervisor = Supervisor(_parts(settings))
+    supervisor = Supervisor(_parts(settings), partial(_end_leases, settings))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
     status = supervisor.run()
@@ -51,15 +56,19 @@ def command(
 
 def _check_port(settings: Settings) -> None:
     """Refuse to start half a node: one whose listener would wait for its port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            raise PortUnavailableError(
-                f"port {settings.port} of {settings.host} cannot be listened on ({error.strerror}); end the "
-                "program that has it, or choose another with --port"
-            ) from error
+    tls = settings.listener.tls
+    ports = [settings.port] if settings.listener.plain else []
+    ports += [tls.port] if tls.files is not None else []
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.host, port))
+            except OSError as error:
+                raise PortUnavailableError(
+                    f"port {port} of {settings.host} cannot be listened on ({error.strerror}); end the "
+                    "program that has it, or choose another (--port, listener.tls.port)"
+                ) from error
 
 
 def _sign_the_end(settings: Settings) -> None:
@@ -71,6 +80,24 @@ def _sign_the_end(settings: Settings) -> None:
         structlog.get_logger(__name__).warning("audit.no_checkpoint", reason=str(error))
 
 
+def _end_leases(settings: Settings, part: Part, pid: int) -> None:
+    """Let another worker have a dead one's job at once; where that fails, it waits for its lease to end."""
+    if part.queue is None:
+        return
+    worker = process_name(part.queue, pid)
+    try:
+        with (
+            open_database(settings, lock_timeout_s=LEASES_LOCK_TIMEOUT_S) as database,
+            database.transaction(process_name("serve")) as tx,
+        ):
+            ended = jobs.end_leases(tx, worker)
+    except DatabaseError as error:
+        structlog.get_logger(__name__).warning("part.leases_not_ended", part=part.name, reason=str(error))
+        return
+    if ended:
+        structlog.get_logger(__name__).info("part.leases_ended", part=part.name, jobs=ended)
+
+
 def _parts(settings: Settings) -> list[Part]:
     """Return the processes of a node; each finds its settings by the data directory."""
     command = [*installation.console_script()]
@@ -79,10 +106,12 @@ def _parts(settings: Settings) -> list[Part]:
     for queue, count in (
         ("score", settings.scoring.workers),
         ("deliver", settings.delivery.workers),
+        # Beside the deliver workers, so that waiting for a report holds no delivery up.
+        ("commit", int(settings.uses_commitment)),
         ("train", settings.training.workers),
     ):
         parts += [
-            Part(f"{queue}-{number}", [*command, "work", "--queues", queue, *where])
+            Part(f"{queue}-{number}", [*command, "work", "--queues", queue, *where], queue)
             for number in range(1, count + 1)
         ]
     return parts

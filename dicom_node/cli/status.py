@@ -6,15 +6,13 @@ from dicom_node.cli.options import ConfigFile, DataDir, Json
 from dicom_node.cli.output import console, print_json, print_rows
 from dicom_node.cli.wiring import load_settings, open_database
 
-SILENT_FOR_S = 30.0
-
 
 def command(data_dir: DataDir = None, config: ConfigFile = None, json: Json = False) -> None:
     """Show the node's processes and how many studies, jobs and deliveries are in which state."""
     from db import listing, processes
 
     with open_database(load_settings(data_dir, config)) as database, database.reading() as session:
-        alive, silent = processes.alive(session, database.now_in(session), silent_for_s=SILENT_FOR_S)
+        alive, silent = processes.alive(session, database.now_in(session))
         counts = listing.counts(session)
     rows = [
         {"process": p.name, "kind": p.kind, "alive": p in alive, "seen_at": p.seen_at.isoformat()}

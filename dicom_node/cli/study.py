@@ -1,14 +1,19 @@
-"""``dicom-node study``: what arrived, what is complete, and completing by hand."""
+"""``dicom-node study``: what arrived, what is complete, completing by hand, and what lies on the disk."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
 
+from dicom_node.cli.exit_codes import ExitCode
 from dicom_node.cli.options import ConfigFile, DataDir, Json, Limit
 from dicom_node.cli.output import console, heading, print_json, print_rows
 from dicom_node.cli.wiring import completeness, load_settings, open_database, person
+from dicom_node.errors import SettingsError
+from dicom_node.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Studies and their revisions.")
 StudyUid = Annotated[str, typer.Argument(help="Study Instance UID.")]
@@ -17,14 +22,25 @@ COLUMNS = ("study_instance_uid", "revision", "state", "complete_reason", "instan
 
 @app.command("list")
 def list_studies(
-    data_dir: DataDir = None, config: ConfigFile = None, json: Json = False, limit: Limit = 1000
+    patient_id: Annotated[
+        str | None, typer.Option("--patient-id", help="Only studies of this Patient ID.")
+    ] = None,
+    accession: Annotated[
+        str | None, typer.Option("--accession", help="Only studies of this Accession Number.")
+    ] = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    json: Json = False,
+    limit: Limit = 1000,
 ) -> None:
-    """List study revisions, newest first."""
+    """List study revisions, newest first; identifiers must match exactly and are not shown."""
     from db import listing
 
     with open_database(load_settings(data_dir, config)) as database, database.reading() as session:
-        rows = listing.studies(session, limit=limit)
-    print_rows(rows, COLUMNS, as_json=json, empty="No study was received yet.")
+        rows = listing.studies(session, patient_id=patient_id, accession_number=accession, limit=limit)
+    is_narrowed = patient_id is not None or accession is not None
+    empty = "No such study was received." if is_narrowed else "No study was received yet."
+    print_rows(rows, COLUMNS, as_json=json, empty=empty)
 
 
 @app.command("show")
@@ -68,3 +84,81 @@ def complete(study_instance_uid: StudyUid, data_dir: DataDir = None, config: Con
     with open_database(settings) as database, database.transaction(person()) as tx:
         revision = handoff.complete_study(tx, study_instance_uid, completeness(settings))
     console.print(f"Revision {revision} is complete; its jobs are queued.")
+
+
+@app.command("verify")
+def verify(
+    study_instance_uid: Annotated[
+        str | None, typer.Argument(help="Study Instance UID; every study without one.", show_default=False)
+    ] = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    json: Json = False,
+) -> None:
+    """Hold stored objects against the digests of their reception; exit status 1 where one is not whole."""
+    from db.errors import UnknownRecordError
+    from dicom_node.spool import Spool
+    from workers.stored_files import unsound_files
+
+    settings = load_settings(data_dir, config)
+    with open_database(settings) as database:
+        spool = Spool(settings.spool_dir)
+        report = unsound_files(database, spool, study_instance_uid)
+        if study_instance_uid is not None and not report.looked_at:
+            raise UnknownRecordError("no such study; 'dicom-node study list' shows all")
+    rows = [asdict(each) for each in report.unsound]
+    columns = ("study_instance_uid", "sop_instance_uid", "state", "file")
+    told = f"{report.whole} files hold what was received"
+    told += f"; {report.removed} were removed after their time." if report.removed else "."
+    print_rows(rows, columns, as_json=json, empty=told)
+    if rows and not json:
+        what = "Restore these files, or let the senders send their studies again; look at the disk first."
+        console.print(what, soft_wrap=True)
+    raise typer.Exit(ExitCode.PROBLEM_FOUND if rows else ExitCode.OK)
+
+
+@app.command("prune")
+def prune(
+    before: Annotated[
+        datetime | None,
+        typer.Option(
+            "--before",
+            formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"],
+            help="Only studies whose instances all came before this time; without it what "
+            "retention.received_days says.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would go, and change nothing.")
+    ] = False,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    json: Json = False,
+) -> None:
+    """Remove the received files of old studies with which all is done; rows, results and the trail stay."""
+    from dicom_node.spool import Spool
+    from workers.retention import Retention
+
+    settings = load_settings(data_dir, config)
+    with open_database(settings) as database:
+        limit = before.astimezone() if before is not None else _retention(settings, database.now())
+        retention = Retention(database, Spool(settings.spool_dir), person())
+        found = list(retention.removals(limit, dry_run=dry_run))
+    rows = [asdict(each) | {"last_received_at": each.last_received_at.isoformat()} for each in found]
+    columns = ("study_instance_uid", "last_received_at", "files", "size_bytes")
+    print_rows(rows, columns, as_json=json, empty="No study is so old and done.")
+    if rows and not json:
+        gib = sum(each.size_bytes for each in found) / (1 << 30)
+        verb = "would be" if dry_run else "were"
+        console.print(f"The files of {len(found)} studies, {gib:.1f} GiB, {verb} removed.")
+
+
+def _retention(settings: Settings, now: datetime) -> datetime:
+    days = settings.retention.received_days
+    if days is None:
+        raise SettingsError(
+            "retention.received_days: it is not set, so no study is old; set it, for example to 400, or give "
+            "--before"
+        )
+    return now - timedelta(days=days)

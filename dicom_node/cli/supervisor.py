@@ -19,24 +19,39 @@ LONGEST_PAUSE_S = 30.0
 GOOD_RUN_S = 60.0  # a part that lived so long starts again at once
 STOP_DEADLINE_S = 30.0
 LOOK_EVERY_S = 0.1
-SETTINGS_STATUS = 3  # a part that refuses its settings will refuse them again
+LASTING_STATUSES = (3, 7)  # a part that refuses its settings, or the database, will refuse them again
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One process of the node."""
+    """One process of the node.
+
+    Attributes
+    ----------
+    name : str
+        For the log.
+    command : sequence of str
+        What it runs.
+    queue : str or None
+        What it works on, if it is a worker.
+    """
 
     name: str
     command: Sequence[str]
+    queue: str | None = None
+
+
+Mourner = Callable[[Part, int], None]
 
 
 class _Running:
     """A part with its process and its record."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: Part, on_death: Mourner) -> None:
         self.part = part
+        self._on_death = on_death
         self.process: subprocess.Popen[bytes] | None = None
         self.started_at = 0.0
         self.start_again_at = 0.0
@@ -63,12 +78,15 @@ class _Running:
         lived_s = time.monotonic() - self.started_at
         self.pause_s = SHORTEST_PAUSE_S if lived_s >= GOOD_RUN_S else min(self.pause_s * 2, LONGEST_PAUSE_S)
         self.start_again_at = time.monotonic() + self.pause_s
-        self.process = None
+        pid, self.process = self.process.pid, None
         log.error("part.died", part=self.part.name, status=status, again_in_s=self.pause_s)
+        self._on_death(self.part, pid)
 
     @property
-    def refused_settings(self) -> bool:
-        return self.process is not None and self.process.poll() == SETTINGS_STATUS
+    def lasting_refusal(self) -> int | None:
+        """The exit status of a part that will end with it again, whenever it is started."""
+        status = self.process.poll() if self.process is not None else None
+        return status if status in LASTING_STATUSES else None
 
 
 class Supervisor:
@@ -78,10 +96,12 @@ class Supervisor:
     ----------
     parts : sequence of Part
         In the order in which they start; they are stopped together.
+    on_death : callable
+        Told of every part that died by itself, with its process id, before it is started again.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self._running = [_Running(part) for part in parts]
+    def __init__(self, parts: Sequence[Part], on_death: Mourner = lambda _part, _pid: None) -> None:
+        self._running = [_Running(part, on_death) for part in parts]
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -93,9 +113,10 @@ class Supervisor:
         status = 0
         while not self._stopping.is_set():
             for running in self._running:
-                if running.refused_settings:
-                    log.error("part.refused_settings", part=running.part.name)
-                    status = SETTINGS_STATUS
+                refusal = running.lasting_refusal
+                if refusal is not None:
+                    log.error("part.refused_to_run", part=running.part.name, status=refusal)
+                    status = refusal
                     self._stopping.set()
                 running.look()
             self._stopping.wait(LOOK_EVERY_S)

@@ -10,13 +10,18 @@ from dicom_node.spool import Spool
 
 # Younger files may be between their sync and their row, in another process or on another host.
 GRACE_S = 3600.0
+# A crash leaves a few files behind. Where the database knows hardly any, it is the database that is wrong.
+UNKNOWN_PER_KNOWN = 10
+
+_log = structlog.get_logger(__name__)
 
 
 def sweep(spool: Spool, known: Callable[[list[str]], Collection[str]]) -> None:
     """Remove half-written files, and whole files that no row names.
 
     A received file without a row was never answered with Success, so its sender still has it; a result file
-    without a row belongs to an attempt that another one repeats.
+    without a row belongs to an attempt that another one repeats. Where next to all files are unknown, none is
+    removed: a lost database, or another one's, must not cost the files.
 
     Parameters
     ----------
@@ -29,8 +34,15 @@ def sweep(spool: Spool, known: Callable[[list[str]], Collection[str]]) -> None:
     found = spool.sweep(frozenset(), grace_s=GRACE_S)
     registered = frozenset(known(list(found.orphans)))
     orphans = [name for name in found.orphans if name not in registered]
+    if len(orphans) > UNKNOWN_PER_KNOWN * len(registered):
+        _log.error(
+            "files.unknown",
+            folder=spool.root.name,
+            unknown=len(orphans),
+            known=len(registered),
+            advice="they are left; see that the database is the one of this data directory",
+        )
+        orphans = []
     for orphan in orphans:
         spool.remove(orphan)
-    structlog.get_logger(__name__).info(
-        "files.swept", folder=spool.root.name, half_written=found.parts_removed, orphans=len(orphans)
-    )
+    _log.info("files.swept", folder=spool.root.name, half_written=found.parts_removed, orphans=len(orphans))

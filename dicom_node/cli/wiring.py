@@ -23,7 +23,9 @@ from dicom_node.settings import Settings
 
 if TYPE_CHECKING:
     from db.handoff import Completeness
+    from db.schema import Upgrade
     from db.session import Database
+    from dicom_node.delivery.association import DeliveryTimeouts
     from dicom_node.results.context import NodeIdentity
     from workers.claim_loop import Terms
 
@@ -61,7 +63,9 @@ def make_data_dir(settings: Settings) -> None:
 
 
 @contextmanager
-def open_database(settings: Settings, *, upgrade: bool = False) -> Iterator[Database]:
+def open_database(
+    settings: Settings, *, upgrade: bool = False, lock_timeout_s: float | None = None
+) -> Iterator[Database]:
     """Open the node's database.
 
     Parameters
@@ -71,32 +75,66 @@ def open_database(settings: Settings, *, upgrade: bool = False) -> Iterator[Data
     upgrade : bool
         Bring the tables to this version first, as long-running processes do; otherwise another version of
         the tables is an error.
+    lock_timeout_s : float, optional
+        Seconds to wait for other writers; by default as :class:`db.session.Database` says.
     """
     from db import schema
     from db.audit import AuditTrail
+    from db.errors import SchemaError
     from db.keys import AuditKey, CheckpointKey
-    from db.session import Database
+    from db.session import LOCK_TIMEOUT_S, Database
 
+    audit_key, checkpoint_key = settings.key_dir / "audit.key", settings.key_dir / "checkpoint.key"
+    was_used = audit_key.exists()
     embedded = settings.database_url is None
-    if not upgrade and embedded and not (settings.data_dir / "node.db").exists():
+    if not upgrade and embedded and not _holds_anything(settings.database_file):
+        if was_used:
+            raise SchemaError(schema.DATABASE_LOST)
         raise SettingsError(
-            f"data_dir: {settings.data_dir} holds no node; give --data-dir, or start a node with "
-            "'dicom-node serve'"
+            f"data_dir: {settings.data_dir} holds no node; give --data-dir, or --config where a "
+            "file names its database, or start a node with 'dicom-node serve'"
         )
     make_data_dir(settings)
+    done = schema.upgrade(settings.effective_database_url, was_used=was_used) if upgrade else None
     if upgrade:
-        schema.upgrade(settings.effective_database_url)
-    audit_key, checkpoint_key = settings.key_dir / "audit.key", settings.key_dir / "checkpoint.key"
-    if upgrade:
-        CheckpointKey.load_or_create(checkpoint_key)
+        CheckpointKey.make_if_absent(checkpoint_key)
     trail = AuditTrail(AuditKey.load_or_create(audit_key) if upgrade else AuditKey.load(audit_key))
-    database = Database(settings.effective_database_url, trail)
+    patience_s = LOCK_TIMEOUT_S if lock_timeout_s is None else lock_timeout_s
+    database = Database(settings.effective_database_url, trail, lock_timeout_s=patience_s)
     try:
-        if not upgrade:
+        if done is None:
             schema.require_head(database)
+        else:
+            _audit_upgrade(database, done)
         yield database
     finally:
         database.close()
+
+
+def _holds_anything(file: Path) -> bool:
+    # Whoever asks SQLite for a file that is not there makes an empty one.
+    return file.exists() and file.stat().st_size > 0
+
+
+def _audit_upgrade(database: Database, done: Upgrade) -> None:
+    """Write into the trail what an upgrade changed of a database that was in use."""
+    if done.before is None or (done.before == done.after and not done.guards_restored):
+        return
+    with database.transaction(person()) as tx:
+        if done.before != done.after:
+            detail = {"from": done.before, "to": done.after, "software": __version__}
+            tx.audit("database.upgraded", detail=detail)
+        if done.guards_restored:
+            tx.audit("audit.guards_restored", detail={"guards": list(done.guards_restored)})
+
+
+def audit_configuration(settings: Settings, database: Database, actor: str) -> None:
+    """Write into the trail what this process is set to, where that is not what was told last."""
+    from db.configurations import tell_configuration
+    from dicom_node.settings.disclosure import differences, digest
+
+    with database.transaction(actor) as tx:
+        tell_configuration(tx, software=__version__, digest=digest(settings), settings=differences(settings))
 
 
 def completeness(settings: Settings) -> Completeness:
@@ -126,9 +164,17 @@ def node_identity(settings: Settings) -> NodeIdentity:
     )
 
 
-def process_name(kind: str) -> str:
-    """Return this process's name, unique among all hosts of the node: lease owner and audit actor."""
-    return f"{kind}@{socket.gethostname()}:{os.getpid()}"
+def process_name(kind: str, pid: int | None = None) -> str:
+    """Return a process's name, unique among all hosts of the node: lease owner and audit actor.
+
+    Parameters
+    ----------
+    kind : str
+        What it does.
+    pid : int, optional
+        Of another process of this host; by default this one's.
+    """
+    return f"{kind}@{socket.gethostname()}:{os.getpid() if pid is None else pid}"
 
 
 def person() -> str:
@@ -142,12 +188,16 @@ def person() -> str:
 
 def start_process(kind: str) -> None:
     """Prepare a long-running process: logs, and no core dumps with patient data."""
+    import structlog
+
     from dicom_node.logs import configure_logs
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     configure_logs(kind)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     crashpoints.check_crashpoint()
+    if os.geteuid() == 0:
+        structlog.get_logger(__name__).warning("process.runs_as_root", advice="run it as a user of its own")
 
 
 def worker_terms(settings: Settings) -> Terms:
@@ -159,6 +209,17 @@ def worker_terms(settings: Settings) -> Terms:
         lease_s=settings.jobs.lease_s,
         hard_limit_s=settings.jobs.hard_limit_s,
         policy=Policy(settings.jobs.attempts, settings.jobs.backoff_max_s),
+    )
+
+
+def delivery_timeouts(settings: Settings) -> DeliveryTimeouts:
+    """Return how long destinations are waited for."""
+    from dicom_node.delivery.association import DeliveryTimeouts
+
+    return DeliveryTimeouts(
+        connect_s=settings.delivery.connect_timeout_s,
+        acse_s=settings.delivery.acse_timeout_s,
+        dimse_s=settings.delivery.dimse_timeout_s,
     )
 
 

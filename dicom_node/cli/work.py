@@ -12,12 +12,13 @@ from dicom_node.cli.wiring import load_settings
 from dicom_node.errors import SettingsError
 
 Queues = Annotated[
-    str, typer.Option("--queues", help="Queues to work on, separated by commas: score, deliver, train.")
+    str,
+    typer.Option("--queues", help="Queues to work on, separated by commas: score, deliver, commit, train."),
 ]
 
 
 def command(
-    data_dir: DataDir = None, config: ConfigFile = None, queues: Queues = "score,deliver,train"
+    data_dir: DataDir = None, config: ConfigFile = None, queues: Queues = "score,deliver,commit,train"
 ) -> None:
     """Do jobs, one after the other: with a broker when it rings, without one by looking into the database."""
     kinds = _kinds(queues)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gc
-import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from db.lifecycle import JobKind
 from db.session import Database
 from dicom_node import installation
+from dicom_node.cli.stopping import when_told_to_stop
 from dicom_node.cli.wiring import (
+    audit_configuration,
+    delivery_timeouts,
     node_identity,
     open_database,
     process_name,
@@ -29,18 +32,25 @@ def run(settings: Settings, kinds: tuple[JobKind, ...]) -> None:
     start_process("work")
     name = process_name("+".join(kind.value for kind in kinds))
     with open_database(settings, upgrade=True) as database:
+        audit_configuration(settings, database, name)
         loops: dict[JobKind, ClaimLoop] = {}
         handlers = _handlers(settings, database, kinds, lambda: any(x.is_stopping for x in loops.values()))
         terms = worker_terms(settings)
         for kind, handler in handlers.items():
             loops[kind] = ClaimLoop(database, kind, handler, terms=terms_of(kind, terms), owner=name)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: _stop(loops))
+        when_told_to_stop(partial(_stop, loops))
+        deadline_s = settings.jobs.stop_deadline_s
         if settings.broker_url is None:
-            run_embedded(database, loops, name=name)
+            run_embedded(database, loops, name=name, stop_deadline_s=deadline_s)
         else:
-            url = settings.broker_url.get_secret_value()
-            run_with_broker(database, loops, name=name, broker_url=url, key_prefix=settings.ae_title)
+            run_with_broker(
+                database,
+                loops,
+                name=name,
+                broker_url=settings.broker_url.get_secret_value(),
+                key_prefix=settings.ae_title,
+                stop_deadline_s=deadline_s,
+            )
 
 
 def terms_of(kind: JobKind, terms: Terms) -> Terms:
@@ -61,13 +71,15 @@ def _handlers(
         JobKind.SCORE: lambda: _scorer(settings, database),
         JobKind.DELIVER: lambda: _sender(settings, database),
         JobKind.TRAIN: lambda: _trainer(settings, database, is_stopping),
+        JobKind.COMMIT: lambda: _committer(settings, database),
     }
     return {kind: makers[kind]() for kind in kinds}
 
 
 def _scorer(settings: Settings, database: Database) -> Handler:
     from dicom_node.cli.bundles import deploy_demonstration
-    from dicom_node.images import DecodeLimits, ImageReader
+    from dicom_node.decoder_process import DecodeLimits
+    from dicom_node.images import ImageReader
     from dicom_node.spool import Spool
     from models.store import BundleStore
     from workers.classifier_cache import ClassifierCache
@@ -78,6 +90,7 @@ def _scorer(settings: Settings, database: Database) -> Handler:
         BundleStore(settings.bundles_dir).path_of,
         device=settings.scoring.device,
         threads=settings.scoring.threads,
+        backend=settings.scoring.backend,
     )
     classifiers.warm(database, settings.tasks)
     # What is loaded now stays; looking through it for garbage again and again slows the building of results.
@@ -96,12 +109,13 @@ def _scorer(settings: Settings, database: Database) -> Handler:
             node=node_identity(settings),
             routes=settings.routes,
             default_zone=settings.default_zone,
+            shadowed_devices=tuple(settings.scoring.shadowed_devices),
         ),
     ).score
 
 
 def _sender(settings: Settings, database: Database) -> Handler:
-    from dicom_node.delivery.dimse import DeliveryTimeouts
+    from dicom_node.cli.security import tls_for
     from dicom_node.spool import Spool
     from workers.sending import Sender
 
@@ -109,12 +123,29 @@ def _sender(settings: Settings, database: Database) -> Handler:
         database,
         Spool(settings.results_dir).path_of,
         calling_ae_title=settings.ae_title,
-        timeouts=DeliveryTimeouts(
-            connect_s=settings.delivery.connect_timeout_s,
-            acse_s=settings.delivery.acse_timeout_s,
-            dimse_s=settings.delivery.dimse_timeout_s,
-        ),
+        timeouts=delivery_timeouts(settings),
+        tls_for=tls_for(settings),
+        commits=settings.committing_destinations.__contains__,
     ).deliver
+
+
+def _committer(settings: Settings, database: Database) -> Handler:
+    from dicom_node.cli.security import tls_for
+    from dicom_node.spool import Spool
+    from workers.committing import CommitmentTerms, Committer
+
+    return Committer(
+        database,
+        Spool(settings.spool_dir).path_of,
+        calling_ae_title=settings.ae_title,
+        timeouts=delivery_timeouts(settings),
+        terms=CommitmentTerms(
+            report_wait_s=settings.delivery.commitment_wait_s,
+            ask_again_s=settings.delivery.commitment_ask_again_s,
+            most_missing=settings.jobs.attempts,
+        ),
+        tls_for=tls_for(settings),
+    ).commit
 
 
 def _trainer(settings: Settings, database: Database, is_stopping: Callable[[], bool]) -> Handler:

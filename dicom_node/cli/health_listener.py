@@ -1,0 +1,86 @@
+"""What ``doctor`` looks at of the listener: its processes, and who has its port."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from db import processes
+from db.session import Database
+from db.tables import Process
+from dicom_node.cli.findings import Finding, Verdict
+from dicom_node.settings import Settings
+
+_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+_LOCAL, _STATE, _LISTENS = 1, 3, "0A"
+
+
+def check_listener(settings: Settings, database: Database) -> Iterator[Finding]:
+    """Look whether every listener process lives, and whether the ports of this machine are the listener's."""
+    with database.reading() as session:
+        alive, _ = processes.alive(session, database.now_in(session))
+    yield from _check_together(settings, alive)
+    is_here = any(_host_of(each) == socket.gethostname() for each in alive if each.kind == "listen")
+    is_elsewhere = not is_here and any(each.kind == "listen" for each in alive)
+    for port in listener_ports(settings):
+        has_taker = is_taken(port)
+        name = f"port {port}"
+        if is_elsewhere:
+            yield Finding(name, Verdict.OK, "the listener runs on another machine")
+        elif is_here and not has_taker:
+            advice = "the log of 'dicom-node listen' tells why; start it again"
+            yield Finding(name, Verdict.PROBLEM, "the listener runs, but does not listen", advice)
+        elif has_taker and not is_here:
+            advice = "end that program, or choose another port (port, listener.tls.port)"
+            yield Finding(name, Verdict.PROBLEM, "another program has it, and no listener runs", advice)
+        elif not has_taker:
+            advice = "start the node with 'dicom-node serve'"
+            yield Finding(name, Verdict.WARNING, "nobody listens: scanners cannot send", advice)
+        else:
+            yield Finding(name, Verdict.OK, "the listener has it")
+
+
+def check_ports(settings: Settings) -> Iterator[Finding]:
+    """Look whether anybody listens on the ports of this machine; without a database nobody tells who."""
+    for port in listener_ports(settings):
+        if is_taken(port):
+            yield Finding(f"port {port}", Verdict.OK, "somebody listens")
+        else:
+            advice = "start the node with 'dicom-node serve', unless its listener runs on another machine"
+            yield Finding(f"port {port}", Verdict.WARNING, "nobody listens on this machine", advice)
+
+
+def listener_ports(settings: Settings) -> list[int]:
+    """Return the ports on which the listener accepts; without one that it chooses by itself."""
+    tls = settings.listener.tls
+    ports = [settings.port] if settings.listener.plain else []
+    ports += [tls.port] if tls.files is not None else []
+    return [port for port in ports if port]
+
+
+def is_taken(port: int) -> bool:
+    """Whether a program of this machine listens on a port, asked of the kernel: nobody has to answer."""
+    lines = [line.split() for table in _TABLES if table.exists() for line in table.read_text().splitlines()]
+    return any(
+        int(words[_LOCAL].rpartition(":")[2], 16) == port for words in lines if words[_STATE] == _LISTENS
+    )
+
+
+def _check_together(settings: Settings, alive: Iterable[Process]) -> Iterator[Finding]:
+    wanted = settings.listener.processes
+    if wanted == 1:
+        return
+    running = Counter(_host_of(each) for each in alive if each.kind == "listen")
+    short = [f"{count} of {wanted} on {host}" for host, count in sorted(running.items()) if count < wanted]
+    if short:
+        advice = "the log of 'dicom-node listen' tells why one ended; the others go on receiving"
+        yield Finding("listener processes", Verdict.PROBLEM, ", ".join(short), advice)
+    elif running:
+        yield Finding("listener processes", Verdict.OK, f"{wanted} on each of {len(running)} machines")
+
+
+def _host_of(process: Process) -> str:
+    """Return the host in a name of the form kind@host:pid."""
+    return process.name.rpartition(":")[0].partition("@")[2]
