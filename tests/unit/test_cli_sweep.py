@@ -28,6 +28,18 @@ def test_a_sweep_removes_the_files_that_no_row_names_and_no_other(tmp_path: Path
     assert orphan not in spool.names()
 
 
+def test_files_stay_where_the_database_knows_next_to_none_of_them(tmp_path: Path) -> None:
+    """It was lost, or it is another node's: the files are all that is left of what was received."""
+    spool = Spool(tmp_path)
+    known = aged(spool, b"known")
+    unknown = [aged(spool, b"unknown") for _ in range(11)]
+
+    sweep(spool, lambda names: [])
+    sweep(spool, lambda names: [name for name in names if name == known])
+
+    assert set(spool.names()) == {known, *unknown}
+
+
 def test_the_database_is_asked_only_after_the_candidates_are_listed(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     asked: list[list[str]] = []
@@ -36,11 +48,12 @@ def test_the_database_is_asked_only_after_the_candidates_are_listed(tmp_path: Pa
         # Another process's file appears, with its row, while the database answers.
         aged(spool, b"registered meanwhile")
         asked.append(names)
-        return []
+        return [old]
 
-    orphan = aged(spool, b"orphan")
+    old, orphan = aged(spool, b"known"), aged(spool, b"orphan")
     sweep(spool, known)
 
-    assert asked == [[orphan]]
-    assert len(spool.names()) == 1
-    assert spool.path_of(spool.names()[0]).read_bytes() == b"registered meanwhile"
+    assert [set(names) for names in asked] == [{old, orphan}]
+    assert len(spool.names()) == 2
+    contents = {spool.path_of(name).read_bytes() for name in spool.names()}
+    assert contents == {b"known", b"registered meanwhile"}

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dicom_node.decoder_process import DecodeLimits
 from dicom_node.errors import ImageError
-from dicom_node.images import DecodeLimits, ImageReader, read_header
+from dicom_node.images import ImageReader, read_header
 from models.contract import ImageTrait, Laterality
 from tests.unit.image_files import SOP_INSTANCE_UID, breast, image, written
-from training.datasets.phantoms import study
+from training.datasets.phantom_objects import study
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import resource
 import signal
 import struct
 import threading
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from dicom_node.decoder_process import DecodeLimits
 from dicom_node.errors import ImageError
-from dicom_node.images import DecodeLimits, ImageReader
+from dicom_node.images import ImageReader
 from models.contract import RefusalCode
 from tests.unit.image_files import PATIENT, SOP_INSTANCE_UID, breast, image, written
 
@@ -243,25 +244,54 @@ def large(path: Path) -> Path:
     return written(path, data_set)
 
 
-def test_a_decoder_killed_in_the_middle_costs_one_image(reader: ImageReader, tmp_path: Path) -> None:
-    path = large(tmp_path / "image.dcm")
-    process = reader.decoder_pid
-    assert process is not None
-    busy_since = processor_seconds(process)
+@contextmanager
+def killing_decoders(reader: ImageReader, times: int) -> Iterator[list[int]]:
+    """Kill a reader's decoder process when it works on the next image, and its successors at once."""
+    killed: list[int] = []
+    over = threading.Event()
+    first = reader.decoder_pid
+    assert first is not None
+    busy_since = processor_seconds(first)
 
     def kill_when_busy() -> None:
-        while processor_seconds(process) <= busy_since:
-            time.sleep(0.002)
-        os.kill(process, signal.SIGKILL)
+        while len(killed) < times and not over.is_set():
+            process = reader.decoder_pid
+            is_due = process not in (None, *killed) and (
+                process != first or processor_seconds(first) > busy_since
+            )
+            if is_due and process is not None:
+                os.kill(process, signal.SIGKILL)
+                killed.append(process)
+            over.wait(0.002)
 
     killer = threading.Thread(target=kill_when_busy)
     killer.start()
-    refused = refusal(reader, path)
-    killer.join()
+    try:
+        yield killed
+    finally:
+        over.set()
+        killer.join()
 
-    assert refused.code == "PIXEL_DATA"
-    assert "died" in str(refused)
-    assert reader.decoder_pid != process
+
+def test_a_decoder_killed_in_the_middle_gets_one_more_try(reader: ImageReader, tmp_path: Path) -> None:
+    path = large(tmp_path / "image.dcm")
+    reader.read(path, SOP_INSTANCE_UID)  # its process has started
+    with killing_decoders(reader, 1) as killed:
+        read = reader.read(path, SOP_INSTANCE_UID)
+    assert read.view.rows == 1500
+    assert len(killed) == 1
+    assert reader.decoder_pid not in killed
+
+
+def test_an_image_whose_decoder_is_killed_twice_is_refused(reader: ImageReader, tmp_path: Path) -> None:
+    path = large(tmp_path / "image.dcm")
+    reader.read(path, SOP_INSTANCE_UID)  # its process has started
+    with killing_decoders(reader, 2) as killed, pytest.raises(ImageError, match="killed twice") as refused:
+        reader.read(path, SOP_INSTANCE_UID)
+    assert refused.value.code == "PIXEL_DATA"
+    assert len(set(killed)) == 2
+    good = written(tmp_path / "good.dcm", image(breast()))
+    assert reader.read(good, SOP_INSTANCE_UID).view.rows == 96, "the next image is read"
 
 
 def processor_seconds(process: int) -> float:

@@ -31,19 +31,20 @@ open         complete   complete  complete      complete
 complete     -          -         -             -
 """
 JOBS = """
-             claim    finish  try_later  release  give_up  retry
-queued       running  -       -          -        -        queued
-running      running  done    queued     queued   failed   -
-done         -        -       -          -        -        -
-failed       -        -       -          -        -        queued
+             claim    finish  try_later  release  give_up  retry   reopen
+queued       running  -       -          -        -        queued  -
+running      running  done    queued     queued   failed   -       -
+done         -        -       -          -        -        -       queued
+failed       -        -       -          -        -        queued  queued
 """
 DELIVERIES = """
-             accepted   no_answer  turned_away  refuse   retry    pass_over
-pending      delivered  unknown    pending      refused  -        not_needed
-unknown      delivered  unknown    unknown      refused  -        not_needed
-delivered    -          -          -            -        -        -
-refused      -          -          -            -        pending  -
-not_needed   -          -          -            -        -        -
+             accepted   no_answer  turned_away  refuse   retry    pass_over   commit     miss
+pending      delivered  unknown    pending      refused  -        not_needed  -          -
+unknown      delivered  unknown    unknown      refused  -        not_needed  -          -
+delivered    -          -          -            -        -        -           committed  pending
+committed    -          -          -            -        -        -           -          -
+refused      -          -          -            -        pending  -           -          -
+not_needed   -          -          -            -        -        -           -          -
 """
 
 Machine = tuple[Mapping[Any, Any], type[StrEnum], type[StrEnum], str]
@@ -92,7 +93,7 @@ def test_a_refusal_says_what_the_state_allows() -> None:
     with pytest.raises(TransitionRefusedError, match=r"it allows: claim, retry$"):
         next_state(JOB_TRANSITIONS, JobState.QUEUED, JobEvent.FINISH)
     with pytest.raises(TransitionRefusedError, match=r"it allows: nothing$"):
-        next_state(JOB_TRANSITIONS, JobState.DONE, JobEvent.RETRY)
+        next_state(DELIVERY_TRANSITIONS, DeliveryState.COMMITTED, DeliveryEvent.RETRY)
 
 
 def test_a_compare_and_set_learns_from_which_states_an_event_is_allowed() -> None:

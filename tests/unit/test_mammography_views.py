@@ -11,7 +11,7 @@ from pydicom.uid import (
 
 from dicom_node.mammography_views import ROUTING_KEYWORDS, routing_facts
 from models.contract import ImageTrait, Laterality
-from training.datasets.phantoms import study
+from training.datasets.phantom_objects import study
 
 
 def header(**elements: object) -> Dataset:

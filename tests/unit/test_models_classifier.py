@@ -28,8 +28,8 @@ from models.errors import (
 )
 from models.store import released_bundle
 from tests.unit.small_bundle import write_small_bundle
-from training.cohort import display_view
 from training.datasets.phantoms import LesionKind, draw
+from training.demonstration.cohort import display_view
 
 PLACES = [(side, view) for side in (Laterality.RIGHT, Laterality.LEFT) for view in ("CC", "MLO")]
 
@@ -138,8 +138,9 @@ def test_no_map_is_made_below_the_threshold_or_when_switched_off(
 ) -> None:
     point = OperatingPoint("default", threshold, 0.9, 0.8, 0.95, False)
     write_small_bundle(tmp_path / "b", operating_points=(point,), evidence_enabled=enabled)
-    prediction = predict_study(Classifier.load(tmp_path / "b"), study(), ())
-    assert all(image.evidence is None for image in prediction.images)
+    views = study()
+    prediction = predict_study(Classifier.load(tmp_path / "b"), views, ())
+    assert [image.evidence for image in prediction.images] == [None] * len(views)
 
 
 def test_evidence_is_as_large_as_the_source(small: Classifier) -> None:

@@ -19,8 +19,8 @@ from models.outlines import TOLERANCE, outline_of
 from models.preprocessing import Parameters, Prepared, prepare
 from models.store import released_bundle
 from tests.unit.small_bundle import write_small_bundle
-from training.cohort import display_view
 from training.datasets.phantoms import LesionKind, draw
+from training.demonstration.cohort import display_view
 
 GRID = Parameters(rows=96, columns=64, pixel_mm=2.4)
 PLACES = [(side, view) for side in (Laterality.RIGHT, Laterality.LEFT) for view in ("CC", "MLO")]
@@ -172,7 +172,8 @@ def test_only_a_bundle_whose_localisation_was_validated_points_at_places(
 
 def test_the_map_is_spread_over_the_image_only_for_who_asks(studied: dict[bool, Classifier]) -> None:
     views = [shown(side, view) for side, view in PLACES]
-    assert all(image.attention is None for image in predict_study(studied[False], views, ()).images)
+    unasked = predict_study(studied[False], views, ())
+    assert [image.attention for image in unasked.images] == [None] * len(views)
     asked = predict_study(studied[False], views, (), with_attention=True)
     assert all(image.attention is not None for image in asked.images)
 

@@ -84,6 +84,11 @@ def test_a_constant_image_has_no_breast(value: int) -> None:
         find_breast(np.full((512, 512), value, dtype=np.uint16))
 
 
+def test_a_breast_that_fills_no_cell_of_the_grid_is_told() -> None:
+    with pytest.raises(NoBreastError, match="smaller than a cell"):
+        prepare(view(spacing_mm=(0.001, 0.001)), SMALL)
+
+
 def test_a_small_bright_spot_is_no_breast() -> None:
     pixels = np.zeros((512, 512), dtype=np.uint16)
     pixels[200:240, 200:240] = 50000

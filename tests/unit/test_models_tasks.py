@@ -15,8 +15,8 @@ from models.contract import ImageTrait, ImageView, Laterality, Refusal, RefusalC
 from models.errors import RegistryError, UnknownTaskError
 from models.preprocessing import find_breast
 from models.tasks import all_tasks, scan, task_named
-from training.cohort import display_view
 from training.datasets.phantoms import draw
+from training.demonstration.cohort import display_view
 
 TASK = task_named("mammography_malignancy")
 FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"
@@ -177,6 +177,7 @@ def test_an_unknown_task_is_answered_with_those_that_exist() -> None:
 
 
 def test_every_task_is_found_by_its_name() -> None:
+    assert set(all_tasks()) == {"idc", "mammography_malignancy", "mias7"}
     assert all(task_named(name) is task for name, task in all_tasks().items())
 
 

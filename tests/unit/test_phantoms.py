@@ -10,7 +10,8 @@ import pydicom
 import pytest
 
 from models.contract import Laterality
-from training.datasets.phantoms import LesionKind, Phantom, data_set, draw, study
+from training.datasets.phantom_objects import data_set, study
+from training.datasets.phantoms import LesionKind, Phantom, draw
 
 LESIONS = [kind for kind in LesionKind if kind is not LesionKind.NORM]
 VIEWS = [("R", "CC"), ("L", "CC"), ("R", "MLO"), ("L", "MLO")]

@@ -23,6 +23,18 @@ def test_a_uid_is_a_uuid_under_2_25_whatever_the_order_of_the_sources() -> None:
 
 
 @pytest.mark.parametrize(
+    ("revision", "uid"),
+    [
+        (1, "2.25.24814898426226679297990011925917044826"),
+        (2, "2.25.199437074266029969299921738499497891456"),
+    ],
+)
+def test_uids_stay_from_one_version_of_the_node_to_the_next(revision: int, uid: str) -> None:
+    sources = ["1.2.3", "1.2.4"]
+    assert identity.uid_for("segmentation", "a" * 64, "b" * 64, sources, revision=revision) == uid
+
+
+@pytest.mark.parametrize(
     "other",
     [
         ("text_report", "a", "b", ["1.2.3"], 0),

@@ -9,7 +9,7 @@ import pytest
 
 from dicom_node.delivery.destination import Destination
 from dicom_node.errors import SettingsError
-from dicom_node.results.builders import RESULT_BUILDERS
+from dicom_node.results.builders import OPTION_BUILDERS, RESULT_BUILDERS
 from dicom_node.results.profiles import (
     BUILT_IN,
     UNKNOWN,
@@ -20,6 +20,7 @@ from dicom_node.results.profiles import (
     profile_named,
     split_route,
 )
+from dicom_node.results.slide import SLIDE_KINDS
 from dicom_node.settings import load
 
 THREE_D, COMPREHENSIVE = "measurement_report", "measurement_report_2d"
@@ -78,9 +79,77 @@ def test_objects_are_built_once_for_all_destinations() -> None:
         Route(here, Profile("a", ("text_report",))),
         Route(there, Profile("b", ("segmentation", "text_report"))),
     ]
-    assert kinds_for(routes, localises=False) == ("text_report", "segmentation")
-    unasked = kinds_for([], localises=False)
+    assert kinds_for(routes, lambda p: p.wanted(localises=False)) == ("text_report", "segmentation")
+    unasked = kinds_for([], lambda p: p.wanted(localises=False))
     assert set(unasked) == set(wanted(BUILT_IN[UNKNOWN]))
+
+
+def test_a_compressed_kind_comes_with_the_native_one_for_those_who_do_not_take_it() -> None:
+    syntaxes = {"secondary_capture": "jpeg2000", "fractional_segmentation": "rle"}
+    profile = Profile("mine", ("fractional_segmentation",), picture=True, transfer_syntaxes=syntaxes)
+    assert list(profile.wanted(localises=False)) == [
+        Wanted("fractional_segmentation_rle"),
+        Wanted("fractional_segmentation", fallback_for="fractional_segmentation_rle"),
+        Wanted("secondary_capture_jpeg2000"),
+        Wanted("secondary_capture", fallback_for="secondary_capture_jpeg2000"),
+    ]
+    native = Profile("mine", ("secondary_capture",), transfer_syntaxes={"secondary_capture": "native"})
+    assert list(native.wanted(localises=False)) == [Wanted("secondary_capture")]
+
+
+def test_every_option_asks_for_what_can_be_built() -> None:
+    kinds = ("secondary_capture", "fractional_segmentation", "measurement_report", "lesion_segmentation")
+    asked: set[str] = set()
+    for picture in ("rle", "jpeg2000"):
+        syntaxes = {"secondary_capture": picture, "fractional_segmentation": "rle"}
+        profile = Profile("mine", kinds, transfer_syntaxes=syntaxes, seg_reference=True)
+        asked |= set(wanted(profile))
+    assert asked - set(RESULT_BUILDERS) == set(OPTION_BUILDERS)
+
+
+@pytest.mark.parametrize(
+    ("sr_class", "expected"),
+    [
+        ("3d", [Wanted(f"{THREE_D}_segments")]),
+        ("comp", [Wanted(f"{COMPREHENSIVE}_segments")]),
+        (
+            "auto",
+            [
+                Wanted(f"{THREE_D}_segments"),
+                Wanted(f"{COMPREHENSIVE}_segments", fallback_for=f"{THREE_D}_segments"),
+            ],
+        ),
+    ],
+)
+def test_a_report_that_names_segments_is_of_the_class_that_is_chosen(
+    sr_class: Any, expected: list[Wanted]
+) -> None:
+    kinds = ("lesion_segmentation", "measurement_report")
+    profile = Profile("mine", kinds, sr_class=sr_class, seg_reference=True)
+    assert list(profile.wanted(localises=True))[1:] == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"transfer_syntaxes": {"text_report": "rle"}},
+        {"transfer_syntaxes": {"fractional_segmentation": "jpeg2000"}},
+        {"transfer_syntaxes": {"secondary_capture": "jpeg"}},
+        {"kinds": ("measurement_report",), "seg_reference": True},
+        {"kinds": ("lesion_segmentation",), "seg_reference": True},
+        {"slide_kinds": ("segmentation",)},
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="profile mine"):
+        Profile("mine", **{"kinds": (), **options})
+
+
+@pytest.mark.parametrize("name", list(BUILT_IN))
+def test_every_built_in_profile_tells_of_slides(name: str) -> None:
+    kinds = [item.kind for item in BUILT_IN[name].wanted_of_slides()]
+    assert set(kinds) <= set(SLIDE_KINDS)
+    assert "text_report" in kinds
 
 
 @pytest.mark.parametrize(
@@ -116,12 +185,20 @@ def test_a_site_defines_profiles_of_its_own(tmp_path: Path) -> None:
         tmp_path,
         'destinations = ["PACS@h:1", "OHIF@h:2/ohif", {address = "OLD@h:3", profile = "mine"}]\n'
         '[profiles.mine]\nkinds = ["text_report", "measurement_report"]\n'
-        'sr_class = "comp"\nwithdraws = true\n',
+        'sr_class = "comp"\nwithdraws = true\nslide_kinds = ["text_report"]\n'
+        'transfer_syntaxes = {secondary_capture = "rle"}\n',
     )
     assert [str(r.destination) for r in settings.routes] == ["PACS@h:1", "OHIF@h:2", "OLD@h:3"]
     first, second, third = (route.profile for route in settings.routes)
     assert (first, second) == (BUILT_IN[UNKNOWN], BUILT_IN["ohif"])
-    assert third == Profile("mine", ("text_report", "measurement_report"), sr_class="comp", withdraws=True)
+    assert third == Profile(
+        "mine",
+        ("text_report", "measurement_report"),
+        sr_class="comp",
+        withdraws=True,
+        transfer_syntaxes={"secondary_capture": "rle"},
+        slide_kinds=("text_report",),
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,9 +206,11 @@ def test_a_site_defines_profiles_of_its_own(tmp_path: Path) -> None:
     [
         ('destinations = ["PACS@h:1/nowhere"]', "no profile 'nowhere'"),
         ('destinations = ["PACS@h:1", "PACS@h:1/ohif"]', "named twice"),
-        ('destinations = [{adress = "PACS@h:1"}]', "address and profile"),
+        ('destinations = [{adress = "PACS@h:1"}]', "address, profile and commitment"),
         ('[profiles.ohif]\nkinds = ["text_report"]', "cannot name a profile of your own"),
         ('[profiles.mine]\nkinds = ["letter"]', "kinds"),
+        ('[profiles.mine]\ntransfer_syntaxes = {secondary_capture = "jpeg"}', "transfer_syntaxes"),
+        ('destinations = ["PACS@h:1/mine"]\n[profiles.mine]\nkinds = []\nseg_reference = true', "needs"),
     ],
 )
 def test_a_wrong_profile_is_refused_at_the_start(tmp_path: Path, text: str, message: str) -> None:

@@ -11,13 +11,13 @@ import pytest
 from models.classifier import Classifier
 from models.contract import Laterality
 from models.preprocessing import Parameters
-from training import evaluation
-from training.cohort import Example, draw_cohort, kinds_of_women
-from training.config import DemonstrationConfig
 from training.datasets.phantoms import LesionKind
-from training.demonstration import build, steps
+from training.demonstration import evaluation
+from training.demonstration.build import build, steps
+from training.demonstration.cohort import Example, draw_cohort, kinds_of_women
+from training.demonstration.config import DemonstrationConfig
+from training.demonstration.split import Split, split_by_woman
 from training.errors import LeakError, PackagingError, TrainingError
-from training.splits import Split, split_by_woman
 
 TINY = DemonstrationConfig(
     training_women=8,

@@ -64,8 +64,8 @@ def test_the_transport_runs_with(app: Celery, option: str, value: object) -> Non
 
 
 def test_there_is_a_queue_for_each_kind_of_job_and_no_other(app: Celery) -> None:
-    assert {queue.name for queue in app.conf.task_queues} == {"score", "deliver", "train"}
-    assert app.conf.task_default_queue in {"score", "deliver", "train"}
+    assert {queue.name for queue in app.conf.task_queues} == {"score", "deliver", "train", "commit"}
+    assert app.conf.task_default_queue in {"score", "deliver", "train", "commit"}
 
 
 def test_task_names_are_constants_that_survive_a_moved_file() -> None:
@@ -73,6 +73,7 @@ def test_task_names_are_constants_that_survive_a_moved_file() -> None:
         "score": "dicom_node.score",
         "deliver": "dicom_node.deliver",
         "train": "dicom_node.train",
+        "commit": "dicom_node.commit",
     }
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from db.errors import DatabaseUnavailableError, UnknownRecordError
 from dicom_node.errors import DestinationUnavailableError, ResultError, SpoolError, SpoolFullError
+from workers.inputs import DamagedInputError, MissingInputError
 from workers.retry import GiveUp, Policy, TryLater, UndeliverableError, backoff_s, code_of, decide, reason_of
 
 POLICY = Policy(attempts=5, backoff_max_s=300)
@@ -47,6 +48,12 @@ def test_what_waits_for_others_is_tried_without_limit(error: Exception, attempt:
 @pytest.mark.parametrize("attempt", [1, 5])
 def test_what_a_destination_refused_waits_for_a_person_at_once(attempt: int) -> None:
     assert isinstance(decide(UndeliverableError("x"), attempt, POLICY), GiveUp)
+
+
+def test_a_damaged_input_waits_for_a_person_at_once_and_a_missing_one_does_not() -> None:
+    assert isinstance(decide(DamagedInputError("x"), 1, POLICY), GiveUp)
+    assert isinstance(decide(MissingInputError("x"), 1, POLICY), TryLater), "its disk may come back"
+    assert isinstance(decide(MissingInputError("x"), 5, POLICY), GiveUp)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,83 @@
+"""An object that comes in piece by piece is written and hashed as if it had been there at once."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from dicom_node.listener.reception import IncomingObject, Reception
+from dicom_node.spool import Spool
+from dicom_node.spool_writer import BLOCK_BYTES
+
+PREFACE = b"preface" * 50
+
+
+@pytest.fixture
+def reception() -> Iterator[Reception]:
+    with closing(Reception()) as made:
+        yield made
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+def content(size: int, seed: int) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def receive(spool: Spool, reception: Reception, data: bytes, piece: int) -> IncomingObject:
+    incoming = IncomingObject(spool, reception, PREFACE, min_free_bytes=0)
+    for start in range(0, len(data), piece):
+        incoming.take(memoryview(data[start : start + piece]))
+    return incoming
+
+
+@pytest.mark.parametrize("piece", [777, 16_384, 3 * BLOCK_BYTES])
+@pytest.mark.parametrize(
+    "size",
+    [0, 20_000, 500_000, BLOCK_BYTES - len(PREFACE), BLOCK_BYTES, 2 * BLOCK_BYTES + 5, 6_300_001],
+    ids="{} bytes".format,
+)
+def test_a_file_and_its_digest_are_those_of_what_came(
+    spool: Spool, reception: Reception, size: int, piece: int
+) -> None:
+    for seed in (1, 2):  # the second object finds the blocks as the first left them
+        data = content(size, seed)
+        incoming = receive(spool, reception, data, piece)
+        assert bytes(incoming.data()) == data
+        stored = incoming.commit()
+        assert spool.path_of(stored.name).read_bytes() == PREFACE + data
+        assert stored.sha256 == hashlib.sha256(data).hexdigest()
+        assert stored.size_bytes == size
+
+
+def test_an_object_that_is_given_up_leaves_nothing_and_spoils_no_other(
+    spool: Spool, reception: Reception
+) -> None:
+    receive(spool, reception, content(3_000_000, 3), 100_000).discard()
+    assert spool.names() == []
+    data = content(2_500_000, 4)
+    stored = receive(spool, reception, data, 100_000).commit()
+    assert stored.sha256 == hashlib.sha256(data).hexdigest()
+    assert spool.names() == [stored.name]
+
+
+def test_small_objects_need_no_thread_and_a_closed_reception_keeps_none(spool: Spool) -> None:
+    def hashing() -> int:
+        return sum(each.name == "listener-hash" for each in threading.enumerate())
+
+    before = hashing()
+    with closing(Reception()) as reception:
+        receive(spool, reception, content(20_000, 5), 20_000).commit()
+        assert hashing() == before
+        receive(spool, reception, content(1_500_000, 6), 20_000).commit()
+        assert hashing() == before + 1
+    assert hashing() == before
