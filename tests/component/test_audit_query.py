@@ -9,6 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import Connection, event
 
 from db.audit import AuditTrail
 from db.audit_query import EXPORT_COLUMNS, MAX_ROWS, AuditFilter, export, query
@@ -167,3 +168,37 @@ def test_the_trail_and_its_export_hold_no_patient_data(trail_of_two_patients: Da
 
     assert "PAT" not in stream.getvalue()
     assert "ACC" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        (AuditFilter(since=START), "ix_audit_event_at"),
+        (AuditFilter(action="job.scored"), "ix_audit_event_action_seq"),
+        (AuditFilter(action="job.scored", until=START), "ix_audit_event_action_at"),
+        (AuditFilter(bundle="bb"), "ix_audit_event_bundle_seq"),
+        (AuditFilter(bundle="bb", since=START), "ix_audit_event_bundle_at"),
+    ],
+)
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_an_index_answers_in_the_order_that_is_shown(
+    trail_of_two_patients: Database, wanted: AuditFilter, index: str
+) -> None:
+    plans: list[str] = []
+    engine = trail_of_two_patients.engine
+
+    def explain(
+        connection: Connection, _cursor: object, statement: str, parameters: object, *_: object
+    ) -> None:
+        if statement.startswith("SELECT audit_event"):
+            rows = connection.connection.driver_connection.execute(
+                f"EXPLAIN QUERY PLAN {statement}", parameters
+            )
+            plans.extend(str(row[-1]) for row in rows)
+
+    event.listen(engine, "before_cursor_execute", explain)
+    found(trail_of_two_patients, wanted, newest_first=True)
+    event.remove(engine, "before_cursor_execute", explain)
+
+    assert any(index in plan for plan in plans), plans
+    assert not any("TEMP B-TREE" in plan for plan in plans), plans

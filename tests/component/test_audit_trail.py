@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import secrets
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from db.keys import AuditKey, CheckpointKey
 from db.processes import sign_of_life
 from db.session import Database
 from db.tables import Process
+from tests.databases import production_role
 
 postgres_only = pytest.mark.parametrize(
     "database_kind", [pytest.param("postgresql", marks=pytest.mark.postgres)]
@@ -232,14 +233,10 @@ def test_the_documented_production_role_runs_the_node_and_cannot_touch_the_trail
     database: Database, audit_key: AuditKey
 ) -> None:
     """A17: the SQL is taken from the documentation as it stands."""
-    role = f"node_{secrets.token_hex(4)}"
-    documented = re.findall(r"^    ((?:CREATE|GRANT|REVOKE)[^;]*);", schema.__doc__ or "", re.MULTILINE)
-    with database.engine.begin() as owner:
-        for statement in documented:
-            owner.exec_driver_sql(re.sub(r"\bdicom_node\b", role, statement))
-    url = database.engine.url.set(username=role, password="...").render_as_string(hide_password=False)
-    node = Database(url, AuditTrail(audit_key))
-    try:
+    with (
+        production_role(database) as url,
+        closing(Database(url, AuditTrail(audit_key))) as node,
+    ):
         schema.require_head(node)
         with node.transaction("test") as tx:
             sign_of_life(tx, "listener@host:1", "listener")
@@ -256,11 +253,6 @@ def test_the_documented_production_role_runs_the_node_and_cannot_touch_the_trail
             with pytest.raises(Exception, match=r"permission denied|must be owner"), node.engine.begin() as c:
                 c.exec_driver_sql(refused)
         assert [row["action"] for row in rows(node)] == ["process.started"]
-    finally:
-        node.close()
-        with database.engine.begin() as owner:
-            owner.exec_driver_sql(f"DROP OWNED BY {role}")
-            owner.exec_driver_sql(f"DROP ROLE {role}")
 
 
 def test_six_writers_at_once_make_one_chain_and_none_has_to_try_again(
@@ -309,7 +301,7 @@ def test_after_a_rotation_every_process_signs_with_the_new_key(
     old_id = audit_key.newest_id
 
     with database.transaction("admin") as tx:
-        new_id = database.trail.rotate_key(tx.session, tx.actor)
+        new_id = database.trail.rotate_key(tx.connection, tx.actor)
     write_events(running, 1)
     write_events(database, 1)
     running.close()
@@ -330,7 +322,7 @@ def test_a_rotation_that_is_rolled_back_leaves_the_old_key_in_force(
     old_id = audit_key.newest_id
 
     with pytest.raises(ZeroDivisionError), database.transaction("admin") as tx:
-        database.trail.rotate_key(tx.session, tx.actor)
+        database.trail.rotate_key(tx.connection, tx.actor)
         raise ZeroDivisionError
     write_events(database, 1)
 

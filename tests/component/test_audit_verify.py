@@ -371,9 +371,11 @@ def test_a_quick_look_checks_only_the_events_asked_for(node: Node) -> None:
     with attack(node) as connection:
         connection.execute(AUDIT_TABLE.update().where(AUDIT_TABLE.c.seq == 2).values(actor="nobody"))
 
-    assert node.verify(since=5) == VerifyReport(events=5, checkpoints_checked=1, newest_checkpoint_seq=9)
+    assert node.verify(since=5) == VerifyReport(
+        events=5, checkpoints_checked=1, newest_checkpoint_seq=9, first_seq=5
+    )
     assert node.verify(since=2).first_bad_seq == 2
-    assert node.verify(since=10) == VerifyReport(events=0)
+    assert node.verify(since=10) == VerifyReport(events=0, first_seq=10)
     assert node.verify().first_bad_seq == 2
 
 
@@ -381,7 +383,7 @@ def test_a_key_retired_by_rotation_no_longer_signs(node: Node) -> None:
     """A14: a stolen old key is of no use for new events."""
     old_id = node.key.newest_id
     with node.database.transaction("admin") as tx:
-        node.database.trail.rotate_key(tx.session, tx.actor)
+        node.database.trail.rotate_key(tx.connection, tx.actor)
     node.write_events(1)
     assert node.verify().ok
     with attack(node) as connection:

@@ -36,6 +36,14 @@ from tests.steered_node import (
 SCORED, REFUSED, OPEN = "2.25.101", "2.25.102", "2.25.103"
 PATIENT_ID, ACCESSION = "P-4711", "A-0815"
 SECRET = "hunter2"
+REFUSAL = {
+    "code": "IMPLANT",
+    "detail": "",
+    "laterality": "L",
+    "sentence": "L CC not analysed: breast implant present",
+    "sop_instance_uid": "2.25.4711",
+    "view": "CC",
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ def filled(data_dir: Path) -> Iterator[Filled]:
                 bundle=BUNDLE,
                 outcome="scored",
                 study_probability=0.25,
-                document={"probability": 0.25},
+                document={"probability": 0.25, "refusals": [REFUSAL]},
                 results=[result],
                 deliveries=[every([result], PACS)],
             )
@@ -238,13 +246,30 @@ def test_job_retry_queues_a_failed_delivery_again(filled: Filled) -> None:
 def test_a_done_job_cannot_be_retried(filled: Filled) -> None:
     answer = command("job", "retry", filled.scored_job, "--data-dir", filled.data_dir)
     assert answer.status == 5
-    assert "done" in answer.err
+    assert "it is done; look with 'dicom-node job show'" in " ".join(answer.err.split())
 
 
 def test_job_show_has_the_analysis(filled: Filled) -> None:
     job = command("job", "show", filled.scored_job, "--json", "--data-dir", filled.data_dir).json
-    assert job["analysis"] == {"probability": 0.25}
+    assert job["analysis"] == {"probability": 0.25, "refusals": [REFUSAL]}
     assert job["study_probability"] == 0.25
+
+
+def test_job_show_lists_each_refusal_in_a_row_for_people(filled: Filled) -> None:
+    shown = command("job", "show", filled.scored_job, "--data-dir", filled.data_dir)
+    assert shown.status == 0
+    facts, _, table = shown.out.partition("\nrefusals\n")
+    assert '{"probability": 0.25}' in facts
+    assert REFUSAL["code"] not in facts, "told once"
+    _, row = table.strip().splitlines()
+    assert row.split() == ["IMPLANT", "L", "CC", *REFUSAL["sentence"].split(), "2.25.4711"]
+
+
+def test_job_show_of_a_delivery_has_no_refusals(filled: Filled) -> None:
+    shown = command("job", "show", filled.refused_job, "--data-dir", filled.data_dir)
+    assert shown.status == 0
+    assert "UNDELIVERABLE" in shown.out
+    assert "refusals" not in shown.out
 
 
 def test_study_show_has_everything_of_one_study(filled: Filled) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import base64
 import json
-import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -15,14 +14,17 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pynetdicom.dsutils import decode
 
 from dicom_node.cli.pacs_trial import best_profile, trial_objects
 from dicom_node.results.builders import RESULT_BUILDERS
 from dicom_node.results.profiles import BUILT_IN
 from tests import results_contexts as given
 from tests.command_line import Answer, command
+from tests.programs import needs
 from tests.simulators.pacs import Behaviour, SimulatedPacs
 
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 ENHANCED_SR, COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.22", "1.2.840.10008.5.1.4.1.1.88.33"
 KINDS_OF_A_MARKED_STUDY = set(RESULT_BUILDERS) - {
     "fractional_segmentation",
@@ -47,15 +49,23 @@ def doctor(data_dir: Path, pacs: str, *options: str) -> Answer:
     return command("doctor", "--pacs", pacs, *options, "--data-dir", data_dir)
 
 
+def queries(data_dir: Path) -> list[dict[str, str]]:
+    """What the audit trail says was asked of destinations."""
+    told = command("audit", "query", "--action", "destination.queried", "--json", "--data-dir", data_dir)
+    return [event["detail"] for event in told.json]
+
+
 def test_every_test_object_is_labelled_and_of_no_patient() -> None:
-    objects = trial_objects(given.NODE)
-    assert {item.kind for item in objects} == KINDS_OF_A_MARKED_STUDY
+    assert {item.kind for item in trial_objects(given.NODE)} == KINDS_OF_A_MARKED_STUDY
+    objects = trial_objects(given.NODE, with_slides=True)
+    assert {i.kind for i in objects} == KINDS_OF_A_MARKED_STUDY | {"slide_segmentation", "slide_report"}
     for item in objects:
         instance = dcmread(BytesIO(item.content))
         assert (instance.PatientName, instance.PatientID) == ("TEST^DICOM-NODE", "TEST-DICOM-NODE")
         assert instance.SeriesDescription.startswith("TEST ")
         assert instance.StudyDescription.startswith("TEST ")
-    assert objects == trial_objects(given.NODE), "an archive keeps one copy however often the command runs"
+    again = trial_objects(given.NODE, with_slides=True)
+    assert objects == again, "an archive keeps one copy however often the command runs"
     assert len({item.study_instance_uid for item in objects}) == 1
 
 
@@ -91,6 +101,7 @@ def test_what_a_pacs_does_not_take_is_told_with_the_profile_that_fits(data_dir: 
     assert answer.json["profile"] == "stone"
     assert {trial["found"] for trial in answer.json["trials"]} == {None}
     assert "no query" in answer.json["query"]
+    assert queries(data_dir) == []
 
 
 def test_a_destination_may_be_named_by_its_configured_title(
@@ -143,11 +154,7 @@ def free_port() -> int:
 @pytest.fixture
 def orthanc(tmp_path: Path) -> Iterator[str]:
     """Run a throw-away Orthanc; give its address."""
-    program = shutil.which("Orthanc")
-    if program is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("Orthanc is not installed; apt-get install orthanc")
-        pytest.skip("Orthanc is not installed; apt-get install orthanc")
+    program = needs("Orthanc", "orthanc")
     port, folder = free_port(), tmp_path / "orthanc"
     folder.mkdir()
     config = folder / "orthanc.json"
@@ -176,11 +183,18 @@ def orthanc(tmp_path: Path) -> Iterator[str]:
     process.wait(20)
 
 
-def test_orthanc_takes_every_object_and_finds_it(data_dir: Path, orthanc: str) -> None:
-    answer = doctor(data_dir, orthanc, "--json")
+def test_orthanc_takes_every_object_and_finds_it(data_dir: Path, orthanc: str, tmp_path: Path) -> None:
+    config = tmp_path / "laboratory.toml"
+    config.write_text('tasks = ["mammography_malignancy", "idc"]\n')
+    answer = doctor(data_dir, orthanc, "--json", "--config", str(config))
     assert answer.status == 0
     trials = answer.json["trials"]
     assert {(t["accepted"], t["found"]) for t in trials} == {(True, True)}
-    assert {t["kind"] for t in trials} == KINDS_OF_A_MARKED_STUDY
-    again = doctor(data_dir, orthanc, "--json")
+    assert {t["kind"] for t in trials} == KINDS_OF_A_MARKED_STUDY | {"slide_segmentation", "slide_report"}
+    again = doctor(data_dir, orthanc, "--json", "--config", str(config))
     assert again.json == answer.json
+    first, _ = queries(data_dir)
+    assert (first["destination"], first["sop_class_uid"]) == (orthanc, STUDY_ROOT_FIND)
+    keys = decode(BytesIO(base64.b64decode(first["query"])), is_implicit_vr=True, is_little_endian=True)
+    assert keys.QueryRetrieveLevel == "SERIES"
+    assert set(keys.keys()) == {0x00080052, 0x0020000D, 0x0020000E}, "no patient is asked for"

@@ -91,7 +91,8 @@ def scored_node(tmp_path: Path) -> Iterator[Node]:
 
 
 def replace_bundle(node: Node) -> None:
-    assert command("model", "activate", "ccc", "--data-dir", node.data_dir).status == 0
+    with node.database.transaction("anna") as tx:
+        activate(tx, NEXT_BUNDLE)
 
 
 def recall(node: Node, *options: str | Path) -> Answer:

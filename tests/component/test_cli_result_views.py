@@ -21,9 +21,12 @@ from db.scoring import finish_scoring
 from db.session import Database
 from dicom_node.cli.pictures import HEIGHT
 from dicom_node.results.builders import RESULT_BUILDERS, build_all
+from dicom_node.results.checks.together import SEGMENTATION
+from dicom_node.results.slide import build_slide_study
 from dicom_node.spool import Spool
 from tests import localised_contexts as localised
 from tests import results_contexts as given
+from tests import slide_contexts as slides
 from tests.command_line import command
 from tests.steered_node import BUNDLE, LISTENER, RULES, WORKER, every, mammogram, result_object
 
@@ -77,6 +80,46 @@ def test_a_result_of_other_images_is_a_fault(files: dict[str, Path], image_files
     assert answer.status == 1
     assert ("SRC-01", "PatientID") in {(row["rule"], row["where"]) for row in answer.json}
     assert "SOMEBODY" not in answer.out
+
+
+def test_objects_of_several_revisions_and_studies_are_each_held_against_their_own(tmp_path: Path) -> None:
+    paths = []
+    other_study = given.sources(StudyInstanceUID="2.25.4711")
+    for name, context in (
+        ("first", localised.masses()),
+        ("second", localised.superseding()),
+        ("other", localised.masses(other_study)),
+        ("slides", slides.study()),
+    ):
+        build = build_slide_study if name == "slides" else build_all
+        for item in build(context):  # type: ignore[operator]
+            paths.append(tmp_path / f"{name}-{item.kind}-{item.sop_instance_uid}.dcm")
+            paths[-1].write_bytes(item.content)
+    answer = command("result", "check", *paths)
+    assert (answer.status, answer.out.strip()) == (0, f"{len(paths)} objects, no fault.")
+
+    unlisted = dcmread(next(tmp_path.glob("second-text_report-*")))
+    evidence = unlisted.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    kept = [s for s in evidence if s.ReferencedSOPSequence[0].ReferencedSOPClassUID != SEGMENTATION]
+    assert 0 < len(kept) < len(evidence)
+    unlisted.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence = kept
+    unlisted.save_as(next(tmp_path.glob("second-text_report-*")))
+    faults = {
+        (row["sop_instance_uid"], row["rule"]) for row in command("result", "check", *paths, "--json").json
+    }
+    assert faults == {(unlisted.SOPInstanceUID, "SET-06")}
+
+
+def test_each_study_is_held_against_its_own_images(tmp_path: Path, image_files: list[Path]) -> None:
+    paths = []
+    for number, sources in enumerate((given.sources(), given.sources(StudyInstanceUID="2.25.4711"))):
+        (item,) = build_all(localised.masses(sources), ["text_report"])
+        paths.append(tmp_path / f"{number}.dcm")
+        paths[-1].write_bytes(item.content)
+    sources = [part for path in image_files for part in ("--source", path)]
+    assert command("result", "check", *paths, *sources, "--json").json == []
+    alone = command("result", "check", paths[1], *sources, "--json").json
+    assert ("SRC-01", "StudyInstanceUID") in {(row["rule"], row["where"]) for row in alone}
 
 
 def test_what_is_no_dicom_file_is_a_wrong_use(tmp_path: Path) -> None:

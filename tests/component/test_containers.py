@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import stat
@@ -20,9 +21,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pynetdicom import AE
 
+from db import processes
+from db.audit import AuditTrail
+from db.keys import AuditKey
 from db.lifecycle import JobKind
+from db.session import Database
 from dicom_node import settings
 from dicom_node.cli.exit_codes import ExitCode
+from dicom_node.settings import load
 from tests.component.test_packaging import pins
 from tests.installed_node import ROOT, Environment, clean_environment, closure, make_environment, wheel
 from workers import app
@@ -30,7 +36,7 @@ from workers import app
 __all__ = ["wheel"]
 
 DOCKER = ROOT / "docker"
-COMPOSE_FILES = ("compose.yaml", "compose.gpu.yaml")
+COMPOSE_FILES = ("compose.yaml", "compose.gpu.yaml", "compose.tls.yaml")
 NODE_SERVICES = {"listen", "dispatch", "deliver", "score", "train"}
 BACKING_SERVICES = {"postgres", "redis"}
 COMMANDS = (
@@ -217,6 +223,25 @@ def healthcheck(environment: Environment, folder: Path) -> subprocess.CompletedP
     )
 
 
+def test_a_listener_of_two_processes_is_unhealthy_while_one_is_missing(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    here = Environment(Path(sys.prefix))
+    assert here.run("db", "upgrade", "--data-dir", str(data_dir), cwd=tmp_path).returncode == 0
+    trail = AuditTrail(AuditKey.load(data_dir / "keys" / "audit.key"))
+    (data_dir / "node.toml").write_text("[listener]\nprocesses = 2\n")
+    other = subprocess.Popen(["sleep", "60"])
+    with closing(Database(f"sqlite:///{data_dir / 'node.db'}", trail)) as database:
+        for pid in (os.getpid(), other.pid):
+            with database.transaction("test") as tx:
+                processes.sign_of_life(tx, f"listen@{socket.gethostname()}:{pid}", "listen")
+    whole = healthcheck(here, tmp_path)
+    other.kill()
+    other.wait()
+    short = healthcheck(here, tmp_path)
+    assert (whole.returncode, whole.stderr) == (0, "")
+    assert (short.returncode, short.stderr) == (1, "1 of 2 listener processes run\n")
+
+
 # --- Compose
 
 
@@ -292,6 +317,22 @@ def test_node_understands_the_settings_that_compose_gives_it(secrets: Path, tmp_
     )
     assert checked.returncode == 0, checked.stderr
     assert all(environment == environments[0] for environment in environments)
+
+
+def test_listener_takes_tls_with_what_its_compose_file_gives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlay = yaml.safe_load((DOCKER / "compose.tls.yaml").read_text())
+    listen = overlay["services"]["listen"]
+    for name, value in listen["environment"].items():
+        monkeypatch.setenv(name, value)
+    tls = load(config_file=None, flags={"data_dir": tmp_path}).listener.tls
+    assert tls.files is not None
+    used = {str(file) for file in (tls.files.certificate, tls.files.private_key, tls.files.authority)}
+    assert used == {f"/run/secrets/{name}" for name in overlay["secrets"]}
+    assert set(listen["secrets"]) == {*overlay["secrets"], *services()["listen"]["secrets"]}
+    assert [port.rpartition(":")[2] for port in listen["ports"]] == [str(tls.port)]
+    assert f"EXPOSE 11112 {tls.port}\n" in (DOCKER / "Dockerfile").read_text()
 
 
 def test_every_node_service_runs_a_command_of_its_image() -> None:

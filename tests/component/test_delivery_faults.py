@@ -124,6 +124,16 @@ def test_a_fault_is_bounded_and_the_same_bytes_sent_again_end_delivered(
     assert pacs.hashes == {first.uid: {first.sha256}, second.uid: {second.sha256}}
 
 
+def test_all_that_was_not_sent_names_the_fault_that_ended_the_association(
+    tmp_path: Path, pacs: SimulatedPacs
+) -> None:
+    pacs.behave(Behaviour.ABORT_BEFORE_DATA_SET)
+    faulty, *unsent = deliver([store_result(tmp_path, number) for number in (1, 2, 3)], pacs.destination)
+    said = f"not sent: the association had ended ({faulty.detail})"
+    assert [(result.detail, result.associated) for result in unsent] == [(said, True)] * 2
+    assert not pacs.stored
+
+
 @pytest.mark.parametrize(
     "behaviour",
     [

@@ -17,9 +17,11 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from db import schema
+from db.audit_actions import ACTIONS
 from dicom_node.cli.main import app
 from dicom_node.cli.wiring import open_database
 from dicom_node.settings import Settings
+from training.run_config import checked
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -139,9 +141,9 @@ def test_documented_commands_work_on_a_fresh_node(
 
 
 def test_every_documented_make_target_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     asked = {words[1] for page in PAGES for words in command_lines(page) if words[0] == "make"}
-    asked |= {target for page in PAGES for target in re.findall(r"`make ([a-z]+)[^`]*`", page.read_text())}
+    asked |= {target for page in PAGES for target in re.findall(r"`make ([a-z-]+)[^`]*`", page.read_text())}
     assert {"demo", "test"} <= asked
     assert asked <= targets
 
@@ -180,13 +182,31 @@ def test_the_file_map_names_what_exists_and_leaves_nothing_out() -> None:
     folders = {f"{path.name}/" for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "."} - {
         *ignored
     }
-    modules = {
-        f"{package}/{path.name}{'/' if path.is_dir() else ''}"
-        for package in ("dicom_node", "db", "models", "workers", "training")
+    packages = ("dicom_node", "db", "models", "workers", "training")
+    inner = {
+        f"{package}/{path.name}/"
+        for package in packages
         for path in (ROOT / package).iterdir()
-        if (path.is_dir() or path.suffix == ".py") and path.name[0] not in "_."
+        if path.is_dir() and path.name[0] not in "_."
     }
-    assert folders | modules <= mapped.keys()
+    assert folders | inner <= mapped.keys()
+
+
+def test_the_page_of_modules_leaves_none_out_and_has_a_line_for_each() -> None:
+    page = (ROOT / "docs" / "reference" / "modules.md").read_text()
+    listed: set[str] = set()
+    for part in page.split("\n## ")[1:]:
+        folder, _, rows = part.partition("\n")
+        found = re.findall(r"^\| `([^`]+)` \| (.*) \|$", rows, re.MULTILINE)
+        assert [name for name, meaning in found if not meaning] == []
+        listed |= {folder + name for name, _ in found}
+    there = {
+        str(path.relative_to(ROOT))
+        for package in ("dicom_node", "db", "models", "workers", "training")
+        for path in (ROOT / package).rglob("*.py")
+        if path.name[0] != "_" and "versions" not in path.parts
+    }
+    assert listed >= there
 
 
 def test_no_page_lets_the_tools_of_the_environment_hide_those_of_dcmtk() -> None:
@@ -275,8 +295,11 @@ def test_every_decision_record_has_context_decision_and_consequences() -> None:
 def test_documented_configuration_files_hold_right_settings() -> None:
     examples = [text for page in PAGES for text in blocks(page, "toml")]
     assert examples
-    for text in examples:
-        Settings.model_validate(tomllib.loads(text))
+    for values in map(tomllib.loads, examples):
+        if "architecture" in values:
+            checked(values)
+        else:
+            Settings.model_validate(values)
 
 
 def test_the_production_role_is_the_one_that_is_tested() -> None:
@@ -294,5 +317,5 @@ def test_documents_name_no_setting_that_does_not_exist() -> None:
     for page in BY_HAND:
         # Audit actions and the key's file begin like a setting.
         names = re.findall(rf"`({'|'.join(sections)})\.([a-z]+_[a-z_]+)\b", page.read_text())
-        for section, setting in (name for name in names if name != ("audit", "rotate_key")):
+        for section, setting in (name for name in names if ".".join(name) not in ACTIONS):
             assert setting in sections[section], f"{named(page)}: {section}.{setting}"

@@ -16,6 +16,7 @@ from db.jobs import (
     Claim,
     bind_bundle,
     end_attempt,
+    end_leases,
     finish,
     give_up,
     give_up_dead,
@@ -385,6 +386,26 @@ def test_a_job_whose_worker_dies_each_time_is_failed_after_its_last_attempt(
     assert (job.state, job.attempts, job.error_code, job.lease_owner) == ("failed", 3, "WORKER_DIED", None)
     assert node.actions()[-1] == "job.failed"
     assert sweep_dead(node) == 0
+
+
+def test_the_jobs_of_a_worker_that_was_seen_to_die_need_not_wait_for_their_leases(
+    node: SteeredNode, queued: Job
+) -> None:
+    dead = node.claimed(worker=WORKER)
+    with node.transaction("serve@host-a:1") as tx:
+        assert end_leases(tx, OTHER_WORKER) == 0
+    assert node.claim(worker=OTHER_WORKER) is None, "the lease of another one was left alone"
+
+    with node.transaction("serve@host-a:1") as tx:
+        assert end_leases(tx, WORKER) == 1
+
+    assert node.actions()[-1] == "job.lease_ended"
+    taken = node.claimed(worker=OTHER_WORKER)
+    assert (taken.job_id, taken.fence) == (dead.job_id, dead.fence + 1), "the attempt counts"
+    with pytest.raises(LeaseLostError), node.transaction(WORKER) as tx:
+        finish(tx, dead)
+    with node.transaction("serve@host-a:1") as tx:
+        assert end_leases(tx, WORKER) == 0
 
 
 def test_a_last_attempt_that_still_holds_its_lease_is_not_failed(node: SteeredNode, queued: Job) -> None:

@@ -7,10 +7,13 @@ import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from dicom_node.cli.listening import listener_limits
+from dicom_node.settings import Settings
 from tests.listening import (
     EXPLICIT_LITTLE,
     MG_FOR_PRESENTATION,
@@ -34,6 +37,11 @@ from tests.simulators.raw_scu import (
 )
 
 C_STORE_RQ = 0x0001
+NO_REQUEST = (
+    "the first PDU is no association request",
+    "an association request that cannot be decoded",
+    "the peer took longer than the node waits",
+)
 
 
 def assert_echo_is_quick(node: Node) -> None:
@@ -84,7 +92,8 @@ def test_an_abort_in_the_middle_of_an_object_leaves_nothing(tmp_path: Path) -> N
         scu.send_data(encoded(dataset)[:3000], is_whole=False)
         scu.abort()
         assert node.event_happened.wait(10)
-        assert [action for action, _ in node.events] == ["association.aborted"]
+        ((action, detail),) = node.events
+        assert (action, detail["reason"]) == ("association.aborted", "by the peer")
         assert node.stored_nothing()
         assert_echo_is_quick(node)
 
@@ -97,6 +106,7 @@ def test_a_connection_lost_in_the_middle_of_a_pdu_leaves_nothing(tmp_path: Path)
         scu.socket.sendall(p_data(encoded(dataset), 1, 0x02)[:2000])
         scu.socket.close()
         assert node.event_happened.wait(10)
+        assert [detail["reason"] for _, detail in node.events] == ["the peer closed the connection"]
         assert node.stored_nothing()
         assert_echo_is_quick(node)
 
@@ -162,6 +172,91 @@ def test_one_association_too_many_is_rejected_as_transient(tmp_path: Path) -> No
         first.release()
 
 
+def test_one_peer_cannot_take_the_places_of_others(tmp_path: Path) -> None:
+    with listening(tmp_path, max_associations_per_peer=2) as node, node.scu() as first, node.scu() as second:
+        with pytest.raises(AssociationRejectedError) as rejection:
+            node.scu()
+        assert rejection.value.args == ((2, 3, 2),)
+        assert [detail["reason"] for _, detail in node.events] == ["too many associations of this peer"]
+        assert_echo_is_quick(node)
+        first.release()
+        second.release()
+
+
+@pytest.mark.parametrize("limit", ["max_associations", "max_associations_per_peer"])
+def test_peers_that_knock_at_once_get_no_more_places_than_there_are(tmp_path: Path, limit: str) -> None:
+    knocking, answered = threading.Barrier(4, timeout=20), threading.Barrier(4, timeout=20)
+
+    def all_are_here() -> bool:
+        knocking.wait()
+        return False
+
+    def knock(_: int) -> bool:
+        scu: RawScu | None = None
+        try:
+            scu = node.scu()
+        except AssociationRejectedError as rejection:
+            assert rejection.args == ((2, 3, 2),)
+        answered.wait()
+        if scu is not None:
+            scu.release()
+        return scu is not None
+
+    with (
+        listening(tmp_path, is_congested=all_are_here, **{limit: 2}) as node,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        assert sum(pool.map(knock, range(4))) == 2
+
+
+def test_a_peer_may_open_all_its_associations_at_the_same_moment(tmp_path: Path) -> None:
+    limits = listener_limits(Settings(data_dir=tmp_path))
+    most = limits.max_associations_per_peer
+    knocking = threading.Barrier(most, timeout=20)
+
+    def all_are_here() -> bool:
+        knocking.wait()
+        return False
+
+    def echo(_: int) -> int:
+        with node.scu(VERIFICATION, IMPLICIT_LITTLE) as scu:
+            status = scu.echo()
+            scu.release()
+            return status
+
+    with (
+        listening(tmp_path, is_congested=all_are_here, **asdict(limits)) as node,
+        ThreadPoolExecutor(most) as pool,
+    ):
+        assert list(pool.map(echo, range(most))) == [0x0000] * most
+
+
+def test_a_peer_on_which_the_node_cannot_decide_does_not_come_in(tmp_path: Path) -> None:
+    causes = [OSError("a disk that fails")]
+
+    def decide() -> bool:
+        if causes:
+            raise causes.pop()
+        return False
+
+    with listening(tmp_path, is_congested=decide) as node:
+        with pytest.raises(AssociationRejectedError) as rejection:
+            node.scu()
+        assert rejection.value.args == ((2, 3, 1),)
+        assert [action for action, _ in node.events] == ["association.rejected"]
+        assert_echo_is_quick(node)
+
+
+def test_while_too_much_work_waits_associations_are_rejected_as_transient(tmp_path: Path) -> None:
+    is_congested = True
+    with listening(tmp_path, is_congested=lambda: is_congested) as node:
+        with pytest.raises(AssociationRejectedError) as rejection:
+            node.scu()
+        assert rejection.value.args == ((2, 3, 1),)
+        is_congested = False
+        assert_echo_is_quick(node)
+
+
 @pytest.mark.parametrize("is_established", [False, True])
 def test_a_pdu_over_the_limit_is_not_read(tmp_path: Path, is_established: bool) -> None:
     limits = {"max_any_pdu_bytes": 1 << 20, "max_request_pdu_bytes": 1 << 18}
@@ -196,7 +291,7 @@ def test_a_command_set_over_the_limit_is_ended(tmp_path: Path) -> None:
 
 
 def test_requests_sent_ahead_are_all_answered_in_turn(tmp_path: Path) -> None:
-    with listening(tmp_path, max_pipelined=2) as node, node.scu() as scu:
+    with listening(tmp_path) as node, node.scu() as scu:
         for ordinal in range(10):
             dataset = mammogram(ordinal)
             scu.send_command(C_STORE_RQ, MG_FOR_PRESENTATION, uid_of(dataset))
@@ -219,7 +314,28 @@ def test_what_is_no_dicom_is_ended_and_the_node_serves_on(tmp_path: Path, reques
         with socket.create_connection(("127.0.0.1", node.port)) as connection:
             connection.sendall(request_bytes)
             assert closes_within(connection, 5)
+        assert node.event_happened.wait(10)
+        ((action, detail),) = node.events
+        assert (action, detail["peer_address"]) == ("association.aborted", "127.0.0.1")
+        assert detail["reason"] in NO_REQUEST
         assert_echo_is_quick(node)
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_an_association_that_ends_because_nothing_was_accepted_says_so(tmp_path: Path, says_so: bool) -> None:
+    with listening(tmp_path) as node, node.scu(MG_FOR_PRESENTATION, "1.2.840.10008.1.2.1.99") as scu:
+        scu.abort() if says_so else scu.socket.close()
+        assert node.event_happened.wait(10)
+        ((_, detail),) = node.events
+        assert detail["reason"] == "none of the proposed presentation contexts is for this caller"
+
+
+def test_looking_whether_the_port_is_open_is_no_event(tmp_path: Path) -> None:
+    with listening(tmp_path) as node:
+        with socket.create_connection(("127.0.0.1", node.port)) as connection:
+            connection.shutdown(socket.SHUT_WR)
+            assert closes_within(connection, 5)
+        assert node.events == []
 
 
 def test_stopping_finishes_the_object_in_hand(tmp_path: Path) -> None:

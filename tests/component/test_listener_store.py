@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from pydicom.dataset import FileMetaDataset
 from pynetdicom import AE
 
 from db.errors import DatabaseUnavailableError
+from dicom_node.listener.admission import Admission, Caller
 from dicom_node.listener.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from tests.listening import (
     CT_IMAGE,
@@ -206,6 +208,7 @@ def test_an_object_is_refused_below_the_reserve_of_free_space(tmp_path: Path) ->
         assert node.stored_nothing()
         ((action, detail),) = node.events
         assert (action, detail["status"]) == ("instance.refused", "A700")
+        assert detail["sop_instance_uid"] == uid_of(dataset)
 
 
 def test_an_object_whose_row_fails_is_not_answered_with_success(tmp_path: Path) -> None:
@@ -234,8 +237,8 @@ def test_a_file_stays_for_the_sweep_when_nobody_knows_whether_its_row_was_commit
 
 
 def test_callers_are_admitted_by_title_and_address(tmp_path: Path) -> None:
-    callers = {"MAMMO1": frozenset({"127.0.0.1"}), "ANYWHERE": frozenset()}
-    with listening(tmp_path, allowed_callers=callers) as node:
+    callers = [Caller("MAMMO1", (ip_network("127.0.0.1"),)), Caller("ANYWHERE")]
+    with listening(tmp_path, admission=Admission("NODE", callers=callers)) as node:
         node.scu(calling="MAMMO1").release()
         node.scu(calling=" ANYWHERE", source="127.0.0.2").release()
         for calling, source in (("STRANGER", "127.0.0.1"), ("MAMMO1", "127.0.0.2")):
@@ -246,7 +249,7 @@ def test_callers_are_admitted_by_title_and_address(tmp_path: Path) -> None:
 
 
 def test_a_wrong_called_ae_title_is_rejected_where_it_is_required(tmp_path: Path) -> None:
-    with listening(tmp_path, require_called_ae_title=True) as node:
+    with listening(tmp_path, admission=Admission("NODE", require_called_ae_title=True)) as node:
         node.scu(called="NODE ").release()
         with pytest.raises(AssociationRejectedError) as rejection:
             node.scu(called="OTHER")

@@ -25,7 +25,7 @@ from tests.steered_node import (
 
 OTHER_STUDY = "1.2.9"
 
-# Fixed for programs: the keys that issue 2 promises of each list; more may be there.
+# Fixed for programs: the keys that each list promises; more may be there.
 PROMISED = {
     listing.studies: {"study_instance_uid", "revision", "state", "complete_reason", "instances"},
     listing.jobs: {
@@ -126,6 +126,18 @@ def test_one_study_is_shown_alone(scored: SteeredNode) -> None:
         assert {row["study_instance_uid"] for row in rows} == {STUDY}
         assert listing.studies(session, study_instance_uid="1.2.3") == []
         assert len(listing.studies(session, limit=1)) == 1
+
+
+def test_studies_are_found_by_patient_and_by_accession_number_which_no_row_shows(node: SteeredNode) -> None:
+    node.receive(mammogram())
+
+    with node.reading() as session:
+        for wanted in ({"patient_id": "P-4711"}, {"accession_number": "A-0815"}):
+            rows = listing.studies(session, **wanted)
+            assert [row["study_instance_uid"] for row in rows] == [STUDY]
+            assert not {"P-4711", "A-0815"} & set(map(str, rows[0].values()))
+        assert listing.studies(session, patient_id="P-4711", accession_number="A-1") == []
+        assert listing.studies(session, patient_id="P-47%") == [], "a wildcard is a character like others"
 
 
 def test_instances_are_listed_in_the_order_of_arrival(node: SteeredNode) -> None:
@@ -240,7 +252,14 @@ def test_an_empty_node_counts_nothing_but_names_every_state(node: SteeredNode) -
         found = listing.counts(session)
 
     assert set(found["score_jobs"]) == {"queued", "running", "done", "failed"}
-    assert set(found["deliveries"]) == {"pending", "unknown", "delivered", "refused", "not_needed"}
+    assert set(found["deliveries"]) == {
+        "pending",
+        "unknown",
+        "delivered",
+        "committed",
+        "refused",
+        "not_needed",
+    }
     assert {number for states in found.values() for number in states.values()} == {0}
 
 
@@ -258,6 +277,7 @@ def test_everything_is_counted_where_it_stands(scored: SteeredNode) -> None:
         "pending": 2,
         "unknown": 0,
         "delivered": 2,
+        "committed": 0,
         "refused": 0,
         "not_needed": 0,
     }
@@ -275,3 +295,14 @@ def test_lists_show_only_what_is_committed(node: SteeredNode) -> None:
         register_instance(tx, mammogram(), RULES)
         assert listed() == 0
     assert listed() == 1
+
+
+def test_waiting_score_jobs_are_counted_up_to_a_bound(node: SteeredNode) -> None:
+    node.receive(*four_views())
+    node.receive(*four_views(OTHER_STUDY))
+    with node.reading() as session:
+        assert listing.waiting_score_jobs(session, at_most=10) == 2
+        assert listing.waiting_score_jobs(session, at_most=1) == 1
+    node.claimed()
+    with node.reading() as session:
+        assert listing.waiting_score_jobs(session, at_most=10) == 1

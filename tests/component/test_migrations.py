@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 
 from db import schema
@@ -187,7 +190,7 @@ def test_a_migration_drafted_without_a_change_is_empty(
 ) -> None:
     drafted = schema.draft(database_url, "Add nothing", tmp_path)
 
-    assert drafted.name == "0002_add_nothing.py"
+    assert drafted.name == f"{int(schema.head()) + 1:04d}_add_nothing.py"
     assert "op." not in drafted.read_text()
     assert schema.current(database) == schema.head()
 
@@ -203,4 +206,25 @@ def test_a_drafted_migration_holds_what_the_database_lacks(
     compile(drafted, "drafted", "exec")
     assert drafted.count("op.create_table") == 1
     assert "'zero_at', UtcDateTime()" in drafted
-    assert "down_revision = '0001'" in drafted
+    assert f"down_revision = {schema.head()!r}" in drafted
+
+
+def test_the_revisions_that_are_read_from_file_names_are_those_of_the_migrations() -> None:
+    scripts = ScriptDirectory(str(schema.MIGRATIONS))
+    assert schema.head() == scripts.get_current_head()
+    assert sorted(each.revision for each in scripts.walk_revisions()) == sorted(
+        path.name.partition("_")[0] for path in schema.VERSIONS.glob("[0-9]*_*.py")
+    )
+
+
+def test_a_process_that_finds_its_tables_loads_no_migrations(
+    empty_database_url: str, empty_database: Database
+) -> None:
+    schema.upgrade(empty_database_url)
+    code = (
+        "import sys; from db import schema; "
+        f"schema.upgrade({empty_database_url!r}); print('alembic' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "False\n"
+    empty_database.close()

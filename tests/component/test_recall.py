@@ -171,6 +171,14 @@ def test_what_a_note_withdrew_is_not_withdrawn_again_and_refused_objects_never(n
         )
     withdrawn = [d for d in node.rows(Delivery) if d.withdrawn_by is not None]
     assert [d.id for d in withdrawn] == list(ids)
+    told = [json.loads(e.detail) for e in node.audited() if e.action == "result.withdrawn"]
+    assert [(t["sop_instance_uid"], t["destination"], t["withdrawn_by"]) for t in told] == [
+        (r.sop_instance_uid, PACS, note.sop_instance_uid) for r in first
+    ]
+    with node.reading() as session:
+        listed = {row["sop_instance_uid"]: row["withdrawn_by"] for row in listing.results(session)}
+    assert {listed[r.sop_instance_uid] for r in first} == {note.sop_instance_uid}
+    assert {listed[r.sop_instance_uid] for r in (second, note)} == {None}
     assert [row["delivered"] for row in rows(node)] == [0, 0]
     deliver(node, DeliveryEvent.REFUSE)
     deploy(node, BUNDLE, NEXT_BUNDLE)

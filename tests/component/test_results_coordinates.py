@@ -32,7 +32,8 @@ from models.contract import (
 from models.evidence import band_image, marks_of
 from models.preprocessing import Parameters, prepare
 from tests import results_contexts as given
-from training.datasets.phantoms import LesionKind, Phantom, data_set, draw
+from training.datasets.phantom_objects import data_set
+from training.datasets.phantoms import LesionKind, Phantom, draw
 
 ROWS, COLUMNS, SEED = 400, 320, 5
 KINDS = ("segmentation", "lesion_segmentation", "presentation_state", "measurement_report", "mammography_cad")

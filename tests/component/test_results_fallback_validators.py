@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,8 @@ from dicom_node.results.builders import build_all
 from dicom_node.results.context import ResultContext
 from models.contract import LesionMark
 from tests import results_contexts as given
-from tests.validators import dciodvfy, errors_of, lines, needs, pixelmed, stored
+from tests.programs import needs
+from tests.validators import dciodvfy, errors_of, lines, pixelmed, stored
 
 KINDS = {
     "presentation_state": "GrayscaleSoftcopyPresentationState",
@@ -87,7 +87,7 @@ def test_dcmpschk_would_tell(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("outcome", [given.superseding, marked])
-def test_pixelmed_finds_the_key_objects_follow_their_template(outcome: Any, tmp_path: Path) -> None:
-    (path,) = stored(build_all(outcome(), ["key_objects"]), tmp_path)
-    assert pixelmed("DicomSRValidator", path) == []
+def test_pixelmed_finds_the_key_objects_follow_their_template(tmp_path: Path) -> None:
+    built = [o for context in (given.superseding(), marked()) for o in build_all(context, ["key_objects"])]
+    assert len(built) == 2
+    assert pixelmed("DicomSRValidator", stored(built, tmp_path)) == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dicom_node.results.builders import RESULT_BUILDERS, build_all
+from dicom_node.results.builders import OPTION_BUILDERS, RESULT_BUILDERS, build_all
 from dicom_node.results.checks.checker import check_objects
 from dicom_node.results.profiles import BUILT_IN, Profile
 from tests import results_contexts as given
@@ -42,7 +42,7 @@ def test_a_bundle_that_does_not_localise_gives_every_profile_good_objects(outcom
 
 def test_a_positive_study_has_an_object_of_every_kind() -> None:
     kinds = {o.kind for o in objects_of("positive", "German")}
-    assert kinds == set(RESULT_BUILDERS)
+    assert kinds == {*RESULT_BUILDERS, *OPTION_BUILDERS}
 
 
 def test_a_refused_study_is_never_silent_and_never_says_where() -> None:

@@ -12,7 +12,7 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from dicom_node.errors import ResultError
-from dicom_node.results.builders import RESULT_BUILDERS, build_all
+from dicom_node.results.builders import OPTION_BUILDERS, RESULT_BUILDERS, build_all
 from dicom_node.results.checks import together
 from dicom_node.results.checks.checker import RULES_OF_CLASS, check_objects, faults_of_file, refuse_faulty
 from dicom_node.results.checks.header import RULES as HEADER_RULES
@@ -20,7 +20,8 @@ from dicom_node.results.context import BuiltObject, ResultContext
 from tests import localised_contexts as localised
 from tests.planted_faults import ALL, Planted
 
-PLANTED = [planted for planted in ALL if planted.kind in RESULT_BUILDERS]
+KINDS = {**RESULT_BUILDERS, **OPTION_BUILDERS}
+PLANTED = [planted for planted in ALL if planted.kind in KINDS]
 LEAST_FAULTS = 40
 
 
@@ -39,7 +40,7 @@ def context() -> ResultContext:
 
 @cache
 def built() -> tuple[BuiltObject, ...]:
-    return build_all(context(), RESULT_BUILDERS)
+    return build_all(context(), KINDS)
 
 
 def objects() -> list[Dataset]:
@@ -56,7 +57,7 @@ def spoilt(planted: Planted) -> tuple[list[Dataset], Dataset]:
 
 
 def test_every_kind_of_object_is_built_and_without_fault() -> None:
-    assert {item.kind for item in built()} >= set(RESULT_BUILDERS) - {"mammography_cad_srt"}
+    assert {item.kind for item in built()} >= set(KINDS) - {"mammography_cad_srt"}
     assert check_objects(objects(), context().sources) == []
 
 
@@ -72,8 +73,9 @@ def test_a_planted_fault_is_named_by_its_rule(planted: Planted) -> None:
 
 def test_faults_of_every_kind_are_planted() -> None:
     assert len(PLANTED) >= LEAST_FAULTS
-    assert {planted.kind for planted in PLANTED} >= set(RESULT_BUILDERS) - {
+    assert {planted.kind for planted in PLANTED} >= set(KINDS) - {
         "measurement_report_2d",
+        "measurement_report_2d_segments",
         "measurement_report_all_classes",
         "mammography_cad_srt",
     }

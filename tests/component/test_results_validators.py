@@ -14,7 +14,8 @@ from pydicom import dcmread
 from dicom_node.results.builders import build_all
 from dicom_node.results.context import ResultContext
 from tests import results_contexts as given
-from tests.validators import dciodvfy, errors_of, needs, pixelmed, stored
+from tests.programs import needs
+from tests.validators import dciodvfy, errors_of, pixelmed, stored
 
 OUTCOMES: dict[str, Callable[..., ResultContext]] = {
     "positive": given.positive,
@@ -73,15 +74,14 @@ def test_pixelmed_finds_the_reports_follow_their_templates(tmp_path: Path) -> No
         *build_all(given.partial(), ["segmentation", "measurement_report_2d"]),
         *build_all(given.refused()),
     ]
-    for path in stored((o for o in objects if "report" in o.kind), tmp_path):
-        assert pixelmed("DicomSRValidator", path) == []
+    reports = stored((o for o in objects if "report" in o.kind), tmp_path)
+    assert pixelmed("DicomSRValidator", reports) == {}
 
 
 @pytest.mark.slow
 def test_pixelmed_finds_the_overlay_conformant(tmp_path: Path) -> None:
     overlay = next(o for o in build_all(given.positive()) if o.kind == "segmentation")
-    (path,) = stored([overlay], tmp_path)
-    assert pixelmed("DicomInstanceValidator", path) == []
+    assert pixelmed("DicomInstanceValidator", stored([overlay], tmp_path)) == {}
 
 
 def test_dciodvfy_would_tell(tmp_path: Path) -> None:

@@ -194,7 +194,12 @@ def test_a_delivery_is_claimed_as_often_as_it_takes(node: SteeredNode) -> None:
         node.database, JobKind.DELIVER, failing(ResultError("x")), terms=TERMS, owner=WORKER
     )
     assert delivering.is_due()
-    assert TERMS.max_attempts == {JobKind.SCORE: 3, JobKind.DELIVER: None, JobKind.TRAIN: 3}
+    assert TERMS.max_attempts == {
+        JobKind.SCORE: 3,
+        JobKind.DELIVER: None,
+        JobKind.TRAIN: 3,
+        JobKind.COMMIT: None,
+    }
 
 
 def test_a_worker_that_dies_in_every_attempt_is_noticed_by_its_leases(node: SteeredNode) -> None:

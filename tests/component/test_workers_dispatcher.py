@@ -12,7 +12,7 @@ from db.errors import DatabaseUnavailableError
 from db.keys import CheckpointKey
 from db.lifecycle import CompletionReason, JobKind, JobState, RevisionState
 from db.tables import Process
-from tests.steered_node import RULES, SteeredNode, four_views, mammogram
+from tests.steered_node import RULES, SteeredNode, at_the_same_time, four_views, mammogram
 from workers.dispatcher import Dispatcher, Ring
 
 ATTEMPTS = {JobKind.SCORE: 2, JobKind.DELIVER: None, JobKind.TRAIN: 2}
@@ -58,6 +58,19 @@ def test_a_new_job_is_rung_for_once_and_again_only_when_nobody_came(node: Steere
     node.clock.advance(RING_AGAIN_S)  # Redis was flushed, restarted or never passed it on
     sweeping.sweep()
     assert bell.rung == [(JobKind.SCORE, job.id)] * 2
+
+
+def test_two_dispatchers_at_once_complete_a_study_once_and_ring_once(node: SteeredNode) -> None:
+    bell = Bell()
+    node.receive(mammogram("R"), mammogram("L"))
+    node.clock.advance(RULES.quiet_period_s)
+    sweeping = [dispatcher(node, bell) for _ in range(2)]
+    at_the_same_time(*(each.sweep for each in sweeping))
+    at_the_same_time(*(each.sweep for each in sweeping))
+    (job,) = node.jobs()
+    assert [state for _, state, _ in node.revisions()] == [RevisionState.COMPLETE]
+    assert node.actions().count("study.complete") == 1
+    assert bell.rung == [(JobKind.SCORE, job.id)]
 
 
 def test_a_claimed_job_is_not_rung_for_until_its_lease_ends(node: SteeredNode) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -163,6 +164,24 @@ def test_the_hard_limit_holds_while_the_database_hangs_and_the_heartbeat_with_it
     key = tmp_path / "keys" / "audit.key"
     ended = subprocess.run([sys.executable, "-c", child, url, str(key)], timeout=30, check=False)
     assert ended.returncode == HARD_LIMIT_EXIT
+
+
+@on_sqlite
+def test_a_worker_that_cannot_reach_the_database_for_a_whole_lease_stops_by_itself(
+    database: Database, claimed: Claim
+) -> None:
+    """Whoever claims next cannot know of it: it must not go on as if the job were its own."""
+    url = database.engine.url.render_as_string(hide_password=False)
+    cut_off = Database(url, database.trail, lock_timeout_s=0.05)
+    other = sqlite3.connect(str(database.engine.url.database), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with Lease(cut_off, claimed, lease_s=LEASE_S, hard_limit_s=HARD_LIMIT_S) as lease:
+        lease.check()
+        wait_for(lambda: _is_lost(lease))
+    other.rollback()
+    other.close()
+    cut_off.close()
+    assert row(database, claimed).lease_owner == OWNER, "it wrote nothing"
 
 
 def test_work_without_a_hard_limit_may_last(database: Database, claimed: Claim) -> None:

@@ -20,7 +20,9 @@ from db.deployments import BundleFacts, add_bundle
 from db.errors import LeaseLostError
 from db.jobs import Claim, queue_training
 from db.lifecycle import JobKind, JobState
+from dicom_node.cli.exit_codes import ExitCode, exit_code_of
 from tests.steered_node import BUNDLE, SteeredNode, on_sqlite
+from training.errors import RunInUseError
 from workers.claim_loop import ClaimLoop, Terms
 from workers.lease import Lease
 from workers.retry import Policy
@@ -120,6 +122,22 @@ def test_a_run_that_keeps_failing_is_given_up(node: SteeredNode, tmp_path: Path)
         node.clock.advance(60)
     (job,) = node.jobs(JobKind.TRAIN)
     assert (job.state, job.attempts, job.error_code) == (JobState.FAILED, 2, "TRAINING")
+
+
+@pytest.mark.parametrize("status", [ExitCode.USAGE, ExitCode.REFUSED])
+def test_a_run_that_refuses_its_data_is_not_tried_again(
+    node: SteeredNode, tmp_path: Path, status: ExitCode
+) -> None:
+    with node.transaction("anna") as tx:
+        queue_training(tx, recipe="run", order={"name": "mine"})
+    handler = trainer(node, tmp_path, f"exit {int(status)}").train
+    loop = ClaimLoop(node.database, JobKind.TRAIN, handler, terms=TERMS, owner="train@host:1")
+    loop.drain()
+    (job,) = node.jobs(JobKind.TRAIN)
+    assert (job.state, job.attempts, job.error_code) == (JobState.FAILED, 1, "TRAINING_REFUSED")
+    assert "run-1.log" in job.error
+    in_use = exit_code_of(RunInUseError("the folder of an attempt that has not ended yet"))
+    assert in_use is ExitCode.UNAVAILABLE, "tried again"
 
 
 def test_a_worker_that_is_told_to_stop_ends_the_run_and_gives_the_job_back(
@@ -239,3 +257,53 @@ def test_a_run_dies_with_its_worker(node: SteeredNode, tmp_path: Path) -> None:
         assert ended, "the run outlived its worker"
     finally:
         os.close(watched)
+
+
+def queued_run(node: SteeredNode) -> Claim:
+    with node.transaction("anna") as tx:
+        queue_training(tx, recipe="run", order={"set": ["task=idc", 'data_set="x"'], "name": "n"})
+    return node.claimed(JobKind.TRAIN)
+
+
+def test_a_run_on_a_data_set_gets_each_option_and_its_bundle_lies_within(
+    node: SteeredNode, tmp_path: Path
+) -> None:
+    added: list[Path] = []
+    claimed = queued_run(node)
+    doing = trainer(node, tmp_path, 'for word; do echo "$word"; done; echo "$OMP_NUM_THREADS"', added=added)
+    run(node, doing, claimed)
+    folder = tmp_path / "training" / claimed.job_id
+    said = (folder / "run-1.log").read_text().splitlines()
+    expected = ["train", "run", "--out", str(folder / "run"), "--resume"]
+    assert said == [*expected, "--name", "n", "--set", "task=idc", "--set", 'data_set="x"', "1"]
+    assert added == [folder / "run" / "bundle"]
+
+
+def test_a_run_on_a_data_set_goes_on_where_a_stop_left_it(node: SteeredNode, tmp_path: Path) -> None:
+    stopping = threading.Event()
+    begun = tmp_path / "begun"
+    body = (
+        f'mkdir -p "$4"; if [ ! -e {begun} ]; then echo half > "$4/half"; touch {begun}; exec sleep 600; fi'
+    )
+    body += '; cat "$4/half"'
+    added: list[Path] = []
+    doing = trainer(node, tmp_path, body, added=added, is_stopping=stopping.is_set)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, node, doing, queued_run(node))
+        wait_for(begun)
+        stopping.set()
+        running.result(timeout=30)
+    stopping.clear()
+    again = node.claimed(JobKind.TRAIN)
+    run(node, doing, again)
+    assert (tmp_path / "training" / again.job_id / "run-1.log").read_text() == "half\n"
+    assert len(added) == 1
+
+
+def test_a_kill_leaves_no_half_bundle_behind(node: SteeredNode, claimed: Claim, tmp_path: Path) -> None:
+    remains = tmp_path / "training" / claimed.job_id / "bundle-1-0a1b2c3d"
+    remains.mkdir(parents=True)
+    (remains / "weights.safetensors").write_bytes(b"half")
+    run(node, trainer(node, tmp_path, 'mkdir -p "$4"'), claimed)
+    assert not remains.exists()
+    assert len(list(remains.parent.glob("bundle-*"))) == 1

@@ -1,0 +1,165 @@
+"""Shadow and canary: who scores unseen, who answers for a share, and what ends a term."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from db import deployments
+from db.deployments import BundleFacts
+from db.errors import DatabaseError, TransitionRefusedError, UnknownRecordError
+from db.lifecycle import DeploymentRole
+from db.tables import Deployment
+from tests.steered_node import TASK, SteeredNode, at_the_same_time
+
+PERSON = "anna"
+A, B, C = "a" * 64, "b" * 64, "c" * 64
+STUDIES = [f"1.2.826.0.1.{number}" for number in range(4000)]
+
+
+@pytest.fixture
+def answered(node: SteeredNode) -> SteeredNode:
+    """A node that knows three bundles, of which A answers."""
+    for digest in (A, B, C):
+        with node.transaction(PERSON) as tx:
+            deployments.add_bundle(tx, BundleFacts(digest, "demo", digest[:3], TASK, True))
+    with node.transaction(PERSON) as tx:
+        deployments.activate(tx, A)
+    return node
+
+
+def roles(node: SteeredNode) -> dict[str, str]:
+    return {row.role: row.bundle_digest for row in node.rows(Deployment, Deployment.until.is_(None))}
+
+
+def change(node: SteeredNode, verb: str, *arguments: object) -> object:
+    with node.transaction(PERSON) as tx:
+        return getattr(deployments, verb)(tx, *arguments)
+
+
+def promoted(node: SteeredNode, digest: str, champion_was: str) -> None:
+    with node.transaction(PERSON) as tx:
+        deployments.promote(
+            tx, digest, champion_was=champion_was, approver="berta", evidence={"verdict": "promote"}
+        )
+
+
+def test_a_bundle_in_shadow_answers_for_nothing(answered: SteeredNode) -> None:
+    assert change(answered, "shadow", B) is None
+    assert roles(answered) == {"champion": A, "shadow": B}
+    with answered.reading() as session:
+        assert deployments.in_shadow(session, TASK) == B
+        answers = {deployments.answering(session, TASK, study) for study in STUDIES[:50]}
+    assert answers == {deployments.Answering(A, DeploymentRole.CHAMPION)}
+    assert answered.actions()[-1] == "bundle.shadowed"
+
+
+def test_a_canary_answers_for_its_share_and_always_for_the_same_studies(answered: SteeredNode) -> None:
+    change(answered, "canary", B, 10)
+    with answered.reading() as session:
+        first = [deployments.answering(session, TASK, study) for study in STUDIES]
+        again = [deployments.answering(session, TASK, study) for study in STUDIES]
+    assert first == again
+    share = sum(answer == deployments.Answering(B, DeploymentRole.CANARY) for answer in first) / len(first)
+    assert 0.08 < share < 0.12
+    assert json.loads(answered.audited()[-1].detail) == {"task": TASK, "percent": 10}
+
+
+def test_a_larger_share_holds_the_studies_of_a_smaller_one() -> None:
+    shares = [
+        {study for study in STUDIES if deployments.is_in_share(study, percent)} for percent in (5, 20, 99)
+    ]
+    assert shares[0] < shares[1] < shares[2] < set(STUDIES)
+
+
+@pytest.mark.parametrize("percent", [0, 100, -3])
+def test_a_share_of_nothing_or_all_is_refused(answered: SteeredNode, percent: int) -> None:
+    before = answered.actions()
+    with pytest.raises(TransitionRefusedError, match="1 to 99"):
+        change(answered, "canary", B, percent)
+    assert roles(answered) == {"champion": A}
+    assert answered.actions() == before
+
+
+def test_the_database_itself_refuses_a_canary_without_a_share(answered: SteeredNode) -> None:
+    with pytest.raises((DatabaseError, IntegrityError)), answered.transaction(PERSON) as tx:
+        row = Deployment(task=TASK, role="canary", bundle_digest=B, since=tx.now, deployed_by=PERSON)
+        tx.session.add(row)
+        tx.session.flush()
+    assert roles(answered) == {"champion": A}
+
+
+@pytest.mark.parametrize("verb", ["shadow", "canary"])
+def test_the_bundle_that_answers_cannot_assist_itself(answered: SteeredNode, verb: str) -> None:
+    arguments = (A, 10) if verb == "canary" else (A,)
+    with pytest.raises(TransitionRefusedError, match="answers already"):
+        change(answered, verb, *arguments)
+    assert roles(answered) == {"champion": A}
+
+
+def test_each_role_has_one_bundle_and_each_bundle_one_role(answered: SteeredNode) -> None:
+    change(answered, "shadow", B)
+    assert change(answered, "shadow", C) == B
+    assert roles(answered) == {"champion": A, "shadow": C}
+    change(answered, "canary", C, 5)
+    assert roles(answered) == {"champion": A, "canary": C}
+
+
+def test_two_people_who_shadow_at_once_leave_one_bundle_in_shadow(answered: SteeredNode) -> None:
+    replaced = at_the_same_time(
+        partial(change, answered, "shadow", B), partial(change, answered, "shadow", C)
+    )
+    present = roles(answered)["shadow"]
+    assert set(replaced) == {None, C if present == B else B}
+
+
+def test_a_term_ends_by_command(answered: SteeredNode) -> None:
+    change(answered, "canary", B, 5)
+    assert change(answered, "retire", B) is DeploymentRole.CANARY
+    assert roles(answered) == {"champion": A}
+    assert answered.actions()[-1] == "bundle.retired"
+    for digest in (A, B):
+        with pytest.raises(TransitionRefusedError, match="neither"):
+            change(answered, "retire", digest)
+
+
+def test_a_promoted_canary_answers_for_everything_and_names_its_approver(answered: SteeredNode) -> None:
+    change(answered, "canary", B, 5)
+    promoted(answered, B, champion_was=A)
+    assert roles(answered) == {"champion": B}
+    (row,) = answered.rows(Deployment, Deployment.until.is_(None))
+    assert (row.approved_by, row.deployed_by, row.percent) == ("berta", PERSON, None)
+    event = answered.audited()[-1]
+    assert (event.action, event.bundle) == ("bundle.promoted", B)
+    assert json.loads(event.detail) == {
+        "task": TASK,
+        "replaces": A,
+        "approver": "berta",
+        "verdict": "promote",
+    }
+
+
+def test_a_promotion_against_another_champion_than_was_compared_is_refused(answered: SteeredNode) -> None:
+    change(answered, "activate", C)
+    before = answered.actions()
+    with pytest.raises(TransitionRefusedError, match="compare"):
+        promoted(answered, B, champion_was=A)
+    assert roles(answered) == {"champion": C}
+    assert answered.actions() == before
+
+
+def test_rolling_back_a_promotion_ends_the_canary_too(answered: SteeredNode) -> None:
+    promoted(answered, B, champion_was=A)
+    change(answered, "canary", C, 50)
+    assert change(answered, "rollback", TASK) == A
+    assert roles(answered) == {"champion": A}
+
+
+@pytest.mark.parametrize("verb", ["shadow", "retire"])
+def test_an_unknown_bundle_gets_no_role(answered: SteeredNode, verb: str) -> None:
+    with pytest.raises(UnknownRecordError, match="model list"):
+        change(answered, verb, "d" * 64)
+    assert roles(answered) == {"champion": A}

@@ -1,0 +1,230 @@
+"""Which bundle a worker asks for which study: champion, canary, shadow, and devices in shadow."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from db.audit import AuditTrail
+from db.deployments import is_in_share
+from db.keys import AuditKey
+from db.lifecycle import JobKind
+from db.observations import devices, of_device
+from db.session import Database
+from db.shadow_scores import pairs
+from db.tables import DeviceObservation, Instance, ResultObject, ShadowScore
+from models.classifier import Classifier, predict_study
+from models.preprocessing import Parameters
+from tests.scoring_node import ScoringNode, images_of, scoring_node
+from tests.steered_node import TASK, SteeredNode, on_sqlite
+from tests.unit.answering_bundle import write_answering_bundle
+from tests.unit.small_bundle import write_small_bundle
+
+pytestmark = on_sqlite
+
+
+@pytest.fixture
+def node(node: SteeredNode, tmp_path: Path) -> Iterator[ScoringNode]:
+    with scoring_node(node, tmp_path) as scoring:
+        yield scoring
+
+
+@pytest.fixture
+def champion(node: ScoringNode, tmp_path: Path) -> str:
+    digest = node.add(write_small_bundle(tmp_path / "champion", seed=1))
+    node.change("activate", digest)
+    return digest
+
+
+@pytest.fixture
+def challenger(node: ScoringNode, tmp_path: Path) -> str:
+    return node.add(write_small_bundle(tmp_path / "challenger", seed=2))
+
+
+def test_the_shadow_scores_what_the_champion_scored_and_nothing_of_it_is_sent(
+    node: ScoringNode, champion: str, challenger: str
+) -> None:
+    study = node.receive(images_of(1))
+    node.worker().drain()
+    alone = node.document_of(study)
+    sent_alone = len(node.steered.rows(ResultObject))
+    node.change("shadow", challenger)
+    second = node.receive(images_of(2))
+    node.worker().drain()
+
+    assert alone["answered_as"] == node.document_of(second)["answered_as"] == "champion"
+    rows = node.steered.rows(ShadowScore)
+    assert len(rows) == 4
+    assert {row.bundle_digest for row in rows} == {challenger}
+    assert {row.champion_digest for row in rows} == {champion}
+    said = {image["sop_instance_uid"]: image["logit"] for image in node.document_of(second)["images"]}
+    assert {row.sop_instance_uid: row.champion_logit for row in rows} == said
+    assert all(row.logit != row.champion_logit for row in rows)
+    assert len(node.steered.rows(ResultObject)) == 2 * sent_alone
+    assert {job.bundle_digest for job in node.steered.jobs(JobKind.DELIVER)} == {champion}
+    with node.steered.reading() as session:
+        assert len(pairs(session, champion, challenger)) == 4
+        assert pairs(session, challenger, champion) == []
+
+
+def test_the_shadow_gives_the_scores_that_it_would_give_as_champion(
+    node: ScoringNode, champion: str, tmp_path: Path
+) -> None:
+    other = node.add(write_small_bundle(tmp_path / "other", seed=3))
+    node.change("shadow", other)
+    study = node.receive(images_of(1))
+    node.worker().drain()
+    shadowed = {row.sop_instance_uid: row.logit for row in node.steered.rows(ShadowScore)}
+    views = [node.reader.read(path, uid).view for path, uid in paths_of(node)]
+    classifier = Classifier.load(node.store.path_of(other), threads=1)
+    direct = {image.sop_instance_uid: image.logit for image in predict_study(classifier, views, ()).images}
+    assert shadowed == direct
+    assert node.job_of(study).bundle_digest == champion
+
+
+def paths_of(node: ScoringNode) -> list[tuple[Path, str]]:
+    return [(node.spool.path_of(i.spool_name), i.sop_instance_uid) for i in node.steered.rows(Instance)]
+
+
+def test_a_shadow_that_cannot_be_loaded_harms_nothing(
+    node: ScoringNode, champion: str, challenger: str, log: io.StringIO
+) -> None:
+    node.change("shadow", challenger)
+    shutil.rmtree(node.store.path_of(challenger))
+    study = node.receive(images_of(1))
+    node.worker().drain()
+    assert node.document_of(study)["outcome"] == "scored"
+    assert node.steered.jobs(JobKind.DELIVER)
+    assert node.steered.rows(ShadowScore) == []
+    assert "shadow.failed" in log.getvalue()
+
+
+def test_a_canary_answers_for_its_share_and_its_results_are_sent(
+    node: ScoringNode, champion: str, challenger: str
+) -> None:
+    studies = {seed: str(images_of(seed)[0].StudyInstanceUID) for seed in range(1, 9)}
+    chosen = next(seed for seed, study in studies.items() if is_in_share(study, 50))
+    left = next(seed for seed, study in studies.items() if not is_in_share(study, 50))
+    node.change("canary", challenger, 50)
+    for seed in (chosen, left):
+        node.receive(images_of(seed))
+    node.worker().drain()
+
+    assert node.document_of(studies[chosen])["bundle"]["digest"] == challenger
+    assert node.document_of(studies[chosen])["answered_as"] == "canary"
+    assert node.document_of(studies[left])["bundle"]["digest"] == champion
+    deliveries = {job.bundle_digest for job in node.steered.jobs(JobKind.DELIVER)}
+    assert deliveries == {champion, challenger}
+
+
+def test_a_rollback_holds_from_the_next_claimed_job_on_without_a_restart(
+    node: ScoringNode, champion: str, challenger: str
+) -> None:
+    worker = node.worker()
+    node.change("activate", challenger)
+    first = node.receive(images_of(1))
+    worker.drain()
+    assert node.job_of(first).bundle_digest == challenger
+    start = time.monotonic()
+    assert node.change("rollback", TASK) == champion
+    taken = time.monotonic() - start
+    second = node.receive(images_of(2))
+    worker.drain()
+    assert node.job_of(second).bundle_digest == champion
+    assert taken < 1.0
+
+
+def test_studies_of_a_device_in_shadow_are_scored_and_kept_but_not_reported(
+    node: ScoringNode, champion: str
+) -> None:
+    held = node.receive(images_of(1, ManufacturerModelName="Drifting One"))
+    sent = node.receive(images_of(2, ManufacturerModelName="Steady One"))
+    node.worker(shadowed_devices=("drifting one",)).drain()
+
+    assert node.document_of(held)["withheld"]
+    assert node.document_of(held)["study_probability"] is not None
+    assert not node.document_of(sent)["withheld"]
+    deliveries = node.steered.jobs(JobKind.DELIVER)
+    assert [job.parent_job_id for job in deliveries] == [node.job_of(sent).id]
+    kept = {row.job_id for row in node.steered.rows(ResultObject)}
+    assert kept == {node.job_of(held).id, node.job_of(sent).id}
+
+
+def test_one_software_version_of_a_model_can_be_put_into_shadow(node: ScoringNode, champion: str) -> None:
+    old = node.receive(images_of(1, ManufacturerModelName="Unit", SoftwareVersions="1.0"))
+    new = node.receive(images_of(2, ManufacturerModelName="Unit", SoftwareVersions="2.0"))
+    node.worker(shadowed_devices=("UNIT/2.0",)).drain()
+    assert not node.document_of(old)["withheld"]
+    assert node.document_of(new)["withheld"]
+
+
+def test_each_scored_study_leaves_the_device_and_its_pixels_in_numbers(
+    node: ScoringNode, champion: str
+) -> None:
+    node.receive(images_of(1, ManufacturerModelName="Unit", SoftwareVersions=["1.0", "b7"]))
+    node.worker().drain()
+    with node.steered.reading() as session:
+        (device,) = devices(session, TASK, champion)
+        (seen,) = of_device(session, TASK, champion, scanner_model="UNIT", software_versions="1.0\\B7")
+    assert device == {
+        "scanner_model": "UNIT",
+        "software_versions": "1.0\\B7",
+        "studies": 1,
+        "withheld": False,
+    }
+    assert set(seen["numbers"]) == {"mean", "deviation", "dark_share"}
+    assert 0.0 < seen["numbers"]["mean"] < 1.0
+    assert seen["categories"]["photometric_interpretation"] == "MONOCHROME2"
+    stored = str([vars(row) for row in node.steered.rows(DeviceObservation)])
+    assert "P-1" not in stored
+    assert "Phantom^Demo" not in stored
+
+
+def test_a_bundle_refuses_images_of_devices_that_it_was_not_validated_for(
+    node: ScoringNode, tmp_path: Path
+) -> None:
+    digest = node.add(write_small_bundle(tmp_path / "strict", scanner_models=("Validated One",)))
+    node.change("activate", digest)
+    refused = node.receive(images_of(1, ManufacturerModelName="Another"))
+    scored = node.receive(images_of(2, ManufacturerModelName="VALIDATED ONE"))
+    node.worker().drain()
+    assert node.document_of(refused)["outcome"] == "refused"
+    codes = {refusal["code"] for refusal in node.document_of(refused)["refusals"]}
+    assert codes == {"NO_SCORABLE_IMAGE", "DEVICE_NOT_VALIDATED"}
+    assert node.document_of(scored)["outcome"] == "scored"
+
+
+def test_a_shadow_with_another_grid_prepares_the_images_for_itself(node: ScoringNode, champion: str) -> None:
+    grid = Parameters(rows=64, columns=80, pixel_mm=3.0)
+    bundle = write_answering_bundle(node.folder / "grid", task=TASK, channels=3, preprocessing=grid)
+    other = node.add(bundle)
+    node.change("shadow", other)
+    node.receive(images_of(1))
+    node.worker().drain()
+    assert len(node.steered.rows(ShadowScore)) == 4
+
+
+def test_the_same_study_scores_the_same_to_the_bit_in_any_order_and_after_a_restart(
+    new_database_url: Callable[..., str], audit_key: AuditKey, tmp_path: Path
+) -> None:
+    bundle = write_small_bundle(tmp_path / "champion")
+    found = []
+    for number, order in enumerate(([1, 2, 3], [3, 1, 2], [2])):
+        database = Database(new_database_url(upgraded=True), AuditTrail(audit_key))
+        with scoring_node(SteeredNode(database), tmp_path / str(number)) as node:
+            node.change("activate", node.add(bundle))
+            for seed in order:
+                node.receive(images_of(seed)[:: 1 if number else -1])
+            node.worker().drain()
+            said = node.document_of(str(images_of(2)[0].StudyInstanceUID))
+            logits = {image["sop_instance_uid"]: image["logit"] for image in said["images"]}
+            found.append((said["study_probability"], logits))
+            node.steered.database.close()
+        database.close()
+    assert found[0] == found[1] == found[2]
+    assert len(found[0][1]) == 4

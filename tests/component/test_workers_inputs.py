@@ -1,0 +1,114 @@
+"""What lies on the disk is held against what was received, before anything is computed from it (S8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from db import jobs
+from db.lifecycle import JobKind, JobState
+from db.tables import Analysis, AuditEvent, Instance, Job, ResultObject
+from dicom_node.images import ImageReader, SourceImage
+from dicom_node.spool import Spool
+from tests.scoring_node import ScoringNode, images_of, scoring_node
+from tests.steered_node import OTHER_WORKER, SteeredNode, on_sqlite
+from tests.unit.small_bundle import write_small_bundle
+
+pytestmark = on_sqlite
+LONG_S = 10_000
+
+
+@pytest.fixture
+def node(node: SteeredNode, tmp_path: Path) -> Iterator[ScoringNode]:
+    with scoring_node(node, tmp_path) as scoring:
+        scoring.change("activate", scoring.add(write_small_bundle(tmp_path / "champion", seed=1)))
+        yield scoring
+
+
+def stored_file(node: ScoringNode, number: int = 2) -> Path:
+    return node.spool.path_of(node.steered.rows(Instance)[number].spool_name)
+
+
+def only_job(node: ScoringNode) -> Job:
+    (job,) = node.steered.jobs()
+    return job
+
+
+def result_files(node: ScoringNode) -> list[str]:
+    return Spool(node.folder / "results").names()
+
+
+@pytest.mark.parametrize("at", [-1, -100_000], ids=["last byte", "in the pixels"])
+def test_one_flipped_bit_of_one_image_fails_the_job_and_gives_no_score(node: ScoringNode, at: int) -> None:
+    node.receive(images_of(1))
+    path = stored_file(node)
+    received = path.read_bytes()
+    damaged = bytearray(received)
+    damaged[at] ^= 1
+    path.write_bytes(damaged)
+
+    node.worker().drain()
+
+    job = only_job(node)
+    assert (job.state, job.error_code, job.attempts) == (JobState.FAILED, "DAMAGED_INPUT", 1)
+    assert path.name in (job.error or ""), "a person must find it"
+    assert node.steered.rows(Analysis) == node.steered.rows(ResultObject) == []
+    assert result_files(node) == []
+    assert node.steered.actions()[-1] == "job.failed"
+    assert node.steered.audited()[-1].study_instance_uid is not None
+
+    path.write_bytes(received)
+    with node.steered.transaction("anna") as tx:
+        jobs.retry(tx, job.id)
+    node.worker().drain()
+    assert only_job(node).state == JobState.DONE
+    assert len(node.steered.rows(Analysis)) == 1
+
+
+def test_a_file_that_is_gone_is_named_and_nothing_is_scored(node: ScoringNode) -> None:
+    node.receive(images_of(1))
+    path = stored_file(node)
+    path.unlink()
+    node.worker().drain()
+    job = only_job(node)
+    assert (job.state, job.error_code) == (JobState.FAILED, "MISSING_INPUT")
+    assert path.name in (job.error or "")
+    assert node.steered.rows(Analysis) == []
+    assert result_files(node) == []
+
+
+def test_a_file_that_was_cut_short_is_damaged(node: ScoringNode) -> None:
+    node.receive(images_of(1))
+    stored_file(node).write_bytes(b"DICM")
+    node.worker().drain()
+    assert only_job(node).error_code == "DAMAGED_INPUT"
+
+
+def test_an_attempt_whose_job_went_to_another_leaves_no_file_of_its_own(node: ScoringNode) -> None:
+    """The lease ends while images are read; result files are written, and then the commit finds no row."""
+    study = node.receive(images_of(1))
+
+    class SlowReader(ImageReader):
+        def read(self, path: Path, sop_instance_uid: str) -> SourceImage:
+            if only_job(node).attempts == 1:
+                node.steered.clock.advance(LONG_S)
+                assert node.steered.claim(worker=OTHER_WORKER, max_attempts=None) is not None
+            return super().read(path, sop_instance_uid)
+
+    with SlowReader() as reader:
+        ScoringNode(node.steered, node.folder, reader).worker().drain()
+    job = only_job(node)
+    assert (job.state, job.lease_owner, job.attempts) == (JobState.RUNNING, OTHER_WORKER, 2)
+    assert result_files(node) == []
+    assert node.steered.rows(ResultObject) == []
+    assert "job.scored" not in [event.action for event in node.steered.rows(AuditEvent)]
+
+    node.steered.clock.advance(LONG_S)
+    with node.steered.transaction("anna") as tx:
+        assert jobs.give_up_dead(tx, max_attempts={JobKind.SCORE: 2}) == 1
+        jobs.retry(tx, job.id)
+    node.worker().drain()
+    assert node.job_of(study).state == JobState.DONE
+    assert sorted(result_files(node)) == sorted(row.file_name for row in node.steered.rows(ResultObject))
