@@ -7,6 +7,7 @@ once per test session. Each test gets a database of its own, copied from one tha
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -82,6 +83,22 @@ def running_postgres() -> Iterator[PostgresServer]:
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def production_role(database: Database) -> Iterator[str]:
+    """Make the role under which a node runs by the SQL of the documentation; give the URL of its sessions."""
+    role = f"node_{secrets.token_hex(4)}"
+    documented = re.findall(r"^    ((?:CREATE|GRANT|REVOKE)[^;]*);", schema.__doc__ or "", re.MULTILINE)
+    with database.engine.begin() as owner:
+        for statement in documented:
+            owner.exec_driver_sql(re.sub(r"\bdicom_node\b", role, statement))
+    try:
+        yield database.engine.url.set(username=role, password="...").render_as_string(hide_password=False)
+    finally:
+        with database.engine.begin() as owner:
+            owner.exec_driver_sql(f"DROP OWNED BY {role}")
+            owner.exec_driver_sql(f"DROP ROLE {role}")
 
 
 @pytest.fixture(scope="session")

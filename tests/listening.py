@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -18,10 +18,13 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import UID
 
 from db.handoff import ReceivedInstance, Registration
+from dicom_node.listener.admission import Admission
 from dicom_node.listener.contexts import TRANSFER_SYNTAX_BY_UID
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.server import Listener
+from dicom_node.listener.services import Service
 from dicom_node.spool import Spool
+from dicom_node.tls import ServerTls
 from tests.simulators.raw_scu import Proposal, RawScu
 
 MG_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.2"
@@ -50,9 +53,9 @@ class Rows:
             return Registration.CONFLICT if same else Registration.NEW
 
 
-@dataclass
+@dataclass(repr=False)
 class Node:
-    """A listener under test and everything it did."""
+    """A listener under test and everything it did; too much to be spelled out."""
 
     listener: Listener
     spool: Spool
@@ -78,28 +81,39 @@ class Node:
         return not self.files() and not self.rows.all
 
     def scu(
-        self, sop_class: str = MG_FOR_PRESENTATION, syntax: str = EXPLICIT_LITTLE, **kwargs: str
+        self, sop_class: str = MG_FOR_PRESENTATION, syntax: str = EXPLICIT_LITTLE, **kwargs: Any
     ) -> RawScu:
         """Open an association with one presentation context."""
         return RawScu(self.port, Proposal(sop_class, syntax), **kwargs)
 
 
 @contextmanager
-def listening(tmp_path: Path, **overrides: Any) -> Iterator[Node]:
+def listening(
+    tmp_path: Path,
+    *,
+    admission: Admission | None = None,
+    tls: ServerTls | None = None,
+    services: Sequence[Service] = (),
+    is_congested: Callable[[], bool] = lambda: False,
+    **overrides: Any,
+) -> Iterator[Node]:
     """Run a listener.
 
     Parameters
     ----------
     tmp_path : Path
         Its spool is a folder in it.
+    admission : Admission, optional
+        Who may come in; by default everybody.
+    tls : ServerTls, optional
+        The certificates of a secure port.
+    services : sequence of Service
+        What it offers besides storage and verification.
+    is_congested : callable
+        Whether too much work waits.
     **overrides
-        Fields of :class:`ListenerLimits`, or ``allowed_callers`` and ``require_called_ae_title``.
+        Fields of :class:`ListenerLimits`.
     """
-    admission = {
-        name: overrides.pop(name)
-        for name in ("allowed_callers", "require_called_ae_title")
-        if name in overrides
-    }
     spool, rows = Spool(tmp_path / "spool"), Rows()
     events: list[tuple[str, dict[str, Any]]] = []
     happened = threading.Event()
@@ -116,7 +130,10 @@ def listening(tmp_path: Path, **overrides: Any) -> Iterator[Node]:
         register=rows.register,
         limits=ListenerLimits(**{"min_free_bytes": 0, **overrides}),
         on_event=note,
-        **admission,
+        admission=admission,
+        tls=tls,
+        services=services,
+        is_congested=is_congested,
     )
     listener.start()
     try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydicom import Dataset
 from pydicom.sr.coding import Code
+from pydicom.uid import JPEGBaseline8Bit
 
 from dicom_node.results.header import code_item
 from tests import results_contexts as given
@@ -349,4 +350,46 @@ CAD_REPORTS = (
         number.MeasuredValueSequence[0], "NumericValue", "187"))),
 )  # fmt: skip
 
-ALL = (*EVERY_OBJECT, *REPORTS, *MEASUREMENTS, *SEGMENTATIONS, *FALLBACKS, *CAD_REPORTS)
+
+def one_frame_short(instance: Dataset) -> None:
+    instance.PixelData = b"\xfe\xff\x00\xe0\x00\x00\x00\x00"  # an empty offset table, and no frame
+
+
+def in_jpeg(instance: Dataset) -> None:
+    instance.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+
+
+SEGMENTS = "measurement_report_segments"
+COMPRESSED = ("secondary_capture_rle", "secondary_capture_jpeg2000", "fractional_segmentation_rle")
+OPTIONS = (
+    *(
+        planted
+        for kind in COMPRESSED
+        for rule in ["SEG-02" if kind.startswith("fractional") else "SC-04"]
+        for planted in (
+            Planted("compressed pixels without a frame", kind, rule, one_frame_short),
+            Planted("lossy compression", kind, rule, in_jpeg),
+        )
+    ),
+    Planted("colours of JPEG 2000", COMPRESSED[0], "SC-04", having("PhotometricInterpretation", "YBR_RCT")),
+    Planted("colours of RLE", COMPRESSED[1], "SC-04", having("PhotometricInterpretation", "RGB")),
+    Planted("segment without its source", SEGMENTS, "MR-15", lambda ds: drop_from_segment(ds, "121233")),
+    Planted("segment without a frame", SEGMENTS, "MR-15", on("121214", lambda i: delattr(
+        i.ReferencedSOPSequence[0], "ReferencedFrameNumber"))),
+    Planted("frame and segment number", SEGMENTS, "MR-14", on("121214", lambda i: setattr(
+        i.ReferencedSOPSequence[0], "ReferencedSegmentNumber", 1))),
+    Planted("place with neither region nor segment", SEGMENTS, "MR-07", lambda ds: drop_from_segment(
+        ds, "121214")),
+    Planted("segment that is no evidence", SEGMENTS, "SR-04", on("121214", lambda i: setattr(
+        i.ReferencedSOPSequence[0], "ReferencedSOPInstanceUID", "2.25.1"))),
+)  # fmt: skip
+
+
+def drop_from_segment(report: Dataset, name: str) -> None:
+    """Take items of a name out of the first measurement group that has a segment."""
+    groups = given.named(report, "125007")
+    group = next(g for g in groups if given.named(g, "121214"))
+    group.ContentSequence = [c for c in group.ContentSequence if c not in given.named(group, name)]
+
+
+ALL = (*EVERY_OBJECT, *REPORTS, *MEASUREMENTS, *SEGMENTATIONS, *FALLBACKS, *CAD_REPORTS, *OPTIONS)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +15,8 @@ from typing import Self
 
 import pytest
 import redis
+
+from tests.programs import needs
 
 START_TIMEOUT_S = 20.0
 
@@ -147,13 +147,7 @@ class Watcher:
 
 def redis_binary() -> str:
     """Return the path of ``redis-server``; skip aloud where it is missing, fail in CI."""
-    found = shutil.which("redis-server")
-    if found is None:
-        words = "redis-server is not installed: install the package redis-server"
-        if os.environ.get("CI"):
-            pytest.fail(words)
-        pytest.skip(words)
-    return found
+    return needs("redis-server", "redis-server")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dicom_node.results.builders import RESULT_BUILDERS, build_all
+from dicom_node.results.builders import OPTION_BUILDERS, RESULT_BUILDERS, build_all
 from dicom_node.results.context import BuiltObject, ResultContext
 from tests import localised_contexts as localised
 from tests import results_contexts as given
@@ -60,4 +60,4 @@ def context_of(outcome: str, character_set: str, *, plain: bool = False) -> Resu
 @cache
 def objects_of(outcome: str, character_set: str) -> tuple[BuiltObject, ...]:
     """Give every object of one study."""
-    return build_all(context_of(outcome, character_set), RESULT_BUILDERS)
+    return build_all(context_of(outcome, character_set), {**RESULT_BUILDERS, **OPTION_BUILDERS})

@@ -27,7 +27,7 @@ from models.contract import (
     Region,
     StudyPrediction,
 )
-from training.datasets import phantoms
+from training.datasets import phantom_objects
 
 ROWS, COLUMNS = 320, 208
 BUNDLE = BundleIdentity(
@@ -72,7 +72,8 @@ def header(image: Dataset, *, implicit: bool = False, overrides: dict[str, Any] 
 def images() -> tuple[Dataset, ...]:
     """Draw a four-view study, in the order of :data:`VIEWS`, with pixels."""
     drawn = {
-        (i.ImageLaterality, i.ViewPosition): i for i in phantoms.study(rows=ROWS, columns=COLUMNS, seed=7)
+        (i.ImageLaterality, i.ViewPosition): i
+        for i in phantom_objects.study(rows=ROWS, columns=COLUMNS, seed=7)
     }
     return tuple(drawn[view] for view in VIEWS)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -31,11 +33,15 @@ STEP_S = 0.05
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of the loopback interface that nobody listens on.
+
+    It lies below those that the kernel gives to outgoing connections: none of another test gets it meanwhile.
+    """
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port; end what holds thousands of them")
 
 
 def until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
@@ -109,8 +115,16 @@ class RunningNode:
         """Everything that all processes wrote."""
         return "".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
 
-    def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Start one process, such as ``start("serve")`` or ``start("work", "--queues", "score")``."""
+    def start(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        pass_descriptors: Sequence[int] = (),
+    ) -> subprocess.Popen[bytes]:
+        """Start one process, such as ``start("serve")`` or ``start("work", "--queues", "score")``.
+
+        It inherits the descriptors that are passed.
+        """
         with (self.folder / f"{len(self._processes)}-{arguments[0]}.log").open("wb") as log:
             process = subprocess.Popen(
                 [
@@ -123,6 +137,7 @@ class RunningNode:
                 stderr=log,
                 env={**self._environment, **(environment or {})},
                 start_new_session=True,
+                pass_fds=pass_descriptors,
             )
         self._processes.append(process)
         return process
@@ -139,7 +154,7 @@ class RunningNode:
         def alive() -> bool:
             try:
                 with self.database.reading() as session:
-                    found, _ = processes.alive(session, self.database.now_in(session), silent_for_s=30)
+                    found, _ = processes.alive(session, self.database.now_in(session))
             except DatabaseError:
                 return False
             return kinds <= {process.kind for process in found}

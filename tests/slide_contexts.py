@@ -10,11 +10,12 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage
 
-from dicom_node.results.slide import SlideContext
-from models.contract import SlidePrediction
+from dicom_node.results.slide import SlideContext, SlideStudyContext
+from models.contract import Outcome, Refusal, RefusalCode, SlidePrediction, SlideStudyPrediction
 from tests import results_contexts as given
 
 SLIDE_UID = "2.25.8101"
+OTHER_UID = "2.25.8111"
 PATCH = 50
 ROWS, COLUMNS = 24, 32
 
@@ -89,7 +90,7 @@ def patches() -> NDArray[np.float32]:
 def said(probability: float = 0.96, **more: Any) -> SlidePrediction:
     return SlidePrediction(
         **{
-            "task": "idc_patches",
+            "task": "idc",
             "threshold": 0.5,
             "probability": probability,
             "patches": patches(),
@@ -110,4 +111,42 @@ def context(
         node=given.NODE,
         analysed_at=given.ANALYSED_AT,
         **more,
+    )
+
+
+def study(
+    prediction: SlideStudyPrediction | None = None, sources: tuple[Dataset, ...] | None = None, **more: Any
+) -> SlideStudyContext:
+    """Give a study of one slide, or of what is said."""
+    return SlideStudyContext(
+        sources=sources or (slide(),),
+        prediction=prediction or SlideStudyPrediction("idc", Outcome.SCORED, 0.5, slides=(said(),)),
+        bundle=given.BUNDLE,
+        node=given.NODE,
+        analysed_at=given.ANALYSED_AT,
+        **more,
+    )
+
+
+def partly(probability: float = 0.96) -> SlideStudyPrediction:
+    """Say something of one of two slides; of the other that no tissue was found."""
+    return SlideStudyPrediction(
+        "idc",
+        Outcome.PARTIAL,
+        0.5,
+        slides=(said(probability),),
+        refusals=(Refusal(RefusalCode.NO_TISSUE, OTHER_UID),),
+    )
+
+
+def refused() -> SlideStudyPrediction:
+    """Say that nothing was scored."""
+    return SlideStudyPrediction(
+        "idc",
+        Outcome.REFUSED,
+        0.5,
+        refusals=(
+            Refusal(RefusalCode.NO_SCORABLE_IMAGE),
+            Refusal(RefusalCode.SLIDE_RESOLUTION, SLIDE_UID),
+        ),
     )

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import Session
 
 from db.handoff import (
@@ -65,7 +65,7 @@ class SteeredClock:
     def __init__(self) -> None:
         self.time = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
 
-    def now(self, session: Session, *, may_write: bool) -> datetime:
+    def now(self, connection: Connection, *, may_write: bool) -> datetime:
         """Return the time that the test chose."""
         return self.time
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
-
-import pytest
+from urllib.request import Request, urlopen
 
 from dicom_node.delivery.destination import Destination
+from tests.programs import needs
 
 START_WITHIN_S = 60
 
@@ -39,6 +36,18 @@ class Orthanc:
         """Give every stored object as its archive gives it back."""
         return [self._get(f"/instances/{name}/file") for name in json.loads(self._get("/instances"))]
 
+    def ask_for_commitment(self, title: str, objects: Sequence[tuple[str, str]]) -> str:
+        """Let it ask a peer for storage commitment; return the transaction UID."""
+        content = json.dumps({"DicomInstances": [list(each) for each in objects]}).encode()
+        url = f"http://127.0.0.1:{self.http_port}/modalities/{title}/storage-commitment"
+        with urlopen(Request(url, data=content, method="POST"), timeout=30) as answer:
+            return str(json.load(answer)["ID"])
+
+    def commitment(self, transaction_uid: str) -> dict[str, Any]:
+        """Give what it knows of a transaction."""
+        found: dict[str, Any] = json.loads(self._get(f"/storage-commitment/{transaction_uid}"))
+        return found
+
     def _get(self, path: str) -> bytes:
         with urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=30) as answer:
             content: bytes = answer.read()
@@ -46,14 +55,17 @@ class Orthanc:
 
 
 @contextmanager
-def running_orthanc(folder: Path) -> Iterator[Orthanc]:
-    """Run an archive with its store in a folder; skip where it is not installed, but never in CI."""
-    program = shutil.which("Orthanc")
-    if program is None:
-        message = "Orthanc is not installed; apt-get install orthanc"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+def running_orthanc(folder: Path, modalities: Mapping[str, int] | None = None) -> Iterator[Orthanc]:
+    """Run an archive with its store in a folder; skip where it is not installed, but never in CI.
+
+    Parameters
+    ----------
+    folder : Path
+        Its own.
+    modalities : mapping of str to int, optional
+        Peers that it knows: AE title to port on loopback.
+    """
+    program = needs("Orthanc", "orthanc")
     orthanc = Orthanc(_free_port(), _free_port())
     config: dict[str, Any] = {
         "StorageDirectory": str(folder),
@@ -62,6 +74,10 @@ def running_orthanc(folder: Path) -> Iterator[Orthanc]:
         "HttpPort": orthanc.http_port,
         "RemoteAccessAllowed": False,
         "Plugins": [],
+        "DicomModalities": {
+            title: {"AET": title, "Host": "127.0.0.1", "Port": port}
+            for title, port in (modalities or {}).items()
+        },
     }
     (folder / "orthanc.json").write_text(json.dumps(config))
     command = [program, str(folder / "orthanc.json")]

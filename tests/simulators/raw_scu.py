@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tests.simulators.pdu_bytes import elements, item
@@ -44,6 +46,10 @@ class RawScu:
         AE titles.
     source : str
         Own network address.
+    tls : ssl.SSLContext, optional
+        Speak TLS, whoever the node is.
+    user : (str, str), optional
+        User name and passcode of a user identity item (PS3.7 D.3.3.7).
     """
 
     def __init__(
@@ -53,23 +59,33 @@ class RawScu:
         calling: str = "RAWSCU",
         called: str = "NODE",
         source: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+        user: tuple[str, str] | None = None,
     ) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0))
         self.results: list[int] = []
         self._message_id = 0
-        self.socket.sendall(associate_request(proposals, calling, called))
-        kind, body = self.read_pdu()
-        if kind == 0x03:
+        try:
+            if tls is not None:
+                self.socket = tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
+            self._request(associate_request(proposals, calling, called, user))
+        except BaseException:
             self.socket.close()
-            raise AssociationRejectedError(tuple(body[1:4]))
-        assert kind == 0x02, f"PDU type {kind} instead of A-ASSOCIATE-AC"
-        self.results = _context_results(body)
+            raise
 
     def __enter__(self) -> RawScu:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.socket.close()
+
+    def _request(self, encoded: bytes) -> None:
+        self.socket.sendall(encoded)
+        kind, body = self.read_pdu()
+        if kind == 0x03:
+            raise AssociationRejectedError(tuple(body[1:4]))
+        assert kind == 0x02, f"PDU type {kind} instead of A-ASSOCIATE-AC"
+        self.results = _context_results(body)
 
     def store(
         self, data: bytes | None, sop_class_uid: str, sop_instance_uid: str, *, context_id: int = 1
@@ -93,8 +109,9 @@ class RawScu:
         context_id: int = 1,
         *,
         has_data: bool = True,
+        more: Mapping[int, bytes] | None = None,
     ) -> None:
-        """Send a command set in one PDU."""
+        """Send a command set in one PDU; with more elements, which come last."""
         self._message_id += 1
         values: dict[int, bytes] = {
             0x0002: _padded(sop_class_uid),
@@ -105,6 +122,7 @@ class RawScu:
         }
         if sop_instance_uid is not None:
             values[0x1000] = _padded(sop_instance_uid)
+        values.update(more or {})
         body = b"".join(struct.pack("<HHI", 0, tag, len(value)) + value for tag, value in values.items())
         self.socket.sendall(p_data(struct.pack("<HHII", 0, 0, 4, len(body)) + body, context_id, 0x03))
 
@@ -168,7 +186,9 @@ class RawScu:
         return received
 
 
-def associate_request(proposals: tuple[Proposal, ...], calling: str, called: str) -> bytes:
+def associate_request(
+    proposals: tuple[Proposal, ...], calling: str, called: str, user: tuple[str, str] | None = None
+) -> bytes:
     """Encode an A-ASSOCIATE-RQ PDU (PS3.8 9.3.2)."""
     contexts = b"".join(
         item(
@@ -179,12 +199,16 @@ def associate_request(proposals: tuple[Proposal, ...], calling: str, called: str
         )
         for index, proposal in enumerate(proposals)
     )
-    user = item(0x50, item(0x51, struct.pack(">I", 65536)) + item(0x52, b"1.2.3.4"))
+    about = item(0x51, struct.pack(">I", 65536)) + item(0x52, b"1.2.3.4")
+    if user is not None:
+        name, passcode = (part.encode() for part in user)
+        fields = struct.pack(">H", len(name)) + name + struct.pack(">H", len(passcode)) + passcode
+        about += item(0x58, struct.pack(">BB", 2, 0) + fields)
     body = (
         struct.pack(">Hxx16s16s32x", 1, called.ljust(16).encode(), calling.ljust(16).encode())
         + item(0x10, _APPLICATION_CONTEXT)
         + contexts
-        + user
+        + item(0x50, about)
     )
     return struct.pack(">BxI", 0x01, len(body)) + body
 

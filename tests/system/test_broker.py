@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from db import processes
 from db.lifecycle import JobState
@@ -18,7 +20,7 @@ from tests.databases import PostgresServer
 from tests.redis_server import RedisServer, Watcher, redis_server
 from tests.running_node import RunningNode, until
 from tests.simulators.pacs import SimulatedPacs
-from training.datasets.phantoms import study
+from training.datasets.phantom_objects import study
 
 __all__ = ["redis_server"]
 
@@ -82,6 +84,17 @@ class Hospital:
             assert [row["kind"] for row in rows].count("measurement_report_2d") == 1
             assert all(len(self.pacs.hashes[str(row["sop_instance_uid"])]) == 1 for row in rows)
 
+    def end_connections(self) -> int:
+        """End the connection of every process to the database; return how many there were."""
+        with self.node.database.reading() as session:
+            found = session.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            )
+            return len(found.all())
+
     def attempts(self, uid: str) -> int:
         """Return how often the study's score job was claimed."""
         (job,) = self.node.jobs(study_instance_uid=uid)
@@ -136,6 +149,23 @@ def test_a_study_is_reported_and_redis_hears_job_ids_only(hospital: Hospital) ->
     assert hospital.attempts(uid) == 1
 
 
+def test_workers_tell_of_their_jobs_in_lines_of_json_and_celery_does_not_chat(hospital: Hospital) -> None:
+    uid = hospital.send_study()
+    hospital.wait_until_reported_once(uid)
+    (score_job,) = hospital.node.jobs(study_instance_uid=uid)
+
+    def told() -> set[str]:
+        """The events about the study's score job; every line of every worker must be an event."""
+        text = "".join(path.read_text() for path in hospital.node.folder.glob("*-work.log"))
+        events = [json.loads(line) for line in text.splitlines()]
+        assert {event["level"] for event in events if "event" in event} <= {"info", "warning"}
+        assert "worker.ready" in {event["event"] for event in events}
+        assert not [event for event in events if "celery@" in str(event) or "Task dicom_node" in str(event)]
+        return {event["event"] for event in events if event.get("job_id") == score_job["job_id"]}
+
+    until(lambda: told() == {"job.claimed", "job.done"}, 10, "the last line")
+
+
 def test_a_worker_killed_in_the_middle_of_a_job_is_replaced_by_another_once(hospital: Hospital) -> None:
     hospital.calm.unlink()
     uid = hospital.send_study()
@@ -155,6 +185,23 @@ def test_redis_may_be_down_for_the_whole_time(hospital: Hospital) -> None:
     finally:
         hospital.redis.start()
     hospital.wait_until_reported_once(*uids)
+
+
+def test_redis_may_be_frozen_while_studies_arrive(hospital: Hospital) -> None:
+    with hospital.redis.frozen():
+        uids = [hospital.send_study() for _ in range(2)]
+        states = {str(row["study_instance_uid"]): row["state"] for row in hospital.node.studies()}
+        assert {states[uid] for uid in uids} == {"complete"}, "receiving waits for no broker"
+    hospital.wait_until_reported_once(*uids)
+
+
+def test_postgresql_may_end_every_connection_while_studies_are_on_their_way(hospital: Hospital) -> None:
+    uids = []
+    for _ in range(2):
+        uids.append(hospital.send_study())
+        assert hospital.end_connections() > 0
+    hospital.wait_until_reported_once(*uids)
+    assert hospital.node.verify_audit().ok
 
 
 def test_jobs_whose_messages_were_flushed_are_done_all_the_same(hospital: Hospital) -> None:

@@ -18,7 +18,8 @@ from dicom_node import installation
 from tests.running_node import RunningNode, until
 from tests.simulators.pacs import SimulatedPacs
 from tests.unit.small_bundle import write_small_bundle
-from training.datasets.phantoms import LesionKind, study
+from training.datasets.phantom_objects import study
+from training.datasets.phantoms import LesionKind
 
 pytestmark = pytest.mark.slow
 

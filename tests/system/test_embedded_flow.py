@@ -23,7 +23,8 @@ from db.lifecycle import JobState
 from tests.command_line import command
 from tests.running_node import RunningNode, until
 from tests.simulators.pacs import Behaviour, SimulatedPacs
-from training.datasets.phantoms import LesionKind, study
+from training.datasets.phantom_objects import study
+from training.datasets.phantoms import LesionKind
 
 pytestmark = pytest.mark.slow
 

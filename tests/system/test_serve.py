@@ -17,7 +17,7 @@ import pytest
 from db.lifecycle import JobState
 from dicom_node import installation
 from tests.running_node import RunningNode, free_port, until
-from training.datasets.phantoms import study
+from training.datasets.phantom_objects import study
 
 pytestmark = pytest.mark.slow
 
