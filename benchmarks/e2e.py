@@ -40,7 +40,8 @@ from dicom_node.results.measurement_report import COMPREHENSIVE_3D_SR
 from models.classifier import Classifier
 from models.preprocessing import prepare
 from tests.running_node import RunningNode
-from training.datasets.phantoms import LesionKind, study
+from training.datasets.phantom_objects import study
+from training.datasets.phantoms import LesionKind
 
 BUNDLE = Path(__file__).resolve().parent.parent / "models/bundles/mammography-phantom-demonstration"
 SIZES = {"2048x1664": (2048, 1664), "4096x3328": (4096, 3328)}

@@ -19,7 +19,7 @@ import numpy as np
 from pydicom import Dataset, dcmread, dcmwrite
 
 from benchmarks.tables import table
-from dicom_node.results.builders import RESULT_BUILDERS, build_all
+from dicom_node.results.builders import OPTION_BUILDERS, RESULT_BUILDERS, build_all
 from dicom_node.results.checks.checker import check_objects
 from dicom_node.results.context import BuiltObject, NodeIdentity, ResultContext
 from models.contract import (
@@ -33,7 +33,7 @@ from models.contract import (
     Region,
     StudyPrediction,
 )
-from training.datasets.phantoms import study
+from training.datasets.phantom_objects import study
 
 ROWS, COLUMNS = 4096, 3328
 MASS = CodedConcept("129788004", "SCT", "Mammographic breast mass")
@@ -150,7 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
     chosen = parser.parse_args(arguments)
     context = full_size_study(chosen.rows, chosen.columns)
-    figures = [figures_of(context, kind, chosen.repeats) for kind in RESULT_BUILDERS]
+    kinds = (*RESULT_BUILDERS, *OPTION_BUILDERS)
+    figures = [figures_of(context, kind, chosen.repeats) for kind in kinds]
     if chosen.json:
         print(json.dumps([asdict(one) for one in figures], indent=2))
         return

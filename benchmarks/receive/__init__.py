@@ -1,0 +1,1 @@
+"""Receiving against other receivers, on the same files in one run; run with ``python -m``."""
