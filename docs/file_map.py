@@ -1,4 +1,4 @@
-"""The README's map of the files: a line for every folder and every module of the second level.
+"""Two maps of the files: the README's, of folders, and a page with a line for every module.
 
 A module's line is the first one of its docstring; folders and other files are explained here.
 """
@@ -23,6 +23,9 @@ FOLDERS: Mapping[str, str] = {
     "dicom_node/listener": (
         "The storage SCP: what arrives becomes a file and a row, and only then gets Success."
     ),
+    "dicom_node/audit_messages": "The audit trail as DICOM Audit Messages, and their way to a syslog sink.",
+    "dicom_node/commitment": "Storage commitment in both roles: asking destinations, answering scanners.",
+    "dicom_node/settings": "Every setting in one typed place: values, tables, the whole, and its layers.",
     "dicom_node/results": (
         "Result objects as pure functions: TID 1500 SR, text SR, SEG; their UIDs and checks."
     ),
@@ -31,8 +34,10 @@ FOLDERS: Mapping[str, str] = {
     "workers/tasks": "The worker tasks of Celery: one file each.",
     "models/tasks": "The clinical tasks: one file each, with the gate that refuses.",
     "models/architectures": "The networks: one file each.",
+    "models/families": "What several networks share: VGG, ResNet, DenseNet.",
     "models/bundles": "The demonstration bundle that ships with the program.",
-    "training/datasets": "Phantoms: made-up mammograms.",
+    "training/datasets": "Readers of labelled images, one file each; phantoms: made-up mammograms.",
+    "training/demonstration": "The bundle that ships: a network trained on phantoms.",
     "db/migrations": "Alembic's migrations, for both databases.",
 }
 OTHERS: Mapping[str, str] = {
@@ -56,33 +61,47 @@ OTHERS: Mapping[str, str] = {
 
 
 def file_map() -> str:
-    """Return every folder and every module of the second level, in a line each."""
+    """Return every folder of two levels and every file of the first, in a line each."""
     width = 26
     lines = []
     for package, meaning in PACKAGES.items():
         lines += [f"{package + '/':<{width}}{meaning}"]
-        inner = {
-            path.removeprefix(f"{package}/") + "/": what
+        lines += [
+            f"  {path.removeprefix(f'{package}/') + '/':<{width - 2}}{what}"
             for path, what in FOLDERS.items()
-            if path.startswith(package)
-        }
-        modules = {
-            path.name: first_line(path)
-            for path in sorted((ROOT / package).glob("*.py"))
-            if path.name[0] != "_"
-        }
-        lines += [f"  {name:<{width - 2}}{what}" for name, what in {**modules, **inner}.items()]
+            if path.startswith(f"{package}/")
+        ]
     lines += [
         f"{name + ('/' if (ROOT / name).is_dir() else ''):<{width}}{what}" for name, what in OTHERS.items()
     ]
     return "```text\n" + "\n".join(lines) + "\n```"
 
 
+def modules() -> str:
+    """Return the page of all modules of the packages, folder by folder."""
+    parts = [
+        "# Modules",
+        "Each module in its own words. [Architecture](../explanation/architecture.md) says how they belong "
+        "together.",
+    ]
+    for package in PACKAGES:
+        for folder in [
+            ROOT / package,
+            *sorted(path for path in (ROOT / package).rglob("*") if path.is_dir()),
+        ]:
+            found = sorted(path for path in folder.glob("*.py") if path.name[0] != "_")
+            if found and folder.name != "versions":
+                rows = "".join(f"\n| `{path.name}` | {first_line(path)} |" for path in found)
+                parts += [f"## {folder.relative_to(ROOT)}/", f"| module | what |\n| --- | --- |{rows}"]
+    return "\n\n".join(parts)
+
+
 def first_line(path: Path) -> str:
     """Return the first line of a module's docstring."""
     return (
         (ast.get_docstring(ast.parse(path.read_text())) or "")
-        .partition("\n")[0]
+        .partition("\n\n")[0]
+        .replace("\n", " ")
         .replace("``", "")
         .replace(":mod:", "")
     )

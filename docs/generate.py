@@ -1,6 +1,6 @@
 """Write what follows from the code: ``python docs/generate.py``, or ``--check`` it.
 
-These are the reference pages and the README's map of the files.
+These are the reference pages and the README's map of the folders.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from architectures_page import networks
 from conformance_page import conformance
-from file_map import README, ROOT, readme
+from file_map import README, ROOT, modules, readme
 from reference_pages import PAGES
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -25,7 +26,7 @@ def main() -> int:
         "--check", action="store_true", help="write nothing; exit status 1 where a page is stale"
     )
     check = parser.parse_args().check
-    pages = {**PAGES, "conformance.md": conformance}
+    pages = {**PAGES, "conformance.md": conformance, "networks.md": networks, "modules.md": modules}
     texts = {REFERENCE / name: f"{NOTE}\n\n{page()}\n" for name, page in pages.items()}
     texts[README] = readme()
     stale = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]

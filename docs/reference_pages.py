@@ -29,6 +29,8 @@ from dicom_node.results.encoding import TRANSFER_SYNTAX_UID
 from dicom_node.settings import ENVIRONMENT_PREFIX, Settings
 from models.contract import REFUSAL_MEANINGS
 from models.tasks import all_tasks
+from training import reader_reports
+from training.datasets import readers
 
 HELP_WIDTH = "100"
 _COMMENTED = re.compile(r"^\s+\"?(?P<name>[\w.]+)\"?(?: = .*?)?,?  # (?P<comment>.+)$", re.MULTILINE)
@@ -120,6 +122,27 @@ def _setting_rows(model: type[BaseModel], prefix: str) -> Iterable[tuple[str, ..
 
 def _shown(value: object) -> str:
     return ",".join(map(str, value)) or "(none)" if isinstance(value, list) else str(value)
+
+
+def training_options() -> str:
+    """Return every option of a training run."""
+    from training.run_config import TrainingConfig  # needs torch, which the other pages do without
+
+    rows = []
+    for name, field in TrainingConfig.model_fields.items():
+        default = field.default
+        shown = "must be given" if field.is_required() else code("none" if default in (None, {}) else default)
+        rows.append((code(name), shown, field.description or ""))
+    return "\n\n".join(
+        [
+            "# Options of a training run",
+            "Keys of the TOML file that `dicom-node train run --from` takes. Those with a flag of their own "
+            "can be given by it, every one by `--set NAME=VALUE`; flags win. `data_options` and "
+            "`architecture_arguments` are tables: `--set data_options.mode=regions`. Readers have the "
+            "options of [data sets](data-sets.md), architectures the arguments of [networks](networks.md).",
+            table(("option", "default", "meaning"), rows),
+        ]
+    )
 
 
 def exit_statuses() -> str:
@@ -279,6 +302,8 @@ LATER_POINTS: dict[str, str] = {
     "deliver.object_sent": "one answer came; it is not recorded",
     "deliver.all_sent": "every answer is recorded; the job is not ended",
     "deliver.committed": "the job is ended",
+    "commit.claimed": "the lease is committed; nothing is asked or looked into",
+    "commit.committed": "the job is ended",
     "train.claimed": "the lease is committed; the run is not started",
     "train.committed": "the bundle is added and the job is ended",
 }
@@ -299,11 +324,46 @@ def crash_points() -> str:
     )
 
 
+def data_sets() -> str:
+    """Return the page of the data sets that training reads."""
+    parts = [
+        "# Data sets",
+        "What `dicom-node train` and `training.datasets.read` take: a reader's name and a folder as its "
+        "owner has it on disk. Nothing is written there. A reader goes through every row and file before "
+        "it gives up: one message lists what to correct, with its row or file, the first 20 and the number "
+        "of the others, and nothing of a patient. Paths that lead out of the folder are refused.",
+        "Every image becomes a record: its file and digest, the woman or patient it belongs to, its classes, "
+        "side, view, spacing, marked lesions and subgroups. `data.json` in the folder of a run keeps them.",
+        "An option is given as `--set data_options.NAME=VALUE`.",
+    ]
+    for name, reader in readers().items():
+        about = inspect.getdoc(inspect.getmodule(reader.load)) or ""
+        parts += [f"## {name}", about, f"The folder holds: {reader.layout}"]
+        if reader.options:
+            rows = [
+                (f"`{option}`", _default(what.default), what.meaning + _choices(what.choices))
+                for option, what in reader.options.items()
+            ]
+            parts.append(table(["option", "default", "meaning"], rows))
+    parts += ["## Reports of readers", inspect.getdoc(reader_reports) or ""]
+    return "\n\n".join(part.replace("``", "`") for part in parts)
+
+
+def _default(value: object) -> str:
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`" if value != "" else ""
+
+
+def _choices(choices: Sequence[str]) -> str:
+    return f" One of {', '.join(f'`{choice}`' for choice in choices)}." if choices else ""
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "command-line.md": cli,
     "settings.md": settings,
+    "training-options.md": training_options,
     "exit-statuses.md": exit_statuses,
     "dicom.md": dicom,
+    "data-sets.md": data_sets,
     "json-rows.md": json_rows,
     "states.md": states,
     "refusal-codes.md": refusal_codes,
