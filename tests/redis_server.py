@@ -16,17 +16,10 @@ from typing import Self
 import pytest
 import redis
 
+from tests.free_ports import free_port
 from tests.programs import needs
 
 START_TIMEOUT_S = 20.0
-
-
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class RedisServer:

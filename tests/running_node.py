@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -27,21 +24,10 @@ from dicom_node import installation
 from dicom_node.delivery.destination import Destination
 from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, SendState, send
 from dicom_node.settings import ENVIRONMENT_PREFIX
+from tests.free_ports import free_port
 
 TIMEOUTS = DeliveryTimeouts(connect_s=2, acse_s=5, dimse_s=10)
 STEP_S = 0.05
-
-
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on.
-
-    It lies below those that the kernel gives to outgoing connections: none of another test gets it meanwhile.
-    """
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no free port; end what holds thousands of them")
 
 
 def until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

@@ -21,6 +21,7 @@ from dicom_node.results.builders import RESULT_BUILDERS
 from dicom_node.results.profiles import BUILT_IN
 from tests import results_contexts as given
 from tests.command_line import Answer, command
+from tests.free_ports import free_port
 from tests.programs import needs
 from tests.simulators.pacs import Behaviour, SimulatedPacs
 
@@ -142,13 +143,6 @@ def test_the_profile_with_the_largest_accepted_share_is_named(
     accepted: set[str], profile: str | None
 ) -> None:
     assert best_profile(accepted, BUILT_IN) == profile
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

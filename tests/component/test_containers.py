@@ -30,6 +30,7 @@ from dicom_node import settings
 from dicom_node.cli.exit_codes import ExitCode
 from dicom_node.settings import load
 from tests.component.test_packaging import pins
+from tests.free_ports import free_port
 from tests.installed_node import ROOT, Environment, clean_environment, closure, make_environment, wheel
 from workers import app
 
@@ -62,14 +63,6 @@ def tool(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run a checker that is installed beside Python."""
     command = [Path(sys.executable).with_name(name), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def free_port() -> int:
-    """A port of loopback that nobody has."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

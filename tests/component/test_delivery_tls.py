@@ -14,9 +14,9 @@ from dicom_node.delivery.destination import Destination
 from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, SendResult, echo, send
 from dicom_node.delivery.status import SendState
 from dicom_node.tls import ServerTls
+from tests.free_ports import free_port
 from tests.listening import EXPLICIT_LITTLE, MG_FOR_PRESENTATION, encoded, listening, mammogram
 from tests.programs import needs
-from tests.redis_server import free_port
 from tests.running_node import until
 from tests.simulators.certificates import Authority
 

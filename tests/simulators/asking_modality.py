@@ -60,14 +60,12 @@ class Modality:
         entity.add_requested_context(StorageCommitmentPushModel, ImplicitVRLittleEndian)
         association = entity.associate("127.0.0.1", port, evt_handlers=self._handlers)
         assert association.is_established
-        connection = association.dul.socket.socket
         asked = request_for(transaction_uid, objects) if information is None else information
         status, _ = association.send_n_action(asked, action, StorageCommitmentPushModel, instance)
         if stays and status.get("Status") == 0x0000:
             self.wait_for(told_before + 1)
         association.release()
         association.join(10)
-        connection.close()  # the library leaves it open where the node died
         answer = status.get("Status")
         return None if answer is None else int(answer)
 

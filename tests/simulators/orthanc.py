@@ -15,6 +15,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 from dicom_node.delivery.destination import Destination
+from tests.free_ports import free_port
 from tests.programs import needs
 
 START_WITHIN_S = 60
@@ -66,7 +67,7 @@ def running_orthanc(folder: Path, modalities: Mapping[str, int] | None = None) -
         Peers that it knows: AE title to port on loopback.
     """
     program = needs("Orthanc", "orthanc")
-    orthanc = Orthanc(_free_port(), _free_port())
+    orthanc = Orthanc(free_port(), free_port())
     config: dict[str, Any] = {
         "StorageDirectory": str(folder),
         "IndexDirectory": str(folder),
@@ -87,12 +88,6 @@ def running_orthanc(folder: Path, modalities: Mapping[str, int] | None = None) -
             yield orthanc
         finally:
             process.terminate()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -28,8 +28,9 @@ from sqlalchemy import select
 
 from db.tables import AuditEvent
 from tests.attacks import GOOD_ADDRESS, GOOD_TITLE, Bystander, attacked
+from tests.free_ports import free_port
 from tests.listening import EXPLICIT_LITTLE, MG_FOR_PRESENTATION, encoded, mammogram, uid_of
-from tests.running_node import RunningNode, free_port, until
+from tests.running_node import RunningNode, until
 from tests.simulators.certificates import Authority
 from tests.simulators.raw_scu import (
     IMPLICIT_LITTLE,

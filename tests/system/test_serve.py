@@ -16,7 +16,8 @@ import pytest
 
 from db.lifecycle import JobState
 from dicom_node import installation
-from tests.running_node import RunningNode, free_port, until
+from tests.free_ports import free_port
+from tests.running_node import RunningNode, until
 from training.datasets.phantom_objects import study
 
 pytestmark = pytest.mark.slow
