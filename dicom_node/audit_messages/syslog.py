@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 import ssl
-import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from dicom_node.audit_messages.message import AuditMessage
+from dicom_node.audit_messages.tls_conversation import TlsConversation
 from dicom_node.errors import SinkUnavailableError
 from dicom_node.tls import handshake_failure
 
@@ -91,15 +90,11 @@ class TlsSink:
         """Hand messages over in one connection."""
         context = self._context()
         try:
-            with (
-                socket.create_connection((self._host, self._port), self._timeout_s) as plain,
-                context.wrap_socket(plain, server_hostname=self._host, suppress_ragged_eofs=False) as secure,
-            ):
-                deadline = time.monotonic() + self._timeout_s
+            with socket.create_connection((self._host, self._port), self._timeout_s) as connection:
+                conversation = TlsConversation(connection, context, self._host, self._timeout_s)
                 for message in messages:
-                    secure.settimeout(max(deadline - time.monotonic(), 0.001))
-                    secure.sendall(b"%d %s" % (len(message), message))
-                if not _is_answered(secure, deadline) and self._wait_for_close:
+                    conversation.write(b"%d %s" % (len(message), message))
+                if not conversation.end() and self._wait_for_close:
                     raise ConnectionAbortedError(errno.ECONNABORTED, "closed without close_notify")
         except OSError as error:
             why = handshake_failure(error) if isinstance(error, ssl.SSLError) else _words(error)
@@ -107,35 +102,6 @@ class TlsSink:
                 f"the syslog sink {self._host}:{self._port} did not take the audit messages ({why}); "
                 "they wait; check that it runs, and audit.syslog"
             ) from error
-
-
-def _is_answered(secure: ssl.SSLSocket, deadline: float) -> bool:
-    """Say close_notify, and return whether the sink says it, too, instead of merely closing the connection.
-
-    :meth:`ssl.SSLSocket.unwrap` alone does not tell: of Python's versions some take the one for the other.
-    """
-    secure.setblocking(False)
-    while True:
-        try:
-            secure.unwrap()
-        except ssl.SSLWantWriteError:
-            select.select([], [secure], [], max(deadline - time.monotonic(), 0.0))
-            if time.monotonic() > deadline:
-                raise TimeoutError(errno.ETIMEDOUT, "the sink reads no further") from None
-        except ssl.SSLWantReadError:
-            break
-        else:
-            # It was closing before it had been told of the end: what it read by then, nobody knows.
-            return False
-    secure.settimeout(max(deadline - time.monotonic(), 0.001))
-    try:
-        while secure.recv(4096):
-            """A sink has nothing to say."""
-    except ssl.SSLZeroReturnError:
-        return True
-    except ssl.SSLEOFError:
-        return False
-    return False
 
 
 class UdpSink:
