@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -53,15 +52,25 @@ class Rows:
             return Registration.CONFLICT if same else Registration.NEW
 
 
-@dataclass(repr=False)
 class Node:
-    """A listener under test and everything it did; too much to be spelled out."""
+    """A listener under test and everything it did.
 
-    listener: Listener
-    spool: Spool
-    rows: Rows
-    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    event_happened: threading.Event = field(default_factory=threading.Event)
+    No data class: hypothesis spells those out when a test fails, and this one's events would hide why.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        spool: Spool,
+        rows: Rows,
+        events: list[tuple[str, dict[str, Any]]],
+        event_happened: threading.Event,
+    ) -> None:
+        self.listener = listener
+        self.spool = spool
+        self.rows = rows
+        self.events = events
+        self.event_happened = event_happened
 
     @property
     def port(self) -> int:

@@ -31,6 +31,8 @@ FUZZED = settings(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+# Every conversation of these tests ends by itself: nothing but a busy machine takes long.
+PATIENCE_S = 30
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +40,10 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """One listener for all conversations; what one breaks the next one sees."""
     with listening(
         tmp_path_factory.mktemp("fuzz"),
-        acse_timeout_s=2,
-        pdu_timeout_s=2,
-        network_timeout_s=2,
-        message_timeout_s=2,
+        acse_timeout_s=PATIENCE_S,
+        pdu_timeout_s=PATIENCE_S,
+        network_timeout_s=PATIENCE_S,
+        message_timeout_s=PATIENCE_S,
     ) as node:
         yield node
         assert len(node.rows.all) == len(node.files()), "each file has its row"
