@@ -136,8 +136,7 @@ class Messages:
             self._end_aborted("an error of the node; the log tells which", tell_peer=True)
             raise
         finally:
-            if self._incoming is not None:
-                self._incoming.discard()
+            self._discard()
             if self._reception is not None:
                 self._reception.close()
             self._reports.end()
@@ -290,9 +289,17 @@ class Messages:
         association.is_established = False
         evt.trigger(association, evt.EVT_RELEASED, {})
 
+    def _discard(self) -> None:
+        """Leave nothing of an object that did not come in whole."""
+        if self._incoming is not None:
+            self._incoming.discard()
+
     def _end_aborted(self, reason: str, *, tell_peer: bool) -> None:
         association = self._association
         association.end_reason = reason if self._contexts else _NOTHING_ACCEPTED
+        # Who hears of the end finds nothing left; a disk that refuses must not keep it from anybody.
+        with contextlib.suppress(OSError):
+            self._discard()
         if tell_peer:
             with contextlib.suppress(OSError):
                 self._wire.send(PROVIDER_ABORT)

@@ -7,11 +7,13 @@ through in the same way where that variable names such a place.
 from __future__ import annotations
 
 import os
+import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -22,12 +24,26 @@ from dicom_node.decoder_process import DecodeLimits
 from dicom_node.errors import ImageError
 from dicom_node.images import ImageReader
 from dicom_node.listener.contexts import STORAGE_CLASS_UIDS, TRANSFER_SYNTAX_BY_UID
+from dicom_node.listener.limits import ListenerLimits
+from dicom_node.listener.server import Listener
+from dicom_node.spool import Spool
 from models.contract import RefusalCode
-from tests.listening import EXPLICIT_LITTLE, MG_FOR_PRESENTATION, Node, listening
+from tests.listening import (
+    EXPLICIT_LITTLE,
+    MG_FOR_PRESENTATION,
+    Node,
+    Rows,
+    encoded,
+    listening,
+    mammogram,
+    uid_of,
+)
 from tests.simulators.raw_scu import AssociationEndedError, Proposal, RawScu
 
 BUNDLED = Path(pydicom.__file__).parent / "data" / "test_files"
 ENDED = "ended"
+C_STORE_RQ = 0x0001
+RELEASE_RQ = struct.pack(">BxIxxxx", 0x05, 4)
 DATA = "DICOM_NODE_DATA"
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -122,6 +138,35 @@ def test_every_file_that_pydicom_brings_is_stored_or_refused(node: Node, reader:
     assert became["stored"] > 20
     assert became["refused"] > 10
     assert became["read"] > 5
+
+
+def test_an_object_that_is_broken_off_is_gone_before_anybody_hears_of_it(tmp_path: Path) -> None:
+    dataset = mammogram(Rows=30_000, PixelData=bytes(30_000 * 96))
+    left: list[list[Path]] = []
+    spool = Spool(tmp_path / "spool")
+
+    def note(action: str, detail: dict[str, Any]) -> None:
+        left.append([path for path in spool.root.rglob("*") if path.is_file()])
+
+    listener = Listener(
+        "NODE",
+        "127.0.0.1",
+        0,
+        spool=spool,
+        register=Rows().register,
+        limits=ListenerLimits(min_free_bytes=0),
+        on_event=note,
+    )
+    listener.start()
+    try:
+        with RawScu(listener.port, Proposal(MG_FOR_PRESENTATION, EXPLICIT_LITTLE)) as scu:
+            scu.send_command(C_STORE_RQ, MG_FOR_PRESENTATION, uid_of(dataset))
+            scu.send_data(encoded(dataset)[:2_500_000], is_whole=False)
+            scu.socket.sendall(RELEASE_RQ)
+            scu.wait_for_end()
+    finally:
+        listener.stop(deadline_s=5)
+    assert left == [[]]
 
 
 @pytest.mark.skipif(
