@@ -3,7 +3,8 @@
 In production nothing is set and :func:`crashpoint` returns at once. A test sets ``NODE_CRASHPOINT`` to
 ``name[:n][@/marker/file]``: the process kills itself (SIGKILL, no clean-up) at the ``n``-th passage, by
 default the first. With a marker file it dies at that passage or a later one, while that file does not exist,
-and creates it first, so that a supervised process that comes back does not die again.
+and creates it first, so that a supervised process that comes back does not die again. Several of these,
+separated by commas, let several processes of one node die.
 
 This variable is the only one read below the command line: a crash cannot be injected through parameters.
 """
@@ -49,7 +50,7 @@ CRASHPOINTS: tuple[str, ...] = (
 )
 """Every known crash point, in the order in which a study passes them."""
 
-_FORM = re.compile(r"(?P<name>[a-z_]+\.[a-z_]+)(:(?P<passage>[1-9][0-9]{0,5}))?(@(?P<marker>/.+))?")
+_FORM = re.compile(r"(?P<name>[a-z_]+\.[a-z_]+)(:(?P<passage>[1-9][0-9]{0,5}))?(@(?P<marker>/[^,]+))?")
 
 _passages: dict[str, int] = {}
 _passages_lock = threading.Lock()
@@ -73,9 +74,13 @@ def crashpoint(name: str) -> None:
     text = os.environ.get(VARIABLE)
     if not text:
         return
-    order = _parse(text)
-    if order.name != name:
-        return
+    for order in _parse(text):
+        if order.name == name:
+            _follow(order)
+
+
+def _follow(order: _Order) -> None:
+    name = order.name
     with _passages_lock:
         _passages[name] = _passages.get(name, 0) + 1
         passed = _passages[name]
@@ -84,24 +89,27 @@ def crashpoint(name: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def check_crashpoint() -> str | None:
+def check_crashpoint() -> tuple[str, ...]:
     """Check the variable when a process starts.
 
     Returns
     -------
-    str or None
-        The name of the crash point that is armed; None in production.
+    tuple of str
+        The names of the crash points that are armed; none in production.
 
     Raises
     ------
     SettingsError
         If the variable has a wrong form or names no crash point.
     """
-    text = os.environ.get(VARIABLE)
-    return _parse(text).name if text else None
+    return tuple(order.name for order in _parse(os.environ.get(VARIABLE) or ""))
 
 
-def _parse(text: str) -> _Order:
+def _parse(text: str) -> tuple[_Order, ...]:
+    return tuple(_parse_one(each) for each in text.split(",")) if text else ()
+
+
+def _parse_one(text: str) -> _Order:
     found = _FORM.fullmatch(text)
     if found is None or found["name"] not in CRASHPOINTS:
         raise SettingsError(
