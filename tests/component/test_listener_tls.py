@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -37,6 +38,11 @@ from tests.simulators.raw_scu import (
 )
 
 PASSCODE = "a passcode of a machine"
+# For a handshake, where its end is waited for; those that are let in would take eight times that in a row.
+SHORT_S = 4.0
+STALLED = 20
+TRICKLE_S = 0.1
+PATIENCE_S = 60
 
 
 @pytest.fixture
@@ -46,9 +52,17 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def node(tmp_path: Path, authority: Authority) -> Iterator[Node]:
-    """A listener on a secure port, with short deadlines."""
+    """A listener on a secure port."""
     files = authority.issue("node", "127.0.0.1")
-    with listening(tmp_path, tls=ServerTls(files), acse_timeout_s=2, max_silent_connections=8) as node:
+    with listening(tmp_path, tls=ServerTls(files), acse_timeout_s=PATIENCE_S) as node:
+        yield node
+
+
+@pytest.fixture
+def hurried(tmp_path: Path, authority: Authority) -> Iterator[Node]:
+    """A listener on a secure port, with a short deadline for handshakes."""
+    files = authority.issue("node", "127.0.0.1")
+    with listening(tmp_path, tls=ServerTls(files), acse_timeout_s=SHORT_S, max_silent_connections=8) as node:
         yield node
 
 
@@ -58,7 +72,7 @@ def refused(node: Node, context: ssl.SSLContext | None) -> str:
     node.event_happened.clear()
     with pytest.raises((OSError, AssociationEndedError)):
         node.scu(VERIFICATION, IMPLICIT_LITTLE, tls=context)
-    assert node.event_happened.wait(5)
+    assert node.event_happened.wait(PATIENCE_S)
     ((action, detail),) = node.events[before:]
     assert action == "security.tls_refused"
     assert set(detail) == {"peer_address", "reason"}
@@ -67,12 +81,12 @@ def refused(node: Node, context: ssl.SSLContext | None) -> str:
 
 
 def assert_good_peer_is_served(node: Node, context: ssl.SSLContext) -> None:
-    """A certified peer at another address gets its C-ECHO in less than a second."""
+    """A certified peer at another address gets its C-ECHO before any stalled handshake ends."""
     started = time.monotonic()
     with node.scu(VERIFICATION, IMPLICIT_LITTLE, tls=context, source="127.0.0.2") as scu:
         assert scu.echo() == 0x0000
         scu.release()
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < SHORT_S * 3 / 4
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -186,37 +200,41 @@ def test_d2_new_certificates_are_taken_without_a_restart_and_old_associations_go
     "first_bytes", [b"", b"\x16\x03\x01", b"\xff" * 64, b"GET / HTTP/1.1\r\n\r\n"], ids=repr
 )
 def test_d3_t6_stalled_and_foreign_handshakes_end_and_delay_nobody(
-    node: Node, authority: Authority, first_bytes: bytes
+    hurried: Node, authority: Authority, first_bytes: bytes
 ) -> None:
     good = authority.issue("scanner").client_context()
     started = time.monotonic()
-    stalled = [socket.create_connection(("127.0.0.1", node.port), timeout=6) for _ in range(20)]
+    address = ("127.0.0.1", hurried.port)
+    stalled = [socket.create_connection(address, timeout=PATIENCE_S) for _ in range(STALLED)]
     try:
         for connection in stalled:
-            connection.sendall(first_bytes)
-        assert_good_peer_is_served(node, good)
+            with suppress(ConnectionError):  # one too many of its address is gone already
+                connection.sendall(first_bytes)
+        assert_good_peer_is_served(hurried, good)
         for connection in stalled:
             try:
                 while connection.recv(4096):
                     pass
             except ConnectionError:
                 pass
-        assert time.monotonic() - started < 4.5
+        assert time.monotonic() - started < SHORT_S * 4
     finally:
         for connection in stalled:
             connection.close()
-    assert_good_peer_is_served(node, good)
+    assert_good_peer_is_served(hurried, good)
 
 
-def test_d3_a_handshake_that_trickles_is_ended_at_its_deadline(node: Node, authority: Authority) -> None:
+def test_d3_a_handshake_that_trickles_is_ended_at_its_deadline(hurried: Node, authority: Authority) -> None:
     good = authority.issue("scanner").client_context()
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     hello = good.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
     with pytest.raises(ssl.SSLWantReadError):
         hello.do_handshake()
+    trickle = outgoing.read()
+    assert len(trickle) * TRICKLE_S > SHORT_S * 4, "all of it would take much longer than it may"
     started = time.monotonic()
-    with socket.create_connection(("127.0.0.1", node.port), timeout=0.1) as connection:
-        for byte in outgoing.read():
+    with socket.create_connection(("127.0.0.1", hurried.port), timeout=TRICKLE_S) as connection:
+        for byte in trickle:
             try:
                 connection.sendall(bytes([byte]))
                 if not connection.recv(1):
@@ -225,7 +243,7 @@ def test_d3_a_handshake_that_trickles_is_ended_at_its_deadline(node: Node, autho
                 continue
             except ConnectionError:
                 break
-    assert 1.5 < time.monotonic() - started < 4
+    assert SHORT_S * 3 / 4 < time.monotonic() - started < SHORT_S * 3
 
 
 def test_t6_plain_dicom_on_the_secure_port_is_refused(node: Node) -> None:
@@ -398,6 +416,6 @@ def test_d1_dcmtk_stores_over_its_bcp195_profiles(
     dataset.save_as(path, enforce_file_format=True)
     secure = ["+tls", files.private_key, files.certificate, "+cf", files.authority, profile]
     command = ["/usr/bin/storescu", *secure, "-aec", "NODE", "127.0.0.1", str(node.port), path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     assert [row.sop_instance_uid for row in node.rows.all] == [dataset.SOPInstanceUID]
