@@ -6,7 +6,7 @@ import struct
 from io import BytesIO
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
@@ -131,6 +131,7 @@ def test_a_request_without_objects_is_refused() -> None:
         decoded_request(encoded_request("2.25.1", []))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=300), st.integers(0, 200), st.binary(max_size=20))
 def test_whatever_bytes_come_they_are_read_or_refused(rubbish: bytes, at: int, replaced: bytes) -> None:
     whole = encoded_report(REPORT)

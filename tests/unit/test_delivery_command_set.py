@@ -6,7 +6,7 @@ import struct
 from io import BytesIO
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
@@ -93,6 +93,7 @@ def test_a_damaged_command_set_is_refused(encoded: bytes) -> None:
         decoded_response(encoded)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused_and_nothing_else(encoded: bytes) -> None:
     try:

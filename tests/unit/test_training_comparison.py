@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
@@ -161,6 +161,7 @@ def findings(draw: st.DrawFn) -> tuple[int, set[tuple[int, int]]]:
     return count, draw(st.sets(st.sampled_from([*combinations(range(count), 2)])))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(findings())
 def test_two_models_share_a_letter_exactly_where_they_cannot_be_told_apart(
     drawn: tuple[int, set[tuple[int, int]]],

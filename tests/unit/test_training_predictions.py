@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from training.errors import PredictionsError
@@ -52,7 +52,7 @@ def test_what_is_read_is_what_was_written(classes: tuple[str, ...], tmp_path: Pa
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["predictions.csv"]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
     logit=st.floats(allow_nan=False, allow_infinity=False),
