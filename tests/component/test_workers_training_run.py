@@ -40,6 +40,11 @@ def recipe(tmp_path: Path, body: str) -> tuple[str, ...]:
     return (str(script),)
 
 
+def endless(pid_file: Path) -> str:
+    """Return a recipe that tells its process and goes on; the file appears with the number in it."""
+    return f"echo $$ > {pid_file}.part; mv {pid_file}.part {pid_file}; exec sleep 600"
+
+
 def trainer(
     node: SteeredNode,
     tmp_path: Path,
@@ -77,7 +82,7 @@ def run(node: SteeredNode, doing: Trainer, claimed: Claim) -> None:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not path.exists():
         assert time.monotonic() < deadline, f"{path.name} never appeared"
         threading.Event().wait(0.02)
@@ -145,12 +150,12 @@ def test_a_worker_that_is_told_to_stop_ends_the_run_and_gives_the_job_back(
 ) -> None:
     pid_file = tmp_path / "pid"
     stopping = threading.Event()
-    doing = trainer(node, tmp_path, f"echo $$ > {pid_file}; exec sleep 600", is_stopping=stopping.is_set)
+    doing = trainer(node, tmp_path, endless(pid_file), is_stopping=stopping.is_set)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run, node, doing, claimed)
         wait_for(pid_file)
         stopping.set()
-        running.result(timeout=30)
+        running.result(timeout=60)
     (job,) = node.jobs(JobKind.TRAIN)
     assert (job.state, job.attempts) == (JobState.QUEUED, 0), "a stop costs no attempt"
     with pytest.raises(ProcessLookupError):
@@ -159,12 +164,15 @@ def test_a_worker_that_is_told_to_stop_ends_the_run_and_gives_the_job_back(
 
 def test_a_lost_lease_ends_the_run(node: SteeredNode, claimed: Claim, tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    doing = trainer(node, tmp_path, f"echo $$ > {pid_file}; exec sleep 600")
+    doing = trainer(node, tmp_path, endless(pid_file))
     node.clock.advance(31)
     assert node.claim(JobKind.TRAIN, "other@host:2") is not None
     lease = Lease(node.database, claimed, lease_s=0.3, hard_limit_s=900)
-    with lease, pytest.raises(LeaseLostError):
-        doing.train(claimed, lease)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(doing.train, claimed, lease)
+        wait_for(pid_file)
+        with lease, pytest.raises(LeaseLostError):
+            running.result(timeout=60)
     (job,) = node.jobs(JobKind.TRAIN)
     assert (job.state, job.lease_owner) == (JobState.RUNNING, "other@host:2")
     with pytest.raises(ProcessLookupError):
@@ -208,7 +216,7 @@ def test_a_run_of_a_job_that_was_given_back_finds_nothing_of_the_run_before(
         running = pool.submit(run, node, doing, node.claimed(JobKind.TRAIN))
         wait_for(begun)
         stopping.set()
-        running.result(timeout=30)
+        running.result(timeout=60)
     stopping.clear()
     again = node.claimed(JobKind.TRAIN)
     assert again.fence == 1, "a stop costs no attempt"
@@ -245,7 +253,7 @@ def test_a_run_dies_with_its_worker(node: SteeredNode, tmp_path: Path) -> None:
             trainer.train(found, lease)
         """
     )
-    (script,) = recipe(tmp_path, f"echo $$ > {pid_file}.part; mv {pid_file}.part {pid_file}; exec sleep 600")
+    (script,) = recipe(tmp_path, endless(pid_file))
     url = node.database.engine.url.render_as_string(hide_password=False)
     arguments = [url, str(tmp_path / "keys" / "audit.key"), script, str(tmp_path / "training")]
     with subprocess.Popen([sys.executable, "-c", worker, *arguments]) as process:
@@ -253,7 +261,7 @@ def test_a_run_dies_with_its_worker(node: SteeredNode, tmp_path: Path) -> None:
         watched = os.pidfd_open(int(pid_file.read_text()))
         process.kill()
     try:
-        ended, _, _ = select.select([watched], [], [], 20)
+        ended, _, _ = select.select([watched], [], [], 60)
         assert ended, "the run outlived its worker"
     finally:
         os.close(watched)
@@ -292,7 +300,7 @@ def test_a_run_on_a_data_set_goes_on_where_a_stop_left_it(node: SteeredNode, tmp
         running = pool.submit(run, node, doing, queued_run(node))
         wait_for(begun)
         stopping.set()
-        running.result(timeout=30)
+        running.result(timeout=60)
     stopping.clear()
     again = node.claimed(JobKind.TRAIN)
     run(node, doing, again)
