@@ -25,8 +25,8 @@ from dicom_node.cli.stopping import when_told_to_stop
 deadline_s = float(sys.argv[2]) or None
 told = threading.Event()
 def stop():
-    print("told", flush=True)
     told.set()
+    print("told", flush=True)
 when_told_to_stop(stop, deadline_s=deadline_s)
 connection = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
 print("waits", flush=True)
@@ -65,7 +65,7 @@ def test_a_process_that_waits_for_a_locked_database_hears_the_signal_at_once(
         assert process.poll() is None, "without a deadline it goes on"
         lock.rollback()
         assert process.stdout.readline() == "has the lock True\n"
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_process_that_goes_on_waiting_ends_itself_at_its_deadline(
@@ -73,7 +73,7 @@ def test_a_process_that_goes_on_waiting_ends_itself_at_its_deadline(
 ) -> None:
     with waiting_process(locked[0], 0.2) as process:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert process.stdout is not None
         words = process.stdout.read()
         assert words.startswith("told\n")
@@ -97,8 +97,10 @@ def test_listeners_end_at_the_deadline_however_many_senders_are_in_the_midst_of_
                 with suppress(OSError):
                     sender.send_data(bytes(64), is_whole=False)
 
+        trickling = threading.Thread(target=trickle, daemon=True)
+        stack.callback(trickling.join, 30)
         stack.callback(finished.set)
-        threading.Thread(target=trickle, daemon=True).start()
+        trickling.start()
         began = time.monotonic()
         stop_together([node.listener], deadline_s=0.3)
         took_s = time.monotonic() - began
