@@ -128,10 +128,11 @@ def test_deep_nesting_is_refused(syntax: str, has_undefined_length: bool) -> Non
 
 def test_a_bomb_of_open_sequences_is_refused_quickly() -> None:
     bomb = struct.pack("<HH2sxxLHHL", 0x0008, 0x1140, b"SQ", 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF)
-    started = time.monotonic()
+    whole = bomb * 100_000
+    started = time.thread_time()
     with pytest.raises(UnfitObjectError):
-        read(bomb * 100_000)
-    assert time.monotonic() - started < 2
+        read(whole)
+    assert time.thread_time() - started < 2
 
 
 def test_too_many_elements_are_refused() -> None:
