@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import resource
@@ -85,6 +86,7 @@ def test_a_full_disk_is_told_apart_and_leaves_nothing(tmp_path: Path) -> None:
 def test_a_disk_that_refuses_is_a_spool_error(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     written = spool.write(b"content")
+    gc.collect()  # what it closed later would be room for one file more
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     descriptor = os.open(os.devnull, os.O_RDONLY)
     os.close(descriptor)
