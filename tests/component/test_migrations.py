@@ -87,7 +87,7 @@ def test_processes_that_upgrade_at_the_same_time_all_succeed(
     for starter in starters:
         starter.start()
     for starter in starters:
-        starter.join(timeout=60)
+        starter.join(timeout=150)
 
     assert [starter.exitcode for starter in starters] == [0, 0, 0]
     assert schema.check(empty_database) == []

@@ -71,13 +71,13 @@ def test_a_row_that_the_database_refuses_does_not_refuse_those_beside_it(node: S
 
     def commit(batch: Sequence[ReceivedInstance]) -> list[Registration]:
         has_begun.set()
-        assert may_go_on.wait(20)
+        assert may_go_on.wait(60)
         return together(node, *batch)
 
     group = GroupCommit(commit)
     with ThreadPoolExecutor(3) as pool:
         leader = pool.submit(group.submit, first)
-        assert has_begun.wait(20)
+        assert has_begun.wait(60)
         followers = [pool.submit(group.submit, each) for each in (good, bad)]
         while len(group._queue) < 2:
             threading.Event().wait(0.001)

@@ -128,7 +128,7 @@ def test_t23_the_refusal_reaches_the_person_who_starts_the_node_and_tells_no_sec
         [*installation.console_script(), "serve", "--data-dir", tmp_path / "data", "--config", file],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
     assert ended.returncode == 3
@@ -224,7 +224,7 @@ def test_users_are_added_listed_and_removed_by_command_and_audited(data_dir: Pat
         (["add", "short", *where], "short", 3),
     ):
         ended = subprocess.run(
-            [*console, *words], input=typed + "\n", capture_output=True, text=True, timeout=60, check=False
+            [*console, *words], input=typed + "\n", capture_output=True, text=True, timeout=150, check=False
         )
         assert ended.returncode == status, ended.stderr
         assert typed not in ended.stdout
@@ -249,7 +249,7 @@ def test_the_documented_certificates_work(tmp_path: Path) -> None:
     (commands,) = [
         block.partition("```")[0] for block in page.split("```sh\n") if block.startswith("openssl req")
     ]
-    subprocess.run(["/bin/sh", "-ec", commands], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    subprocess.run(["/bin/sh", "-ec", commands], cwd=tmp_path, check=True, capture_output=True, timeout=150)
     files = TlsFiles(tmp_path / "node.pem", tmp_path / "node.key", tmp_path / "authority.pem")
     files.server_context()
     files.client_context()

@@ -41,7 +41,7 @@ def listen(data_dir: Path, *flags: str, config: Path | None = None) -> None:
         env={**kept, **({"DICOM_NODE_CONFIG": str(config)} if config else {})},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
     assert "cannot be listened on" in ended.stderr, ended.stderr

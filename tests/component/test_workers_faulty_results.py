@@ -21,7 +21,7 @@ from workers.lease import Lease
 from workers.retry import UndeliverableError
 from workers.sending import Sender
 
-TIMEOUTS = DeliveryTimeouts(connect_s=5, acse_s=5, dimse_s=5)
+TIMEOUTS = DeliveryTimeouts(connect_s=30, acse_s=30, dimse_s=30)
 
 
 def unverified_no_more(content: bytes) -> bytes:

@@ -25,7 +25,7 @@ class Commits:
         """Commit a batch, unless one of its items fails it."""
         self.batches.append(list(items))
         self.has_begun.set()
-        assert self.may_end.wait(20)
+        assert self.may_end.wait(60)
         for item in items:
             if item in self.fails:
                 raise self.fails[item]
@@ -35,7 +35,7 @@ class Commits:
         """Submit item 0, and the others while its commit runs."""
         with ThreadPoolExecutor(count) as pool:
             futures = [pool.submit(self.group.submit, 0)]
-            assert self.has_begun.wait(20)
+            assert self.has_begun.wait(60)
             futures += [pool.submit(self.group.submit, item) for item in range(1, count)]
             while len(self.group._queue) < count - 1:
                 threading.Event().wait(0.001)
