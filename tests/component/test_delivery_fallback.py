@@ -16,7 +16,7 @@ from tests.simulators.stored_objects import (
     store_result,
 )
 
-TIMEOUTS = DeliveryTimeouts(connect_s=2, acse_s=5, dimse_s=5)
+TIMEOUTS = DeliveryTimeouts(connect_s=60, acse_s=60, dimse_s=60)
 
 
 def deliver(folder: Path, pacs: SimulatedPacs) -> tuple[SendResult, ...]:

@@ -25,7 +25,7 @@ from tests.simulators.stored_objects import (
     store_result,
 )
 
-TIMEOUTS = DeliveryTimeouts(connect_s=2, acse_s=5, dimse_s=5)
+TIMEOUTS = DeliveryTimeouts(connect_s=60, acse_s=60, dimse_s=60)
 
 
 def deliver(results: list[StoredResult], destination: Destination) -> tuple[SendResult, ...]:
@@ -117,7 +117,7 @@ def test_when_a_result_cannot_be_recorded_nothing_more_is_sent(tmp_path: Path) -
                 timeouts=TIMEOUTS,
                 on_result=fail,
             )
-        assert pacs.wait_until_idle(5)
+        assert pacs.wait_until_idle(60)
 
     assert [item.sop_instance_uid for item in pacs.stored] == [results[0].uid]
 
@@ -199,7 +199,7 @@ def test_a_pacs_that_takes_nothing_refuses_everything(tmp_path: Path) -> None:
     results = [store_result(tmp_path, ordinal) for ordinal in range(2)]
     with SimulatedPacs(sop_class_uids=frozenset()) as pacs:
         sent = deliver(results, pacs.destination)
-        assert pacs.wait_until_idle(5)
+        assert pacs.wait_until_idle(60)
 
     assert [result.state for result in sent] == [SendState.REFUSED, SendState.REFUSED]
     assert pacs.stored == ()

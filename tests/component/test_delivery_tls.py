@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from tests.programs import needs
 from tests.running_node import until
 from tests.simulators.certificates import Authority
 
-TIMEOUTS = DeliveryTimeouts(connect_s=3, acse_s=3, dimse_s=5)
+TIMEOUTS = DeliveryTimeouts(connect_s=60, acse_s=60, dimse_s=60)
 
 
 @pytest.fixture
@@ -39,12 +40,14 @@ def outgoing(tmp_path: Path) -> Outgoing:
     return Outgoing(dataset.SOPInstanceUID, MG_FOR_PRESENTATION, EXPLICIT_LITTLE, path)
 
 
-def deliver(item: Outgoing, port: int, context: ssl.SSLContext | None) -> SendResult:
+def deliver(
+    item: Outgoing, port: int, context: ssl.SSLContext | None, timeouts: DeliveryTimeouts = TIMEOUTS
+) -> SendResult:
     (result,) = send(
         [item],
         Destination("NODE", "127.0.0.1", port),
         calling_ae_title="DICOM_NODE",
-        timeouts=TIMEOUTS,
+        timeouts=timeouts,
         on_result=lambda _uid, _result: None,
         tls=context,
     )
@@ -119,9 +122,10 @@ def test_a_destination_that_speaks_no_tls_gets_nothing_in_the_clear(
 def test_a_destination_that_keeps_silent_in_the_handshake_is_given_up_in_time(
     authority: Authority, outgoing: Outgoing
 ) -> None:
-
+    hurried = replace(TIMEOUTS, connect_s=1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        result = deliver(outgoing, silent.getsockname()[1], authority.issue("node").client_context())
+        context = authority.issue("node").client_context()
+        result = deliver(outgoing, silent.getsockname()[1], context, hurried)
     assert "took too long" in result.detail
     assert (result.state, result.associated) == (SendState.TRY_AGAIN, False)
 
@@ -141,9 +145,9 @@ def test_d1_dcmtk_takes_results_over_its_bcp195_profile(
     )
     try:
         context = authority.issue("node").client_context()
-        until(lambda: deliver(outgoing, port, context).state is SendState.DELIVERED, 15, "DCMTK's start")
+        until(lambda: deliver(outgoing, port, context).state is SendState.DELIVERED, 60, "DCMTK's start")
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
     (stored,) = folder.iterdir()
     assert outgoing.sop_instance_uid.encode() in stored.read_bytes()

@@ -18,7 +18,7 @@ from tests.simulators.stored_objects import (
     store_result,
 )
 
-TIMEOUTS = DeliveryTimeouts(connect_s=5, acse_s=10, dimse_s=10)
+TIMEOUTS = DeliveryTimeouts(connect_s=60, acse_s=60, dimse_s=60)
 MAMMOGRAPHY = "1.2.840.10008.5.1.4.1.1.1.2"
 
 
@@ -45,7 +45,7 @@ def test_it_keeps_every_class_and_syntax_as_readable_files_with_the_same_data_se
     told: list[ArchivedObject] = []
     with DemoPacs(tmp_path / "pacs" / "archive", on_stored=told.append) as pacs:
         sent = deliver(results, pacs)
-        assert pacs.wait_for(3, timeout_s=5)
+        assert pacs.wait_for(3, timeout_s=60)
         archived = pacs.archived
 
     assert {result.state for result in sent} == {SendState.DELIVERED}
