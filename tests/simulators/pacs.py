@@ -22,6 +22,7 @@ from typing import Self
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 from dicom_node.delivery.destination import Destination
+from tests.free_ports import free_port
 from tests.simulators.pdu_bytes import elements, item, response_pdu, text
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -159,7 +160,8 @@ class SimulatedPacs:
         self._lines: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._open_associations = 0
-        self.port = 0
+        # Not one that the kernel may give to an outgoing connection while this PACS does not listen.
+        self.port = free_port()
 
     def __enter__(self) -> Self:
         self._listen()
@@ -243,7 +245,6 @@ class SimulatedPacs:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
         listener.listen()
-        self.port = listener.getsockname()[1]
         self._listener = listener
         self._start(self._accept, listener)
 
@@ -269,6 +270,8 @@ class SimulatedPacs:
                 self._lines.add(line)
                 self._open_associations += 1
             self._start(self._serve, line)
+            if self._closing.is_set():
+                self.hang_up()  # it came after all others were hung up on
 
     def _serve(self, line: socket.socket) -> None:
         try:

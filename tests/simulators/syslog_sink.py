@@ -1,7 +1,7 @@
 """A syslog sink over TLS (RFC 5425) in a process of its own, for tests that kill it.
 
-It shares no code with the node but the certificates' paths. Run as a program it prints its port, appends
-every message to a file, one JSON text a line, and answers close_notify after the last.
+It shares no code with the node but the certificates' paths. Run as a program it tells when it listens,
+appends every message to a file, one JSON text a line, and answers close_notify after the last.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from dicom_node.tls import TlsFiles
+from tests.free_ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +41,8 @@ class SyslogSink:
         self._taken = folder / "taken.jsonl"
         self._taken.touch()
         self._process: subprocess.Popen[str] | None = None
-        self.port = 0
+        # Not one that the kernel may give to an outgoing connection while the sink is down.
+        self.port = free_port()
 
     def __enter__(self) -> Self:
         return self
@@ -67,7 +69,7 @@ class SyslogSink:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.port = int(self.told())
+        assert self.told() == "ready\n", "the sink did not start"
 
     def told(self) -> str:
         """Wait for the next line that the process prints."""
@@ -116,7 +118,7 @@ def main() -> None:
     context.verify_mode = ssl.CERT_REQUIRED
     count = 0
     with socket.create_server(("127.0.0.1", options.port)) as server, Path(options.taken).open("a") as taken:
-        sys.stdout.write(f"{server.getsockname()[1]}\n")
+        sys.stdout.write("ready\n")
         sys.stdout.flush()
         while True:
             plain, _ = server.accept()
