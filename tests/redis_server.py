@@ -19,7 +19,7 @@ import redis
 from tests.free_ports import free_port
 from tests.programs import needs
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 
 
 class RedisServer:
@@ -54,7 +54,7 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """Return a connection of the test's own."""
-        return redis.Redis(host="127.0.0.1", port=self.port, password=self.password, socket_timeout=10)
+        return redis.Redis(host="127.0.0.1", port=self.port, password=self.password, socket_timeout=30)
 
     def start(self) -> None:
         """Start it, empty, on the same port as ever, and wait until it answers."""
@@ -71,7 +71,7 @@ class RedisServer:
         )
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
-            assert time.monotonic() < deadline, "redis-server did not start"
+            assert self._process.poll() is None and time.monotonic() < deadline, "redis-server did not start"
             threading.Event().wait(0.02)
 
     def kill(self) -> None:
@@ -125,7 +125,7 @@ class Watcher:
 
     def __exit__(self, *_: object) -> None:
         self._line.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
+        self._thread.join(30)
         self._line.close()
 
     @property

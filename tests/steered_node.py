@@ -236,11 +236,11 @@ def at_the_same_time(*calls: Callable[[], Answer]) -> list[Answer]:
     start = threading.Barrier(len(calls))
 
     def run(call: Callable[[], Answer]) -> Answer:
-        start.wait(timeout=30)
+        start.wait(timeout=60)
         return call()
 
     with ThreadPoolExecutor(len(calls)) as pool:
-        return [future.result(timeout=60) for future in [pool.submit(run, call) for call in calls]]
+        return [future.result(timeout=120) for future in [pool.submit(run, call) for call in calls]]
 
 
 def held_up(node: SteeredNode, call: Future[Answer]) -> Future[Answer]:
@@ -256,7 +256,7 @@ def _someone_waits(node: SteeredNode) -> bool:
         return bool(session.connection().exec_driver_sql("SELECT 1 FROM pg_locks WHERE NOT granted").all())
 
 
-def _until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+def _until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
     # The server tells nobody that a lock is waited for; asking again is the only way.
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -65,14 +65,14 @@ class Modality:
         if stays and status.get("Status") == 0x0000:
             self.wait_for(told_before + 1)
         association.release()
-        association.join(10)
+        association.join(60)
         answer = status.get("Status")
         return None if answer is None else int(answer)
 
     def wait_for(self, count: int) -> None:
         """Wait until it was told so often."""
         with self._told:
-            assert self._told.wait_for(lambda: len(self.reports) >= count, 10), "no report came"
+            assert self._told.wait_for(lambda: len(self.reports) >= count, 60), "no report came"
 
     def _note(self, event: Any) -> tuple[int, None]:
         with self._told:

@@ -80,7 +80,7 @@ class CommittingPacs:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for thread in self._threads:
-            thread.join(timeout=10)
+            thread.join(timeout=60)
         self._entity.shutdown()
 
     @property
@@ -128,7 +128,7 @@ class CommittingPacs:
         return 0x0000, None
 
     def _report_at_once(self, association: Any, request: Request, responded: threading.Event) -> None:
-        assert responded.wait(10), "the response was never sent"
+        assert responded.wait(60), "the response was never sent"
         missing = [request.objects[-1][1]] if self.behaviour is Commitment.SOME_MISSING else []
         report = report_of(request, missing)
         if self.behaviour is Commitment.OTHER_TRANSACTION:

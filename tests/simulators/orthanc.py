@@ -84,7 +84,8 @@ def running_orthanc(folder: Path, modalities: Mapping[str, int] | None = None) -
     command = [program, str(folder / "orthanc.json")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            _wait_for(orthanc.dicom_port, process)
+            for port in (orthanc.dicom_port, orthanc.http_port):  # opened one after the other
+                _wait_for(port, process)
             yield orthanc
         finally:
             process.terminate()

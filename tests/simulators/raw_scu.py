@@ -15,6 +15,7 @@ IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 _APPLICATION_CONTEXT = b"1.2.840.10008.3.1.1.1"
 _C_STORE_RQ = 0x0001
 _C_ECHO_RQ = 0x0030
+_PATIENCE_S = 60  # an answer waits for several syncs of a disk that may be slow
 
 
 class AssociationRejectedError(Exception):
@@ -62,7 +63,9 @@ class RawScu:
         tls: ssl.SSLContext | None = None,
         user: tuple[str, str] | None = None,
     ) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0))
+        self.socket = socket.create_connection(
+            ("127.0.0.1", port), timeout=_PATIENCE_S, source_address=(source, 0)
+        )
         self.results: list[int] = []
         self._message_id = 0
         try:
