@@ -26,8 +26,11 @@ from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, SendState, sen
 from dicom_node.settings import ENVIRONMENT_PREFIX
 from tests.free_ports import free_port
 
-TIMEOUTS = DeliveryTimeouts(connect_s=2, acse_s=5, dimse_s=10)
+# A Success waits for several syncs of a disk that may be slow.
+TIMEOUTS = DeliveryTimeouts(connect_s=10, acse_s=30, dimse_s=60)
 STEP_S = 0.05
+# Limits of waits that end as soon as what is waited for is there.
+START_S = WORK_S = 150.0
 
 
 def until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
@@ -72,9 +75,10 @@ class RunningNode:
             "port": self.address.port,
             "host": "127.0.0.1",
             "destinations": [str(d) for d in destinations],
-            "completeness": {"quiet_period_s": 2.0},
+            # A disk that is slow between two images must not split a study in two.
+            "completeness": {"quiet_period_s": 600.0},
             "jobs": {"lease_s": 2.0, "backoff_max_s": 1.0},
-            "delivery": {"connect_timeout_s": 1.0, "acse_timeout_s": 3.0, "dimse_timeout_s": 3.0},
+            "delivery": {"connect_timeout_s": 5.0, "acse_timeout_s": 10.0, "dimse_timeout_s": 5.0},
             "listener": {"minimum_free_bytes": 0},
             **(settings or {}),
         }
@@ -128,13 +132,13 @@ class RunningNode:
         self._processes.append(process)
         return process
 
-    def serve(self, timeout_s: float = 90) -> Self:
+    def serve(self, timeout_s: float = START_S) -> Self:
         """Start everything and wait until every part has told that it lives."""
         self.start("serve")
         self.wait_for_processes({"listen", "dispatch", "score", "deliver", "train"}, timeout_s)
         return self
 
-    def wait_for_processes(self, kinds: set[str], timeout_s: float = 90) -> None:
+    def wait_for_processes(self, kinds: set[str], timeout_s: float = START_S) -> None:
         """Wait until processes of these kinds have told that they live."""
 
         def alive() -> bool:
@@ -155,7 +159,7 @@ class RunningNode:
                 process.send_signal(signal.SIGTERM)
         for process in self._processes:
             try:
-                process.wait(40)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -172,7 +176,7 @@ class RunningNode:
             self._database = Database(url, AuditTrail(AuditKey.load(self.data_dir / "keys" / "audit.key")))
         return self._database
 
-    def send(self, images: Sequence[Dataset], timeout_s: float = 60) -> None:
+    def send(self, images: Sequence[Dataset], timeout_s: float = WORK_S) -> None:
         """Send images until each was answered with Success, as a scanner does."""
         left = {str(image.SOPInstanceUID): self._outgoing(image) for image in images}
 
@@ -213,7 +217,7 @@ class RunningNode:
         with self.database.reading() as session:
             return listing.results(session)
 
-    def wait_until_delivered(self, count: int, timeout_s: float = 60) -> None:
+    def wait_until_delivered(self, count: int, timeout_s: float = WORK_S) -> None:
         """Wait until this many deliver jobs are done."""
 
         def delivered() -> bool:

@@ -23,10 +23,10 @@ from training.datasets.phantom_objects import study
 
 __all__ = ["redis_server"]
 
-pytestmark = [pytest.mark.slow_proof, pytest.mark.redis]
+pytestmark = [pytest.mark.slow_proof, pytest.mark.redis, pytest.mark.timeout(600)]
 
 QUEUE = "DICOM_NODE:deliver"
-BACK_WITHIN_S = 20.0
+BACK_WITHIN_S = 120.0
 
 
 class RunsOnLoad:
@@ -127,10 +127,10 @@ def test_t22_no_message_runs_anything_and_studies_are_reported_all_the_same(
     ]
     for attack in attacks:
         target.push(attack)
-        until(target.taken, BACK_WITHIN_S + 40, "somebody who takes the next message")
+        until(target.taken, BACK_WITHIN_S, "somebody who takes the next message")
     images = study(seed=922, rows=640, columns=512)
     target.node.send(images)
-    target.node.wait_until_delivered(1, timeout_s=120)
+    target.node.wait_until_delivered(1)
     assert not marker.exists()
     (job,) = target.node.jobs()
     assert job["state"] == JobState.DONE

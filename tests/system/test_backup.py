@@ -10,7 +10,7 @@ import pytest
 
 from db.lifecycle import JobState
 from tests.command_line import command
-from tests.running_node import RunningNode, until
+from tests.running_node import WORK_S, RunningNode, until
 from tests.simulators.pacs import Behaviour, SimulatedPacs
 from training.datasets.phantom_objects import study
 
@@ -40,13 +40,15 @@ def test_a_backup_of_a_working_node_is_restored_by_the_documented_commands(tmp_p
     (tmp_path / "second").mkdir()
     with SimulatedPacs() as pacs:
         with RunningNode(tmp_path / "first", [pacs.destination]) as first:
-            first.serve(timeout_s=240)
+            first.serve(timeout_s=300)
             first.send(study(seed=1, rows=640, columns=512))
             first.wait_until_delivered(1, timeout_s=120)
             pacs.behave(Behaviour.REFUSE_CONNECTION)
             first.send(study(seed=2, rows=640, columns=512))
-            until(lambda: [j["state"] for j in first.jobs()] == ["done"] * 2, 120, "the second study's score")
-            first.send(study(seed=3, rows=640, columns=512)[:1])  # still open when the copy is made
+            until(
+                lambda: [j["state"] for j in first.jobs()] == ["done"] * 2, WORK_S, "the second study's score"
+            )
+            first.send(study(seed=3, rows=640, columns=512)[:1])  # open when the copy is made, and after
 
             run(documented(0, node=first.data_dir, backup=backup, keys=keys))
 
@@ -60,13 +62,14 @@ def test_a_backup_of_a_working_node_is_restored_by_the_documented_commands(tmp_p
 
         pacs.behave(Behaviour.ACCEPT)
         with second:
-            second.serve(timeout_s=240)
+            second.serve(timeout_s=300)
             # The copy knows the first node's processes as alive, so the second is waited for by its answers.
-            second.send(study(seed=3, rows=640, columns=512), timeout_s=240)
+            second.send(study(seed=3, rows=640, columns=512), timeout_s=300)
             second.wait_until_delivered(3, timeout_s=120)
-            # Images that came after the pause are a revision of their own.
             until(
-                lambda: {job["state"] for job in second.jobs(kind=None)} == {JobState.DONE}, 120, "all work"
+                lambda: {job["state"] for job in second.jobs(kind=None)} == {JobState.DONE},
+                WORK_S,
+                "all work",
             )
             assert second.verify_audit().ok
 

@@ -18,13 +18,13 @@ from db.lifecycle import JobState
 from dicom_node.crashpoints import VARIABLE
 from tests.databases import PostgresServer
 from tests.redis_server import RedisServer, Watcher, redis_server
-from tests.running_node import RunningNode, until
+from tests.running_node import START_S, WORK_S, RunningNode, until
 from tests.simulators.pacs import SimulatedPacs
 from training.datasets.phantom_objects import study
 
 __all__ = ["redis_server"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.redis, pytest.mark.postgres]
+pytestmark = [pytest.mark.slow, pytest.mark.redis, pytest.mark.postgres, pytest.mark.timeout(600)]
 
 SEEDS = itertools.count(700)
 NAME, PATIENT_ID = "ZZCANARY^NAME", "ZZCANARYID"
@@ -59,7 +59,7 @@ class Hospital:
         """End the score workers in good order."""
         for process in self.scorers:
             process.send_signal(signal.SIGTERM)
-        assert [process.wait(60) for process in self.scorers] == [0] * len(self.scorers)
+        assert [process.wait(90) for process in self.scorers] == [0] * len(self.scorers)
         self.scorers.clear()
 
     def send_study(self) -> str:
@@ -68,7 +68,7 @@ class Hospital:
         self.node.send(images)
         return str(images[0].StudyInstanceUID)
 
-    def wait_until_reported_once(self, *uids: str, timeout_s: float = 90) -> None:
+    def wait_until_reported_once(self, *uids: str, timeout_s: float = WORK_S) -> None:
         """Wait until the PACS holds every result of these studies; then look for anything twice."""
 
         def all_done() -> bool:
@@ -111,11 +111,18 @@ def running_hospital(
     calm.touch()
     with (
         SimulatedPacs() as pacs,
-        RunningNode(folder, [pacs.destination], database_url=url, broker_url=redis_server.url) as node,
+        RunningNode(
+            folder,
+            [pacs.destination],
+            database_url=url,
+            broker_url=redis_server.url,
+            # Two score workers: one that is only slow must not lose its job to the other.
+            settings={"jobs": {"lease_s": 10.0, "backoff_max_s": 1.0}},
+        ) as node,
     ):
         hospital = Hospital(node, pacs, redis_server, calm)
         node.start("listen")
-        until((node.data_dir / "keys" / "checkpoint.key").exists, 90, "the listener's start")
+        until((node.data_dir / "keys" / "checkpoint.key").exists, START_S, "the listener's start")
         node.start("dispatch")
         node.start("work", "--queues", "deliver")
         hospital.start_scorers(2)
@@ -131,7 +138,7 @@ def hospital(running_hospital: Hospital) -> Hospital:
     running_hospital.scorers[:] = alive
     running_hospital.calm.touch()
     running_hospital.start_scorers(2 - len(alive))
-    until(running_hospital.scorers_are_ready, 90, "the start of the score workers")
+    until(running_hospital.scorers_are_ready, START_S, "the start of the score workers")
     return running_hospital
 
 
@@ -163,7 +170,7 @@ def test_workers_tell_of_their_jobs_in_lines_of_json_and_celery_does_not_chat(ho
         assert not [event for event in events if "celery@" in str(event) or "Task dicom_node" in str(event)]
         return {event["event"] for event in events if event.get("job_id") == score_job["job_id"]}
 
-    until(lambda: told() == {"job.claimed", "job.done"}, 10, "the last line")
+    until(lambda: told() == {"job.claimed", "job.done"}, 60, "the last line")
 
 
 def test_a_worker_killed_in_the_middle_of_a_job_is_replaced_by_another_once(hospital: Hospital) -> None:
@@ -207,7 +214,7 @@ def test_postgresql_may_end_every_connection_while_studies_are_on_their_way(hosp
 def test_jobs_whose_messages_were_flushed_are_done_all_the_same(hospital: Hospital) -> None:
     hospital.stop_scorers()
     uids = [hospital.send_study() for _ in range(2)]
-    until(lambda: hospital.redis.length(QUEUE) >= len(uids), 30, "the doorbells")
+    until(lambda: hospital.redis.length(QUEUE) >= len(uids), 60, "the doorbells")
     hospital.redis.flush()
     assert hospital.redis.length(QUEUE) == 0
     assert {job["state"] for uid in uids for job in hospital.node.jobs(study_instance_uid=uid)} == {"queued"}
@@ -227,11 +234,11 @@ def test_a_message_that_is_no_message_stops_no_study(hospital: Hospital, tmp_pat
             other.wait_for_processes({"listen", "dispatch", "score", "deliver"})
             with hospital.redis.client() as client:
                 client.lpush("NODE_B:score", "this is no JSON")
-            until(lambda: '"part": "score-1"' in other.log and "part.died" in other.log, 60, "the death")
+            until(lambda: '"part": "score-1"' in other.log and "part.died" in other.log, START_S, "the death")
             images = study(seed=next(SEEDS), rows=640, columns=512)
             with Watcher(hospital.redis) as watcher:
                 other.send(images)
-                other.wait_until_delivered(1, timeout_s=120)
+                other.wait_until_delivered(1)
                 traffic = watcher.traffic
             (job,) = other.jobs()
             assert job["state"] == JobState.DONE

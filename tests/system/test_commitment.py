@@ -12,11 +12,13 @@ import pytest
 
 from db.audit_query import AuditFilter, query
 from dicom_node.crashpoints import VARIABLE
-from tests.running_node import RunningNode, until
+from tests.running_node import START_S, WORK_S, RunningNode, until
 from tests.simulators.asking_modality import Modality
 from tests.simulators.committing_pacs import Commitment, CommittingPacs
 from training.datasets.phantom_objects import study
 from training.datasets.phantoms import LesionKind
+
+pytestmark = pytest.mark.timeout(600)
 
 KINDS = {("R", "CC"): (LesionKind.SPIC, True), ("R", "MLO"): (LesionKind.SPIC, True)}
 
@@ -47,12 +49,12 @@ def commit_through_a_node_that_dies_once(name: str, folder: Path) -> None:
         node.send(study(seed=3, kinds=KINDS, rows=640, columns=512))
         node.wait_until_delivered(1)
         if reports_itself:
-            until(lambda: bool(pacs.requests), 60, "the request")
+            until(lambda: bool(pacs.requests), WORK_S, "the request")
             assert pacs.report_to(node.address.port, pacs.requests[0]) is None, "the listener died"
-            until(lambda: node.log.count("listener.ready") >= 2, 60, "the listener's return")
-            until(lambda: committed(node), 30, "the record of the report")
+            until(lambda: node.log.count("listener.ready") >= 2, START_S, "the listener's return")
+            until(lambda: committed(node), WORK_S, "the record of the report")
             assert pacs.report_to(node.address.port, pacs.requests[0]) == 0x0000
-        until(lambda: committed(node), 60, "the commitment of every result")
+        until(lambda: committed(node), WORK_S, "the commitment of every result")
         until(marker.exists, 10, "the death at the crash point")
         assert all(len(contents) == 1 for contents in pacs.contents.values())
         assert set(pacs.contents) == {row["sop_instance_uid"] for row in node.results()}
@@ -90,12 +92,12 @@ def listen(node: RunningNode, crash_at: str | None = None) -> subprocess.Popen[b
     """Start a listener and wait until it takes associations."""
     ready = node.log.count("listener.ready")
     process = node.start("listen", environment={VARIABLE: crash_at} if crash_at else None)
-    until(lambda: node.log.count("listener.ready") > ready, 60, "the listener's start")
+    until(lambda: node.log.count("listener.ready") > ready, START_S, "the listener's start")
     return process
 
 
 def died(process: subprocess.Popen[bytes]) -> bool:
-    return process.wait(60) == -signal.SIGKILL
+    return process.wait(START_S) == -signal.SIGKILL
 
 
 def committed_objects(modality: Modality) -> list[list[str]]:
@@ -132,7 +134,7 @@ def test_a_scanner_is_answered_though_the_listener_dies_with_its_request_and_the
         assert died(worker)
         assert len(modality.reports) == 1
         node.start("work", "--queues", "commit")
-        until(lambda: node.jobs(kind="commit")[0]["state"] == "done", 60, "the end of the job")
+        until(lambda: node.jobs(kind="commit")[0]["state"] == "done", WORK_S, "the end of the job")
 
         assert committed_objects(modality) == [[uid for _, uid in objects]] * 2, "the same answer twice"
         assert node.verify_audit().ok
@@ -151,7 +153,7 @@ def test_a_scanner_hears_the_same_again_though_the_listener_dies_once_it_answere
         assert died(listener)
         assert len(modality.reports) == 1
         node.start("work", "--queues", "commit")
-        until(lambda: node.jobs(kind="commit")[0]["state"] == "done", 60, "the end of the job")
+        until(lambda: node.jobs(kind="commit")[0]["state"] == "done", WORK_S, "the end of the job")
 
         assert committed_objects(modality) == [[uid for _, uid in objects]] * 2
         assert node.verify_audit().ok

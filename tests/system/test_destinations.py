@@ -15,13 +15,13 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 
 from dicom_node import installation
-from tests.running_node import RunningNode, until
+from tests.running_node import WORK_S, RunningNode, until
 from tests.simulators.pacs import SimulatedPacs
 from tests.unit.small_bundle import write_small_bundle
 from training.datasets.phantom_objects import study
 from training.datasets.phantoms import LesionKind
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 COMPREHENSIVE_SR, COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.34"
 ENHANCED_SR, SEGMENTATION = "1.2.840.10008.5.1.4.1.1.88.22", "1.2.840.10008.5.1.4.1.1.66.4"
@@ -63,7 +63,7 @@ class Site:
             rows = [self.results(pacs, revision) for pacs in (self.viewer, self.old, self.archive)]
             return all(found and {r["delivery_state"] for r in found} == {"delivered"} for found in rows)
 
-        until(delivered, 90, f"the delivery of revision {revision}")
+        until(delivered, WORK_S, f"the delivery of revision {revision}")
 
     def read(self, row: dict[str, Any]) -> Dataset:
         """Return a stored result."""
@@ -136,6 +136,7 @@ def test_profiles_revisions_and_a_recall(site: Site, tmp_path: Path) -> None:
     late = study(seed=3, kinds=SPICULATED, rows=640, columns=512)[0]
     late.SOPInstanceUID = late.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     site.node.send([late])
+    site.command("study", "complete", late.StudyInstanceUID)
     site.wait_for(2)
     note = site.note(2, site.archive)
     assert note.ConceptNameCodeSequence[0].CodeValue == "113001"

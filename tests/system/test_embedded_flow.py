@@ -21,12 +21,12 @@ from pydicom.uid import generate_uid
 
 from db.lifecycle import JobState
 from tests.command_line import command
-from tests.running_node import RunningNode, until
+from tests.running_node import WORK_S, RunningNode, until
 from tests.simulators.pacs import Behaviour, SimulatedPacs
 from training.datasets.phantom_objects import study
 from training.datasets.phantoms import LesionKind
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 NAME, PATIENT_ID, ACCESSION = "ZZCANARY^NAME", "ZZCANARYID", "ZZCANARYACC"
 SPICULATED = {("R", "CC"): (LesionKind.SPIC, True), ("R", "MLO"): (LesionKind.SPIC, True)}
@@ -40,6 +40,7 @@ class Hospital:
     node: RunningNode
     pacs: SimulatedPacs
     archive: SimulatedPacs
+    supervisor: psutil.Process
 
     def command(self, *arguments: str | Path) -> str:
         """Run a command that finds the node by its data directory alone; return what it printed."""
@@ -72,7 +73,7 @@ class Hospital:
             }
             return states == {"delivered"}
 
-        until(is_there, 90, "the delivery")
+        until(is_there, WORK_S, "the delivery")
 
     def stored_bytes(self, row: Mapping[str, Any]) -> bytes:
         """Return the file of a result object."""
@@ -94,12 +95,13 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
         RunningNode(
             folder,
             [pacs.destination, archive.destination],
-            settings={"completeness": {"quiet_period_s": 5.0}},
+            # Two tests wait for it; the others need it to be longer than a slow disk takes for an image.
+            settings={"completeness": {"quiet_period_s": 20.0}},
         ) as node,
     ):
-        node.start("serve")
+        supervisor = node.start("serve")
         node.wait_for_processes({"listen", "dispatch", "score", "deliver"})
-        yield Hospital(node, pacs, archive)
+        yield Hospital(node, pacs, archive, psutil.Process(supervisor.pid))
 
 
 def images_of(
@@ -208,7 +210,7 @@ def test_a_late_image_makes_a_revision_whose_report_names_the_one_it_replaces(ho
     late.file_meta.MediaStorageSOPInstanceUID = late.SOPInstanceUID
     late.InstanceNumber = 5
     hospital.node.send([late])
-    until(lambda: bool(hospital.results_of(uid, 2)), 60, "the second revision's results")
+    until(lambda: bool(hospital.results_of(uid, 2)), WORK_S, "the second revision's results")
     hospital.wait_for_results(uid, hospital.pacs, 2)
     revisions = hospital.revisions_of(uid)
     assert (revisions[2]["state"], revisions[2]["complete_reason"]) == ("complete", "quiet_period")
@@ -234,7 +236,7 @@ def test_three_views_are_scored_after_the_quiet_period_and_the_text_names_the_mi
     images = images_of(50)
     uid = uid_of(images)
     hospital.node.send([i for i in images if (i.ImageLaterality, i.ViewPosition) != ("L", "MLO")])
-    until(lambda: bool(hospital.results_of(uid)), 60, "the results of the incomplete study")
+    until(lambda: bool(hospital.results_of(uid)), WORK_S, "the results of the incomplete study")
     hospital.wait_for_results(uid, hospital.pacs)
     (revision,) = hospital.revisions_of(uid).values()
     assert (revision["complete_reason"], revision["instances"]) == ("quiet_period", 3)
@@ -328,7 +330,8 @@ def test_nobody_learns_whose_study_it_was(hospital: Hospital, tmp_path: Path) ->
             ("doctor", "--json"),
         )
     )
-    titles = "".join(" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
+    family = [hospital.supervisor, *hospital.supervisor.children()]
+    titles = "".join(" ".join(process.cmdline()) for process in family)
     names = "\n".join(str(path) for path in hospital.node.data_dir.rglob("*"))
     told = {
         "logs": hospital.node.log,

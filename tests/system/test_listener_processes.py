@@ -16,9 +16,9 @@ from sqlalchemy import func, select
 
 from db.tables import Instance
 from dicom_node.cli.unused_libraries import UNUSED_LIBRARIES
-from tests.running_node import RunningNode, until
+from tests.running_node import START_S, RunningNode, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def node(tmp_path: Path) -> Iterator[RunningNode]:
 def send(node: RunningNode, objects: int, associations: int) -> None:
     """Send small objects; each must get Success."""
     numbers = [str(node.address.port), "small", str(objects), str(associations)]
-    subprocess.run([sys.executable, "-m", "benchmarks.receive.blaster", *numbers], check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "benchmarks.receive.blaster", *numbers], check=True, timeout=150)
 
 
 def listening_children(supervisor: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -46,16 +46,16 @@ def listening_children(supervisor: subprocess.Popen[bytes]) -> list[psutil.Proce
 
 def test_two_processes_share_a_port_and_one_that_dies_comes_back(node: RunningNode) -> None:
     supervisor = node.start("listen")
-    until(lambda: len(listening_children(supervisor)) == 2, 90, "both processes")
+    until(lambda: len(listening_children(supervisor)) == 2, START_S, "both processes")
     children = listening_children(supervisor)
     send(node, 64, 16)
     with node.database.reading() as session:
         assert session.scalars(select(func.count()).select_from(Instance)).one() == 64
 
     children[0].kill()
-    psutil.wait_procs([children[0]], timeout=20)
+    psutil.wait_procs([children[0]], timeout=60)
     send(node, 8, 4)
-    until(lambda: len(listening_children(supervisor)) == 2, 60, "the restart")
+    until(lambda: len(listening_children(supervisor)) == 2, START_S, "the restart")
     assert children[1] in listening_children(supervisor), "the other was left alone"
     send(node, 8, 4)
     with node.database.reading() as session:
@@ -63,7 +63,7 @@ def test_two_processes_share_a_port_and_one_that_dies_comes_back(node: RunningNo
 
     family = listening_children(supervisor)
     supervisor.send_signal(signal.SIGTERM)
-    assert supervisor.wait(40) == 0
+    assert supervisor.wait(90) == 0
     assert not [each for each in family if each.is_running()]
     report = node.verify_audit()
     assert report.ok
@@ -71,7 +71,7 @@ def test_two_processes_share_a_port_and_one_that_dies_comes_back(node: RunningNo
 
 def test_a_listener_that_stored_images_has_loaded_no_library_that_it_never_uses(node: RunningNode) -> None:
     supervisor = node.start("listen")
-    until(lambda: len(listening_children(supervisor)) == 2, 90, "both processes")
+    until(lambda: len(listening_children(supervisor)) == 2, START_S, "both processes")
     send(node, 8, 4)
     for child in listening_children(supervisor):
         loaded = " ".join(each.path for each in child.memory_maps())
@@ -84,5 +84,5 @@ def test_a_listener_that_stored_images_has_loaded_no_library_that_it_never_uses(
 def test_a_port_that_another_program_has_is_refused_by_name(node: RunningNode) -> None:
     with socket.create_server(("127.0.0.1", node.address.port), reuse_port=True):
         process = node.start("listen")
-        assert process.wait(60) != 0
+        assert process.wait(START_S) != 0
     assert "cannot be listened on" in node.log

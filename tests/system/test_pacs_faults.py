@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from tests.command_line import command
-from tests.running_node import RunningNode, until
+from tests.running_node import WORK_S, RunningNode, until
 from tests.simulators.pacs import Behaviour, SimulatedPacs
 from training.datasets.phantom_objects import study
 from training.datasets.phantoms import LesionKind
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SPICULATED = {("R", "CC"): (LesionKind.SPIC, True), ("R", "MLO"): (LesionKind.SPIC, True)}
 SEEDS = itertools.count(500)
@@ -60,11 +60,11 @@ class Ward:
             job = self.delivery(uid)
             return job is not None and int(job["attempts"]) >= attempts and job["error"] is not None
 
-        until(tried, 60, f"{attempts} failed attempts")
+        until(tried, WORK_S, f"{attempts} failed attempts")
 
     def wait_for_state(self, uid: str, state: str) -> None:
         """Wait until the deliver job is in a state."""
-        until(lambda: (self.delivery(uid) or {}).get("state") == state, 60, f"the delivery {state}")
+        until(lambda: (self.delivery(uid) or {}).get("state") == state, WORK_S, f"the delivery {state}")
 
     def assert_all_delivered_once(self, uid: str) -> None:
         """The PACS holds every result, one content per UID, and the record says so."""

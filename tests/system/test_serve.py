@@ -17,10 +17,10 @@ import pytest
 from db.lifecycle import JobState
 from dicom_node import installation
 from tests.free_ports import free_port
-from tests.running_node import RunningNode, until
+from tests.running_node import START_S, WORK_S, RunningNode, until
 from training.datasets.phantom_objects import study
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PARTS = {"listen", "dispatch", "score", "deliver", "train"}
 
@@ -43,7 +43,10 @@ def parts_of(supervisor: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
 
 
 def is_gone(process: psutil.Process) -> bool:
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended while we looked
+        return True
 
 
 def test_a_node_without_destinations_scores_survives_a_dead_part_and_stops_in_good_order(
@@ -53,24 +56,25 @@ def test_a_node_without_destinations_scores_survives_a_dead_part_and_stops_in_go
     node.wait_for_processes(PARTS)
     parts = parts_of(supervisor)
     assert set(parts) == PARTS
+    until(lambda: node.log.count('"worker.ready"') >= 3, START_S, "the workers' readiness")
 
     killed = parts["deliver"]
     killed.kill()
-    until(lambda: parts_of(supervisor).get("deliver", killed).pid != killed.pid, 30, "the restart")
+    until(lambda: parts_of(supervisor).get("deliver", killed).pid != killed.pid, START_S, "the restart")
     assert {name: each.pid for name, each in parts_of(supervisor).items() if name != "deliver"} == {
         name: each.pid for name, each in parts.items() if name != "deliver"
     }, "the others were left alone"
 
     images = study(seed=1, rows=640, columns=512)
     node.send(images)
-    until(lambda: [job["state"] for job in node.jobs()] == [JobState.DONE], 60, "the score")
+    until(lambda: [job["state"] for job in node.jobs()] == [JobState.DONE], WORK_S, "the score")
     assert {row["delivery_state"] for row in node.results()} == {None}
     assert [job["kind"] for job in node.jobs(kind=None)] == ["score"], "nothing to deliver"
 
     family = psutil.Process(supervisor.pid).children(recursive=True)
-    until(lambda: node.log.count('"worker.ready"') >= 4, 60, "the restarted worker's readiness")
+    until(lambda: node.log.count('"worker.ready"') >= 4, START_S, "the restarted worker's readiness")
     supervisor.send_signal(signal.SIGTERM)
-    assert supervisor.wait(40) == 0
+    assert supervisor.wait(90) == 0
     assert [process for process in family if not is_gone(process)] == []
     log = node.log
     assert "node.stopped" in log
@@ -85,11 +89,11 @@ def test_a_node_without_destinations_scores_survives_a_dead_part_and_stops_in_go
 
 def test_a_killed_supervisor_takes_its_parts_along(node: RunningNode) -> None:
     supervisor = node.start("serve")
-    until(lambda: set(parts_of(supervisor)) == PARTS, 60, "the start of the parts")
+    until(lambda: set(parts_of(supervisor)) == PARTS, START_S, "the start of the parts")
     family = psutil.Process(supervisor.pid).children(recursive=True)
     supervisor.kill()
     supervisor.wait()
-    until(lambda: all(is_gone(process) for process in family), 40, "the end of the parts")
+    until(lambda: all(is_gone(process) for process in family), 90, "the end of the parts")
 
 
 def run(
@@ -100,7 +104,7 @@ def run(
         [*installation.console_script(), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=150,
         check=False,
         env={**clean, **(environment or {})},
     )
@@ -140,12 +144,12 @@ def test_commands_find_a_listener_by_its_data_directory_alone(tmp_path: Path) ->
         stderr=subprocess.DEVNULL,
     )
     try:
-        until((data_dir / "node.db").exists, 60, "the listener's start")
-        until((data_dir / "keys" / "audit.key").exists, 60, "the listener's keys")
+        until((data_dir / "node.db").exists, START_S, "the listener's start")
+        until((data_dir / "keys" / "audit.key").exists, START_S, "the listener's keys")
         shown = json.loads(run("config", "show", "--json", "--data-dir", data_dir).stdout)
         assert (shown["port"], shown["ae_title"]) == (port, "MAMMO_AI")
         assert shown["destinations"] == ["PACS@127.0.0.1:1"]
         assert run("study", "list", "--json", "--data-dir", data_dir).stdout.strip() == "[]"
     finally:
         listener.send_signal(signal.SIGTERM)
-        assert listener.wait(40) == 0
+        assert listener.wait(90) == 0

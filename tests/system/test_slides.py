@@ -16,11 +16,11 @@ from pydicom.uid import RLELossless
 from tests import results_contexts as given
 from tests.command_line import command
 from tests.idc_bundle import write_idc_bundle
-from tests.running_node import RunningNode, until
+from tests.running_node import WORK_S, RunningNode, until
 from tests.simulators.pacs import SimulatedPacs
 from tests.slide_phantoms import slide_object, slide_pixels
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROWS, COLUMNS = 620, 830
 TUMOUR = (225, 525, 80)  # in the middle of the patch in row 4 and column 10
@@ -35,16 +35,27 @@ class Laboratory:
 
     def send(self, *images: Dataset) -> list[dict[str, Any]]:
         """Send a study and return the rows of its results once the PACS has them."""
-        self.node.send(images)
-        uid = str(images[0].StudyInstanceUID)
+        uid = self.complete(*images)
 
         def is_there() -> bool:
             assert not self.node.jobs(kind=None, state="failed"), self.node.log[-3000:]
             rows = self.rows(uid)
             return bool(rows) and {row["delivery_state"] for row in rows} == {"delivered"}
 
-        until(is_there, 90, "the delivery")
+        until(is_there, WORK_S, "the delivery")
         return self.rows(uid)
+
+    def complete(self, *images: Dataset) -> str:
+        """Send a study, tell the node that this was all of it, and return its UID."""
+        self.node.send(images)
+        uid = str(images[0].StudyInstanceUID)
+        self.command("study", "complete", uid)
+        return uid
+
+    def command(self, *arguments: str | Path) -> None:
+        """Run a command on the node."""
+        answer = command(*arguments, "--data-dir", self.node.data_dir)
+        assert answer.status == 0, answer.err
 
     def rows(self, uid: str) -> list[dict[str, Any]]:
         """Return the rows of a study's results."""
@@ -59,14 +70,14 @@ class Laboratory:
 @pytest.fixture
 def laboratory(tmp_path: Path) -> Iterator[Laboratory]:
     digest = write_idc_bundle(tmp_path / "bundle").digest
-    with SimulatedPacs("PACS") as pacs:
-        settings = {"tasks": ["idc"], "completeness": {"quiet_period_s": 1.0}}
-        with RunningNode(tmp_path, [pacs.destination], settings=settings) as node:
-            node.serve()
-            for arguments in (("model", "add", tmp_path / "bundle"), ("model", "activate", digest)):
-                answer = command(*arguments, "--data-dir", node.data_dir)
-                assert answer.status == 0, answer.err
-            yield Laboratory(node, pacs)
+    with (
+        SimulatedPacs("PACS") as pacs,
+        RunningNode(tmp_path, [pacs.destination], settings={"tasks": ["idc"]}) as node,
+    ):
+        made = Laboratory(node.serve(), pacs)
+        made.command("model", "add", tmp_path / "bundle")
+        made.command("model", "activate", digest)
+        yield made
 
 
 def test_slides_are_scored_mapped_reported_or_refused(laboratory: Laboratory) -> None:
@@ -103,7 +114,7 @@ def test_slides_are_scored_mapped_reported_or_refused(laboratory: Laboratory) ->
     second = slide_object(slide_pixels(9, rows=ROWS, columns=COLUMNS), seed=9)
     for keyword in ("StudyInstanceUID", "PatientID", "AccessionNumber"):
         setattr(second, keyword, overlay[keyword].value)
-    laboratory.node.send([second])
+    laboratory.complete(second)
     laboratory.node.wait_until_delivered(3)
     later = [r for r in laboratory.rows(str(overlay.StudyInstanceUID)) if r["revision"] == 2]
     assert sorted(row["kind"] for row in later) == [
