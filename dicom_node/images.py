@@ -82,7 +82,8 @@ class ImageReader:
     @property
     def decoder_pid(self) -> int | None:
         """Process id of the decoder that the next image goes to; None before the first one."""
-        return self._decoder.pid if self._decoder else None
+        decoder = self._decoder  # read once: who works in another thread may replace it meanwhile
+        return decoder.pid if decoder else None
 
     def read(self, path: Path, sop_instance_uid: str) -> SourceImage:
         """Read one stored object.
