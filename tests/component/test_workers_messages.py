@@ -11,6 +11,7 @@ import pytest
 
 from db.lifecycle import JobKind
 from tests.redis_server import RedisServer, Watcher, redis_binary, redis_server
+from tests.running_node import until
 from workers.app import create_app, ring
 
 __all__ = ["redis_server"]
@@ -54,11 +55,16 @@ def test_two_nodes_on_one_redis_do_not_see_each_others_messages(redis_server: Re
             with pytest.raises(queue.Empty):
                 queue.get(block=False)
             ring(app_a, JobKind.SCORE, mine)
-            message = queue.get(timeout=10)
+            message = queue.get(timeout=60)
             assert message.payload[0] == [mine]
             message.ack()
-        keys = [line.split('"') for line in watcher.traffic.splitlines() if '"LPUSH"' in line.upper()]
-    assert {parts[3].partition(":")[0] for parts in keys} == {"NODE_A", "NODE_B"}
+
+        def prefixes() -> set[str]:
+            pushed = [line.split('"') for line in watcher.traffic.splitlines() if '"LPUSH"' in line.upper()]
+            return {parts[3].partition(":")[0] for parts in pushed if len(parts) > 4}
+
+        until(lambda: len(prefixes()) > 1, 30, "what the server tells of both messages")
+    assert prefixes() == {"NODE_A", "NODE_B"}
     assert redis_server.length("NODE_B:score") == 1, "it is still there for its own node"
     redis_server.flush()
 
