@@ -31,7 +31,8 @@ from workers.lease import Lease
 from workers.retry import Policy
 from workers.sending import Sender
 
-TIMEOUTS = DeliveryTimeouts(connect_s=5, acse_s=5, dimse_s=5)
+PATIENCE_S = 60.0
+TIMEOUTS = DeliveryTimeouts(connect_s=PATIENCE_S, acse_s=PATIENCE_S, dimse_s=PATIENCE_S)
 ASK_AGAIN_S = 3600.0
 
 
@@ -56,7 +57,7 @@ def delivered_to(node: SteeredNode, pacs: CommittingPacs, objects: int = 2) -> N
     deliver(node, str(pacs.destination))
 
 
-def work(node: SteeredNode, *, wait_s: float = 5.0, most_missing: int = 3) -> None:
+def work(node: SteeredNode, *, wait_s: float = PATIENCE_S, most_missing: int = 3) -> None:
     """Do the commit jobs that are due."""
     committer = Committer(
         node.database,
@@ -99,7 +100,7 @@ def test_a_report_on_the_same_association_commits_everything(node: SteeredNode) 
         assert states(node) == ["delivered", "delivered"]
         work(node)
 
-        assert pacs.answered.wait(5)
+        assert pacs.answered.wait(PATIENCE_S)
         assert pacs.statuses == [0x0000]
     assert states(node) == ["committed", "committed"]
     assert commit_job(node).state == JobState.DONE
@@ -209,7 +210,7 @@ def test_a_report_that_names_no_request_changes_nothing(node: SteeredNode, behav
     with CommittingPacs(behaviour) as pacs:
         delivered_to(node, pacs)
         work(node)
-        assert pacs.answered.wait(5)
+        assert pacs.answered.wait(PATIENCE_S)
         assert pacs.statuses == [0x0115]
     assert states(node) == ["delivered", "delivered"]
     assert commit_job(node).state == JobState.QUEUED
@@ -242,7 +243,7 @@ def test_the_same_report_twice_on_one_association_commits_once(node: SteeredNode
     with CommittingPacs(Commitment.AT_ONCE_TWICE) as pacs:
         delivered_to(node, pacs)
         work(node)
-        assert pacs.answered.wait(5)
+        assert pacs.answered.wait(PATIENCE_S)
         assert pacs.statuses[0] == 0x0000
     assert node.actions().count("result.committed") == 2
 

@@ -20,6 +20,7 @@ from dicom_node.listener.server import Listener
 from dicom_node.results.builders import build_all
 from dicom_node.spool import Spool
 from tests import results_contexts as given
+from tests.free_ports import free_port
 from tests.listening import MG_FOR_PRESENTATION, encoded, mammogram, uid_of
 from tests.simulators.orthanc import running_orthanc
 from tests.simulators.raw_scu import Proposal, RawScu
@@ -30,7 +31,8 @@ from workers.retry import Policy
 
 pytestmark = on_sqlite
 
-TIMEOUTS = DeliveryTimeouts(connect_s=5, acse_s=10, dimse_s=10)
+PATIENCE_S = 60
+TIMEOUTS = DeliveryTimeouts(connect_s=PATIENCE_S, acse_s=PATIENCE_S, dimse_s=PATIENCE_S)
 
 
 def listener_of(node: SteeredNode, spool: Spool, answers_to: dict[str, str], port: int = 0) -> Listener:
@@ -68,7 +70,7 @@ def worker_of(node: SteeredNode, spool: Spool) -> ClaimLoop:
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait for what another program does in its own time."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.05)
@@ -133,10 +135,7 @@ def test_orthanc_is_told_what_the_node_has(node: SteeredNode, tmp_path: Path) ->
     archive = tmp_path / "orthanc"
     archive.mkdir()
     # The archive's port is known once it runs, the listener's must be known before.
-    probe = listener_of(node, spool, {})
-    probe.start()
-    port = probe.port
-    probe.stop(deadline_s=5)
+    port = free_port()
     with running_orthanc(archive, {"NODE": port}) as orthanc:
         answers_to["ORTHANC"] = str(orthanc.destination)
         listener = listener_of(node, spool, answers_to, port)
