@@ -13,7 +13,8 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME
 
 DEMO_OUT ?= demo-output
-PYTEST_FLAGS ?= -n 2 --dist loadfile
+# In the order of the folders: the long files of tests/system would otherwise come last, beside an idle worker.
+PYTEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 BUNDLE := models/bundles/mammography-phantom-demonstration
 
 .DEFAULT_GOAL := help
