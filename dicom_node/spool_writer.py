@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 PART_PREFIX = ".part-"
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 19
 """How much to write at once, and from a page's start, where there is a choice.
 
 Other writes take up to twice as long on ext4.

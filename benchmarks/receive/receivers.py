@@ -198,6 +198,9 @@ def _path_only(port: int, folder: Path, _is_durable: bool, _associations: int) -
 
 def _node(processes: int) -> Callable[[int, Path, bool, int], Launch]:
     def launch(port: int, folder: Path, _is_durable: bool, _associations: int) -> Launch:
+        # Any start but the very first finds its tables, and has no need of what makes them.
+        prepare = [*installation.console_script(), "db", "upgrade", "--data-dir", str(folder)]
+        subprocess.run(prepare, check=True, capture_output=True)
         command = [*installation.console_script(), "listen", "--data-dir", str(folder), "--port", str(port)]
         return Launch(
             command,
