@@ -30,6 +30,9 @@ HEADER = re.compile(
 )
 
 
+PATIENCE_S = 60
+
+
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path / "tls")
@@ -43,7 +46,7 @@ def sink(authority: Authority, tmp_path: Path) -> Iterator[SyslogSink]:
 
 def tls(sink: SyslogSink, authority: Authority, **options: bool) -> TlsSink:
     files = authority.issue("node", "127.0.0.1")
-    return TlsSink("127.0.0.1", sink.port, files.client_context, timeout_s=3, **options)
+    return TlsSink("127.0.0.1", sink.port, files.client_context, timeout_s=PATIENCE_S, **options)
 
 
 def forwarder(node: SteeredNode, sink: Sink, name: str = "dispatch@host-a:7") -> AuditForwarder:
@@ -139,7 +142,7 @@ def test_a_sink_that_is_killed_in_the_middle_and_restarted_has_every_message_in_
     sink.kill()
     before = users(sink.messages)
     sink.start()
-    until(lambda: position(node) >= node.audited()[-1].seq, 30, "the end of the trail at the sink")
+    until(lambda: position(node) >= node.audited()[-1].seq, PATIENCE_S, "the end of the trail at the sink")
     sending.stop()
 
     assert before == names[:137]
@@ -228,7 +231,7 @@ def test_messages_go_out_over_udp_one_a_datagram(node: SteeredNode) -> None:
     add_users(node, "bert", "carl")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
-        receiver.settimeout(10)
+        receiver.settimeout(PATIENCE_S)
 
         forwarder(node, UdpSink("127.0.0.1", receiver.getsockname()[1])).forward()
 

@@ -258,8 +258,14 @@ def test_the_documented_production_role_runs_the_node_and_cannot_touch_the_trail
 def test_six_writers_at_once_make_one_chain_and_none_has_to_try_again(
     database: Database, database_url: str, audit_key: AuditKey, tmp_path: Path
 ) -> None:
-    """Half of them have a connection pool of their own, as another process has."""
-    other = Database(database_url, AuditTrail(AuditKey.load(audit_key.path)))
+    """Half of them have a connection pool of their own, as another process has.
+
+    They wait for each other as long as a slow disk takes: what must not happen is that one is turned away.
+    """
+    one, other = (
+        Database(database_url, AuditTrail(AuditKey.load(audit_key.path)), lock_timeout_s=120)
+        for _ in range(2)
+    )
     failures: list[Exception] = []
     barrier = threading.Barrier(6)
 
@@ -275,13 +281,14 @@ def test_six_writers_at_once_make_one_chain_and_none_has_to_try_again(
             failures.append(error)
 
     threads = [
-        threading.Thread(target=work, args=((database, other)[number % 2], f"writer{number}"))
+        threading.Thread(target=work, args=((one, other)[number % 2], f"writer{number}"))
         for number in range(6)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    one.close()
     other.close()
 
     assert failures == []
