@@ -80,10 +80,10 @@ def _sign_the_end(settings: Settings) -> None:
         structlog.get_logger(__name__).warning("audit.no_checkpoint", reason=str(error))
 
 
-def _end_leases(settings: Settings, part: Part, pid: int) -> None:
-    """Let another worker have a dead one's job at once; where that fails, it waits for its lease to end."""
+def _end_leases(settings: Settings, part: Part, pid: int) -> bool:
+    """Let another worker have a dead one's job at once; return False where the database is away or busy."""
     if part.queue is None:
-        return
+        return True
     worker = process_name(part.queue, pid)
     try:
         with (
@@ -93,9 +93,10 @@ def _end_leases(settings: Settings, part: Part, pid: int) -> None:
             ended = jobs.end_leases(tx, worker)
     except DatabaseError as error:
         structlog.get_logger(__name__).warning("part.leases_not_ended", part=part.name, reason=str(error))
-        return
+        return False
     if ended:
         structlog.get_logger(__name__).info("part.leases_ended", part=part.name, jobs=ended)
+    return True
 
 
 def _parts(settings: Settings) -> list[Part]:

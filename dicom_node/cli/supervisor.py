@@ -19,6 +19,7 @@ LONGEST_PAUSE_S = 30.0
 GOOD_RUN_S = 60.0  # a part that lived so long starts again at once
 STOP_DEADLINE_S = 30.0
 LOOK_EVERY_S = 0.1
+TELL_AGAIN_S = 3.0
 LASTING_STATUSES = (3, 7)  # a part that refuses its settings, or the database, will refuse them again
 
 log = structlog.get_logger(__name__)
@@ -43,7 +44,8 @@ class Part:
     queue: str | None = None
 
 
-Mourner = Callable[[Part, int], None]
+Mourner = Callable[[Part, int], bool]
+"""Told of a part that died, with its process id; returns whether all that follows from it is done."""
 
 
 class _Running:
@@ -56,6 +58,8 @@ class _Running:
         self.started_at = 0.0
         self.start_again_at = 0.0
         self.pause_s = SHORTEST_PAUSE_S
+        self._unsettled: list[int] = []
+        self._tell_again_at = 0.0
 
     def start(self) -> None:
         self.process = subprocess.Popen(
@@ -68,6 +72,8 @@ class _Running:
 
     def look(self) -> None:
         """Start a part that is down and due; note one that just died."""
+        if self._unsettled and time.monotonic() >= self._tell_again_at:
+            self._settle()
         if self.process is None:
             if time.monotonic() >= self.start_again_at:
                 self.start()
@@ -80,7 +86,13 @@ class _Running:
         self.start_again_at = time.monotonic() + self.pause_s
         pid, self.process = self.process.pid, None
         log.error("part.died", part=self.part.name, status=status, again_in_s=self.pause_s)
-        self._on_death(self.part, pid)
+        self._unsettled.append(pid)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Tell of those that died, and keep those of which has to be told again."""
+        self._unsettled = [pid for pid in self._unsettled if not self._on_death(self.part, pid)]
+        self._tell_again_at = time.monotonic() + TELL_AGAIN_S
 
     @property
     def lasting_refusal(self) -> int | None:
@@ -97,10 +109,11 @@ class Supervisor:
     parts : sequence of Part
         In the order in which they start; they are stopped together.
     on_death : callable
-        Told of every part that died by itself, with its process id, before it is started again.
+        Told of every part that died by itself, with its process id, before it is started again; and once more
+        after a while where it returns False.
     """
 
-    def __init__(self, parts: Sequence[Part], on_death: Mourner = lambda _part, _pid: None) -> None:
+    def __init__(self, parts: Sequence[Part], on_death: Mourner = lambda _part, _pid: True) -> None:
         self._running = [_Running(part, on_death) for part in parts]
         self._stopping = threading.Event()
 
