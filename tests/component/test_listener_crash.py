@@ -58,7 +58,7 @@ def listener_process(
         finally:
             process.stdin.close()
             process.stdout.close()
-            process.wait(30)
+            process.wait(60)
 
 
 def store(port: int, ordinal: int = 1) -> int:
@@ -94,7 +94,7 @@ def test_a_kill_loses_nothing_and_leaves_nothing(
         assert store(port, 1) == 0x0000
         with pytest.raises(AssociationEndedError):
             store(port, 2)
-        assert process.wait(20) == -signal.SIGKILL
+        assert process.wait(60) == -signal.SIGKILL
 
     spool = Spool(tmp_path / "spool")
     sweep(spool, database)

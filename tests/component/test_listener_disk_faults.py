@@ -48,28 +48,34 @@ def injected(process: subprocess.Popen[str], fault: str) -> Iterator[None]:
         text=True,
     )
     assert tracer.stderr is not None
-    assert "attached" in tracer.stderr.readline()
     drain = threading.Thread(target=tracer.stderr.read, daemon=True)
-    drain.start()
-    wait_until_traced(process.pid)
-    try:
-        yield
-    finally:
-        tracer.send_signal(signal.SIGINT)
-        tracer.wait(20)
-        drain.join()
-        tracer.stderr.close()
+    with tracer:
+        try:
+            assert "attached" in tracer.stderr.readline()
+            drain.start()
+            wait_until_traced(process.pid)
+            yield
+        finally:
+            tracer.send_signal(signal.SIGINT)
+            tracer.wait(60)
+            if drain.ident is not None:
+                drain.join()
 
 
 def wait_until_traced(pid: int) -> None:
     """Wait until every thread has the tracer: one that it has not yet would be spared."""
-    deadline = time.monotonic() + 20
-    while any(
-        re.search(r"^TracerPid:\t0$", status.read_text(), re.MULTILINE)
-        for status in Path(f"/proc/{pid}/task").glob("*/status")
-    ):
+    deadline = time.monotonic() + 60
+    while any(map(is_untraced, Path(f"/proc/{pid}/task").glob("*/status"))):
         assert time.monotonic() < deadline, "strace did not attach"
         threading.Event().wait(0.02)
+
+
+def is_untraced(status: Path) -> bool:
+    """Whether a thread runs without a tracer; one that ended meanwhile, as an association's does, is none."""
+    try:
+        return re.search(r"^TracerPid:\t0$", status.read_text(), re.MULTILINE) is not None
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def send(scu: RawScu, ordinal: int) -> int:
@@ -131,7 +137,7 @@ def test_a_process_that_dies_at_a_call_of_the_kernel_loses_nothing(
         with injected(process, fault), RawScu(port, Proposal(MG_FOR_PRESENTATION, EXPLICIT_LITTLE)) as scu:
             with pytest.raises(AssociationEndedError):
                 send(scu, 2)
-            assert process.wait(20) == -signal.SIGKILL
+            assert process.wait(60) == -signal.SIGKILL
     sweep(spool, database)
     assert not list(spool.root.rglob(".part-*"))
     assert len(rows(database)) == len(spool.names())
