@@ -19,7 +19,7 @@ from db.lifecycle import JobKind
 from db.session import Database
 from dicom_node.crashpoints import crashpoint
 from workers.absence import Absence
-from workers.lease import Lease
+from workers.lease import Lease, WorkerStopsError
 from workers.retry import DestinationAwayError, GiveUp, Policy, code_of, decide, reason_of
 
 Handler = Callable[[Claim, Lease], None]
@@ -177,6 +177,9 @@ class ClaimLoop:
                 self._handler(claim, lease)
             except LeaseLostError:
                 log.warning("job.lease_lost", job_id=claim.job_id)
+                return
+            except WorkerStopsError:
+                self.give_back()
                 return
             except Exception as error:  # noqa: BLE001 - the process boundary of a job: record and go on
                 self._record_failure(claim, error)

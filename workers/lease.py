@@ -17,11 +17,16 @@ import structlog
 from db.errors import DatabaseError, LeaseLostError
 from db.jobs import Claim, renew
 from db.session import Database
+from dicom_node.errors import NodeError
 
 HARD_LIMIT_EXIT = 75
 LAST_WORDS_S = 1.0
 
 log = structlog.get_logger(__name__)
+
+
+class WorkerStopsError(NodeError):
+    """The job was ended in the middle because its worker stops; another goes on with it."""
 
 
 class Lease:

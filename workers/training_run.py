@@ -21,7 +21,7 @@ from db.jobs import Claim
 from db.session import Database
 from dicom_node.errors import NodeError
 from dicom_node.parent_death import ended_with_parent
-from workers.lease import Lease
+from workers.lease import Lease, WorkerStopsError
 
 LOOK_EVERY_S = 0.5
 NICENESS = 10  # scoring comes first
@@ -83,6 +83,8 @@ class Trainer:
             If it refused its options or its data, as it would again.
         LeaseLostError
             If another worker took over; the run is ended then.
+        WorkerStopsError
+            If this worker was told to stop; the run is ended then.
         """
         folder = self._output_dir / claim.job_id
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,13 +100,11 @@ class Trainer:
             )
             os.setpriority(os.PRIO_PROCESS, run.pid, NICENESS)
             try:
-                released = self._wait(run, claim, lease)
+                self._wait(run, lease)
             finally:
                 if run.poll() is None:
                     run.kill()
                     run.wait()
-        if released:
-            return
         if run.returncode in _REFUSED:
             raise TrainingRefusedError(
                 f"the training run refused its options or its data; see {folder / log_name(claim)}"
@@ -118,20 +118,19 @@ class Trainer:
             jobs.bind_bundle(tx, claim, digest)
             jobs.finish(tx, claim, detail={"bundle": digest})
 
-    def _wait(self, run: subprocess.Popen[bytes], claim: Claim, lease: Lease) -> bool:
-        """Wait for the run; True where it was ended and the job given back because the worker stops."""
+    def _wait(self, run: subprocess.Popen[bytes], lease: Lease) -> None:
+        """Wait for the run, as long as the job is this worker's and the worker goes on."""
         while True:
             try:
                 run.wait(LOOK_EVERY_S)
             except subprocess.TimeoutExpired:
                 lease.check()
                 if self._is_stopping():
-                    run.kill()
-                    with self._database.transaction(claim.owner) as tx:
-                        jobs.release(tx, claim)
-                    return True
+                    raise WorkerStopsError(
+                        "the training worker stops; another goes on with the run"
+                    ) from None
             else:
-                return False
+                return
 
 
 def log_name(claim: Claim) -> str:

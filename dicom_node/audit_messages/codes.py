@@ -27,7 +27,6 @@ SOFTWARE_CONFIGURATION = _dicom("110131", "Software Configuration")
 USER_SECURITY_ATTRIBUTES_CHANGED = _dicom("110137", "User Security Attributes Changed")
 
 APPLICATION = _dicom("110150", "Application")
-APPLICATION_LAUNCHER = _dicom("110151", "Application Launcher")
 DESTINATION = _dicom("110152", "Destination Role ID")
 SOURCE = _dicom("110153", "Source Role ID")
 DESTINATION_MEDIA = _dicom("110154", "Destination Media")

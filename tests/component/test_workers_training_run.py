@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import signal
@@ -81,6 +82,12 @@ def run(node: SteeredNode, doing: Trainer, claimed: Claim) -> None:
         doing.train(claimed, lease)
 
 
+def do_one(node: SteeredNode, doing: Trainer) -> None:
+    """Do a train job as a worker does."""
+    loop = ClaimLoop(node.database, JobKind.TRAIN, doing.train, terms=TERMS, owner="train@host:1")
+    assert loop.drain(limit=1) == 1
+
+
 def wait_for(path: Path) -> None:
     deadline = time.monotonic() + 60
     while not path.exists():
@@ -146,18 +153,23 @@ def test_a_run_that_refuses_its_data_is_not_tried_again(
 
 
 def test_a_worker_that_is_told_to_stop_ends_the_run_and_gives_the_job_back(
-    node: SteeredNode, claimed: Claim, tmp_path: Path
+    node: SteeredNode, tmp_path: Path, log: io.StringIO
 ) -> None:
+    with node.transaction("anna") as tx:
+        queue_training(tx, recipe="demonstration", order={"seed": 7})
     pid_file = tmp_path / "pid"
     stopping = threading.Event()
     doing = trainer(node, tmp_path, endless(pid_file), is_stopping=stopping.is_set)
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(run, node, doing, claimed)
+        running = pool.submit(do_one, node, doing)
         wait_for(pid_file)
         stopping.set()
         running.result(timeout=60)
     (job,) = node.jobs(JobKind.TRAIN)
     assert (job.state, job.attempts) == (JobState.QUEUED, 0), "a stop costs no attempt"
+    told = log.getvalue()
+    assert "job.given_back" in told
+    assert "job.done" not in told
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
 
@@ -213,7 +225,7 @@ def test_a_run_of_a_job_that_was_given_back_finds_nothing_of_the_run_before(
     added: list[Path] = []
     doing = trainer(node, tmp_path, body, added=added, is_stopping=stopping.is_set)
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(run, node, doing, node.claimed(JobKind.TRAIN))
+        running = pool.submit(do_one, node, doing)
         wait_for(begun)
         stopping.set()
         running.result(timeout=60)
@@ -267,17 +279,17 @@ def test_a_run_dies_with_its_worker(node: SteeredNode, tmp_path: Path) -> None:
         os.close(watched)
 
 
-def queued_run(node: SteeredNode) -> Claim:
+def queue_run(node: SteeredNode) -> None:
     with node.transaction("anna") as tx:
         queue_training(tx, recipe="run", order={"set": ["task=idc", 'data_set="x"'], "name": "n"})
-    return node.claimed(JobKind.TRAIN)
 
 
 def test_a_run_on_a_data_set_gets_each_option_and_its_bundle_lies_within(
     node: SteeredNode, tmp_path: Path
 ) -> None:
     added: list[Path] = []
-    claimed = queued_run(node)
+    queue_run(node)
+    claimed = node.claimed(JobKind.TRAIN)
     doing = trainer(node, tmp_path, 'for word; do echo "$word"; done; echo "$OMP_NUM_THREADS"', added=added)
     run(node, doing, claimed)
     folder = tmp_path / "training" / claimed.job_id
@@ -296,8 +308,9 @@ def test_a_run_on_a_data_set_goes_on_where_a_stop_left_it(node: SteeredNode, tmp
     body += '; cat "$4/half"'
     added: list[Path] = []
     doing = trainer(node, tmp_path, body, added=added, is_stopping=stopping.is_set)
+    queue_run(node)
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(run, node, doing, queued_run(node))
+        running = pool.submit(do_one, node, doing)
         wait_for(begun)
         stopping.set()
         running.result(timeout=60)
