@@ -6,8 +6,6 @@ import base64
 import json
 import socket
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -23,6 +21,7 @@ from tests import results_contexts as given
 from tests.command_line import Answer, command
 from tests.free_ports import free_port
 from tests.programs import needs
+from tests.running_node import until
 from tests.simulators.pacs import Behaviour, SimulatedPacs
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
@@ -164,17 +163,18 @@ def orthanc(tmp_path: Path) -> Iterator[str]:
             }
         )
     )
-    process = subprocess.Popen([program, str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        assert time.monotonic() < deadline, "Orthanc did not start"
-        threading.Event().wait(0.05)
-    yield f"ORTHANC@127.0.0.1:{port}"
-    process.terminate()
-    process.wait(20)
+    command = [program, str(config)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            until(lambda: is_open(port), 60, "Orthanc's start")
+            yield f"ORTHANC@127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_orthanc_takes_every_object_and_finds_it(data_dir: Path, orthanc: str, tmp_path: Path) -> None:
