@@ -248,7 +248,8 @@ def _peak_kib(pid: int) -> int:
 
 def _free_port() -> int:
     # Below the range from which the kernel takes ports of outgoing connections: nobody gets it meanwhile.
-    for port in random.sample(range(20_000, 30_000), 100):
+    # By the system's randomness: two programs that seeded Python's alike would choose alike.
+    for port in random.SystemRandom().sample(range(20_000, 30_000), 100):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
