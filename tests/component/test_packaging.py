@@ -104,8 +104,9 @@ def test_installed_node_has_its_migrations(whole_node: Environment, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_demo_runs_from_the_wheel_outside_the_checkout(whole_node: Environment, tmp_path: Path) -> None:
-    shown = whole_node.run("demo", "--studies", "1", "--out", "shown", cwd=tmp_path, timeout_s=170)
+    shown = whole_node.run("demo", "--studies", "1", "--out", "shown", cwd=tmp_path, timeout_s=500)
     assert shown.returncode == 0, shown.stderr
     assert [path for path in (tmp_path / "shown" / "pacs").rglob("*") if path.is_file()]
     events = [

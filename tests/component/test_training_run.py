@@ -152,6 +152,7 @@ def killed(config: TrainingConfig, folder: Path, stage: str, times: int) -> int:
     return done.returncode
 
 
+@pytest.mark.timeout(600)
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
     images: Path, finished: RunFolder, tmp_path: Path
 ) -> None:
