@@ -26,6 +26,7 @@ from db.session import Database
 from db.tables import HostClock, Job, Process
 from models.store import BundleStore, released_bundle
 from tests.command_line import Answer, command
+from tests.free_ports import free_port
 from tests.simulators.pacs import Behaviour, SimulatedPacs
 from tests.steered_node import LISTENER, RULES, four_views
 
@@ -67,8 +68,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
         facts = BundleFacts(digest, "phantoms", "1", "mammography_malignancy", demonstration=True)
         deployments.add_bundle(tx, facts)
         deployments.activate(tx, digest)
-        for kind in KINDS:
-            processes.sign_of_life(tx, f"{kind}@host-a:7", kind)
+    sign(database)
     for instance in four_views():
         with database.transaction(LISTENER) as tx:
             register_instance(tx, instance, RULES)
@@ -78,8 +78,16 @@ def node(tmp_path: Path) -> Iterator[Node]:
     with SimulatedPacs() as pacs:
         config = tmp_path / "node.toml"
         config.write_text(f'destinations = ["{pacs.destination}"]\n[listener]\nminimum_free_bytes = 1\n')
+        sign(database)  # again: a sign is good for half a minute, which a slow disk may have taken meanwhile
         yield Node(data_dir, database, pacs, config)
     database.close()
+
+
+def sign(database: Database) -> None:
+    """Let a process of each kind tell that it lives."""
+    with database.transaction("anna") as tx:
+        for kind in KINDS:
+            processes.sign_of_life(tx, f"{kind}@host-a:7", kind)
 
 
 def test_a_sound_node_has_no_problem(node: Node) -> None:
@@ -199,8 +207,8 @@ def test_doctor_misses_a_listener_process_of_several(node: Node) -> None:
 
 
 def test_doctor_tells_who_has_the_listeners_port(node: Node) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taker:
-        port = taker.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
         node.config.write_text(f"port = {port}\n{node.config.read_text()}")
         assert node.found("port")[:2] == ("ok", "the listener runs on another machine")
 
@@ -289,7 +297,7 @@ def test_doctor_finds_a_clock_that_was_set(node: Node) -> None:
     verdict, found, advice = node.found("clock")
 
     assert verdict == "warning"
-    assert "3600 s ahead" in found
+    assert re.search(r"3[56]\d\d s ahead", found)
     assert "NTP" in advice
 
 
