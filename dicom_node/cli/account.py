@@ -19,7 +19,10 @@ Name = Annotated[str, typer.Argument(help="User name, as the caller sends it.")]
 
 @app.command("add")
 def add(name: Name, data_dir: DataDir = None, config: ConfigFile = None) -> None:
-    """Add a user, or give one a new passcode; the passcode is read from the terminal or standard input."""
+    """Add a user, or give one a new passcode.
+
+    The passcode is read from the terminal or standard input.
+    """
     from dicom_node.listener.accounts import Accounts
 
     settings = load_settings(data_dir, config)

@@ -82,7 +82,10 @@ def verify(
     since: Annotated[int | None, typer.Option("--since-seq", help="Only events from this number on.")] = None,
     json: Json = False,
 ) -> None:
-    """Prove that no event was changed, removed, inserted or moved; exit status 1 where one was."""
+    """Prove that no event was changed, removed, inserted or moved.
+
+    Exit status 1 where one was.
+    """
     from rich.progress import Progress
 
     from db.audit_verify import verify as verify_trail
@@ -143,7 +146,10 @@ def prune(
     data_dir: DataDir = None,
     config: ConfigFile = None,
 ) -> None:
-    """Move events older than their retention to an archive; the trail that stays still verifies."""
+    """Move events older than their retention to an archive.
+
+    The trail that stays still verifies.
+    """
     from db.audit_prune import check_retention
     from db.audit_prune import prune as prune_events
     from db.audit_verify import verify as verify_trail
@@ -175,7 +181,10 @@ def prune(
 
 @app.command("rotate-key")
 def rotate_key(data_dir: DataDir = None, config: ConfigFile = None) -> None:
-    """Sign from now on with a new key; the old ones stay, to verify what they signed."""
+    """Sign from now on with a new key.
+
+    The old ones stay, to verify what they signed.
+    """
     with open_database(load_settings(data_dir, config)) as database, database.transaction(person()) as tx:
         key_id = database.trail.rotate_key(tx.connection, tx.actor)
     console.print(f"Key {key_id} signs from now on. Back up the key folder.")

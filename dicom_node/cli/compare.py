@@ -30,7 +30,10 @@ def command(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the resampling.")] = 0,
     json: Json = False,
 ) -> None:
-    """Compare runs on the same test images, with intervals, paired tests and letters for equals."""
+    """Compare runs on the same test images.
+
+    With intervals, paired tests and letters for equals.
+    """
     from rich.table import Table
 
     from training import comparison_page as shown

@@ -28,7 +28,10 @@ def show(data_dir: DataDir = None, config: ConfigFile = None, json: Json = False
 
 @app.command("check")
 def check(data_dir: DataDir = None, config: ConfigFile = None) -> None:
-    """Check the settings; a wrong one is named with its problem and an example."""
+    """Check the settings.
+
+    A wrong one is named with its problem and an example.
+    """
     from models.tasks import task_named
 
     for task in load_settings(data_dir, config).tasks:

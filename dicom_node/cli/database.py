@@ -14,7 +14,10 @@ app = typer.Typer(no_args_is_help=True, help="The database's tables.")
 
 @app.command("upgrade")
 def upgrade(data_dir: DataDir = None, config: ConfigFile = None) -> None:
-    """Bring the tables to this version; safe to repeat and to run from several machines."""
+    """Bring the tables to this version.
+
+    Safe to repeat and to run from several machines.
+    """
     from db import schema
 
     with open_database(load_settings(data_dir, config), upgrade=True):
@@ -23,7 +26,10 @@ def upgrade(data_dir: DataDir = None, config: ConfigFile = None) -> None:
 
 @app.command("check")
 def check(data_dir: DataDir = None, config: ConfigFile = None, json: Json = False) -> None:
-    """Compare the database with this version's tables; exit status 1 where they differ."""
+    """Compare the database with this version's tables.
+
+    Exit status 1 where they differ.
+    """
     from db import schema
 
     with open_database(load_settings(data_dir, config)) as database:

@@ -14,7 +14,10 @@ def command(
     ] = Path("demo-output"),
     studies: Annotated[int, typer.Option("--studies", min=1, max=70, help="How many studies to send.")] = 7,
 ) -> None:
-    """Send made-up mammograms through a node of its own and show what comes back to a PACS."""
+    """Send made-up mammograms through a node of its own.
+
+    Shows what comes back to a PACS.
+    """
     from dicom_node.cli.demonstration import run
 
     run(out.absolute(), studies)

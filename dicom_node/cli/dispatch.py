@@ -7,7 +7,10 @@ from dicom_node.cli.wiring import load_settings
 
 
 def command(data_dir: DataDir = None, config: ConfigFile = None) -> None:
-    """Complete quiet studies, find lost work again, ring for workers, sign audit checkpoints."""
+    """Complete quiet studies and ring for workers.
+
+    Finds lost work again and signs audit checkpoints.
+    """
     settings = load_settings(data_dir, config)
     from dicom_node.cli.dispatching import run
 

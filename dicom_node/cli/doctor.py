@@ -46,7 +46,9 @@ Pacs = Annotated[
 def command(
     data_dir: DataDir = None, config: ConfigFile = None, pacs: Pacs = None, json: Json = False
 ) -> None:
-    """Check disk, permissions, database, broker, processes, ports, work, bundles and every destination.
+    """Look for what is wrong with this node, and say what to do.
+
+    Checks disk, permissions, database, broker, processes, ports, work, bundles and every destination.
 
     What needs no database is checked without one, too.
     With --pacs only that destination is tried; its archive then holds objects of the patient TEST^DICOM-NODE.

@@ -52,7 +52,9 @@ def command(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the resampling.")] = 0,
     json: Json = False,
 ) -> None:
-    """Measure predictions, with intervals, baseline and levels; write a report page.
+    """Measure predictions and write a report page.
+
+    With intervals, baseline and levels.
 
     Nothing is shown of a split by woman that leaks. A run with the protocol as_written is marked.
     """

@@ -60,7 +60,10 @@ def list_jobs(
 
 @app.command("show")
 def show(job_id: JobId, data_dir: DataDir = None, config: ConfigFile = None, json: Json = False) -> None:
-    """Show one job and, for a scored one, its analysis and what was refused."""
+    """Show one job.
+
+    For a scored one, also its analysis and what was refused.
+    """
     from json import loads
 
     from db import listing

@@ -64,7 +64,10 @@ def add(
     data_dir: DataDir = None,
     config: ConfigFile = None,
 ) -> None:
-    """Verify a bundle (digests, weights, golden cases) and add it to the node's store."""
+    """Verify a bundle and add it to the node's store.
+
+    Its digests, weights and golden cases are looked at.
+    """
     from dicom_node.cli.bundles import add_bundle
 
     settings = load_settings(data_dir, config)
@@ -115,9 +118,10 @@ def recall(
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:
-    """List every study revision that a bundle scored; with --execute, withdraw and score them again.
+    """List what a bundle scored; withdraw it and score again.
 
-    Without --execute nothing is changed. With it the list, which names patients, is always written to a file.
+    Lists every study revision; without --execute nothing is changed. With it the list, which names patients,
+    is always written to a file.
     """
     from dicom_node.cli.recalling import queue_recall, studies_of, write_list
 
@@ -142,7 +146,10 @@ def rollback(
     data_dir: DataDir = None,
     config: ConfigFile = None,
 ) -> None:
-    """Let the bundle that answered before answer again, from the next claimed job on."""
+    """Let the bundle that answered before answer again.
+
+    From the next claimed job on.
+    """
     from db import deployments
 
     with (

@@ -30,7 +30,10 @@ DRIFT_COLUMNS = ("scanner_model", "software_versions", "studies", "state", "sign
 
 
 def shadow(digest: Digest, data_dir: DataDir = None, config: ConfigFile = None) -> None:
-    """Let a bundle score what the champion scores; its scores are kept, never sent."""
+    """Let a bundle score what the champion scores.
+
+    Its scores are kept, never sent.
+    """
     from db import deployments
     from db.errors import TransitionRefusedError
     from dicom_node.cli.bundles import require_answering
@@ -57,7 +60,10 @@ def canary(
     data_dir: DataDir = None,
     config: ConfigFile = None,
 ) -> None:
-    """Let a bundle answer for a share of its task's studies, always the same ones; its results are sent."""
+    """Let a bundle answer for a share of its task's studies.
+
+    Always the same ones; its results are sent.
+    """
     from db import deployments
     from dicom_node.cli.bundles import require_answering
 
@@ -89,7 +95,10 @@ def compare(
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:
-    """Show how far two bundles agree on what both scored; with labels, whether the second may be promoted."""
+    """Show how far two bundles agree on what both scored.
+
+    With labels, whether the second may be promoted.
+    """
     from dicom_node.cli import comparing
 
     settings = load_settings(data_dir, config)
@@ -122,7 +131,9 @@ def promote(
     data_dir: DataDir = None,
     config: ConfigFile = None,
 ) -> None:
-    """Let a challenger replace the champion, if what was measured allows it.
+    """Let a challenger replace the champion.
+
+    Only if what was measured allows it.
 
     Without --override only the verdict "promote" lets it answer. Approver, verdict, reasons and override go
     into the audit trail.
@@ -159,7 +170,9 @@ def drift(
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:
-    """Tell for each device whether scores, pixels or headers drift; exit status 1 where one does.
+    """Tell for each device whether scores, pixels or headers drift.
+
+    Exit status 1 where one does.
 
     The first studies of a scanner model that the present bundle scored are the reference, whatever their
     software version; the latest ones of each version are compared with them.

@@ -51,7 +51,10 @@ def export(
     study: Study = None,
     job: Job = None,
 ) -> None:
-    """Write result objects as DICOM files, byte for byte as they were sent."""
+    """Write result objects as DICOM files.
+
+    Byte for byte as they were sent.
+    """
     import shutil
 
     from db import listing
@@ -83,7 +86,9 @@ def check(
     source: Sources = None,
     json: Json = False,
 ) -> None:
-    """Hold DICOM files against the rules for results; exit status 1 when one is broken.
+    """Hold DICOM files against the rules for results.
+
+    Exit status 1 when one is broken.
 
     The same rules run before every send. Objects that one algorithm made of one revision of a study are also
     held against one another.
@@ -126,7 +131,10 @@ def show(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show what results say: reports as text, and with --out overlays as pictures."""
+    """Show what results say.
+
+    Reports as text, and with --out overlays as pictures.
+    """
     from dicom_node.cli.result_files import images_as_displayed, read_objects, stored_objects
     from dicom_node.cli.result_views import words_of, write_view
 

@@ -35,7 +35,9 @@ def command(
     destination: Destinations = None,
     config: ConfigFile = None,
 ) -> None:
-    """Run the node on this machine: listener, dispatcher and workers, until SIGTERM.
+    """Run the whole node on this machine.
+
+    Its listener, dispatcher and workers run until SIGTERM.
 
     A part that dies is started again. With a broker, workers on other machines join with 'dicom-node work'.
     """

@@ -8,7 +8,10 @@ from dicom_node.cli.wiring import load_settings, open_database
 
 
 def command(data_dir: DataDir = None, config: ConfigFile = None, json: Json = False) -> None:
-    """Show the node's processes and how many studies, jobs and deliveries are in which state."""
+    """Show the node's processes and how much work is in which state.
+
+    Work: studies, jobs and deliveries.
+    """
     from db import listing, processes
 
     with open_database(load_settings(data_dir, config)) as database, database.reading() as session:

@@ -33,7 +33,10 @@ def list_studies(
     json: Json = False,
     limit: Limit = 1000,
 ) -> None:
-    """List study revisions, newest first; identifiers must match exactly and are not shown."""
+    """List study revisions, newest first.
+
+    Identifiers must match exactly and are not shown.
+    """
     from db import listing
 
     with open_database(load_settings(data_dir, config)) as database, database.reading() as session:
@@ -77,7 +80,10 @@ def show(
 
 @app.command("complete")
 def complete(study_instance_uid: StudyUid, data_dir: DataDir = None, config: ConfigFile = None) -> None:
-    """Declare a study complete now instead of waiting for views or the quiet period."""
+    """Declare a study complete now.
+
+    It waits neither for views nor for the quiet period.
+    """
     from db import handoff
 
     settings = load_settings(data_dir, config)
@@ -95,7 +101,10 @@ def verify(
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:
-    """Hold stored objects against the digests of their reception; exit status 1 where one is not whole."""
+    """Hold stored objects against the digests of their reception.
+
+    Exit status 1 where one is not whole.
+    """
     from db.errors import UnknownRecordError
     from dicom_node.spool import Spool
     from workers.stored_files import unsound_files
@@ -136,7 +145,10 @@ def prune(
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:
-    """Remove the received files of old studies with which all is done; rows, results and the trail stay."""
+    """Remove the received files of old studies with which all is done.
+
+    Rows, results and the trail stay.
+    """
     from dicom_node.spool import Spool
     from workers.retention import Retention
 

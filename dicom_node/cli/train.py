@@ -50,7 +50,10 @@ def demonstration(
     data_dir: DataDir = None,
     config: ConfigFile = None,
 ) -> None:
-    """Train the demonstration network on phantoms; the same seed gives the same bytes."""
+    """Train the demonstration network on phantoms.
+
+    The same seed gives the same bytes.
+    """
     if queue:
         _queue("demonstration", {"seed": seed}, data_dir, config)
         return
@@ -126,7 +129,10 @@ def run(
     data_dir: DataDir = None,
     config: ConfigFile = None,
 ) -> None:
-    """Train on labelled images: a run folder with predictions and a report page, and with --name a bundle."""
+    """Train on labelled images.
+
+    Gives a run folder with predictions and a report page, and with --name a bundle.
+    """
     flags = {
         "task": task,
         "architecture": architecture,

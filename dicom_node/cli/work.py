@@ -20,7 +20,10 @@ Queues = Annotated[
 def command(
     data_dir: DataDir = None, config: ConfigFile = None, queues: Queues = "score,deliver,commit,train"
 ) -> None:
-    """Do jobs, one after the other: with a broker when it rings, without one by looking into the database."""
+    """Do jobs, one after the other.
+
+    With a broker when it rings, without one by looking into the database.
+    """
     kinds = _kinds(queues)
     settings = load_settings(data_dir, config)
     from dicom_node.cli.working import run
