@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from click import Command, Group
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from dicom_node.cli.main import app
@@ -14,8 +14,8 @@ COLUMNS = 80
 INDENT_AND_GAP = 6  # click: three spaces at the left, two between the columns, one at the right
 
 
-def groups(command: Command, path: str) -> Iterator[tuple[str, Group]]:
-    if isinstance(command, Group):
+def groups(command: object, path: str) -> Iterator[tuple[str, TyperGroup]]:
+    if isinstance(command, TyperGroup):
         yield path, command
         for name, below in command.commands.items():
             yield from groups(below, f"{path} {name}")
