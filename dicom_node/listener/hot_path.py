@@ -223,9 +223,10 @@ class Messages:
         service = self._services[self._contexts[self._context_id].abstract_syntax]
         context_id, content = self._context_id, bytes(self._content)
         answer = service.requested(self._peer, self._request, content)
-        self._answer(answer.status)
         if answer.promise is not None:
+            # Before the answer: the promise has to end also where the peer has left.
             self._reports.promise(answer.promise, context_id, service.may_leave_s)
+        self._answer(answer.status)
 
     def _begin_object(self, request: Request, abstract_syntax: str, transfer_syntax: str) -> None:
         if self._reception is None:

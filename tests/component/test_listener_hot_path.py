@@ -6,9 +6,12 @@ import inspect
 import os
 import queue
 import shutil
+import socket
 import struct
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +39,7 @@ from tests.simulators.raw_scu import VERIFICATION, Proposal, RawScu, p_data
 
 C_STORE_RQ = 0x0001
 N_EVENT_REPORT_RQ = 0x0100
+N_ACTION_RQ = 0x0130
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
 STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
@@ -230,6 +234,7 @@ class Asked:
 
     promise: Promised | None = None
     may_leave_s: float = 0.05
+    before_answer: Callable[[], object] = lambda: None
     requests: list[tuple[str, bytes]] = field(default_factory=list)
 
     def service(self) -> Service:
@@ -239,6 +244,7 @@ class Asked:
 
     def _requested(self, peer: Peer, request: Request, content: bytes) -> Answer:
         self.requests.append((f"{peer.calling_ae_title} {request.field:04X} {request.type_id}", content))
+        self.before_answer()
         return Answer(0x0000, self.promise)
 
 
@@ -311,6 +317,29 @@ def test_a_peer_that_releases_before_its_report_gets_its_release_answered(tmp_pa
         association.send_n_action(request_of("a"), 1, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE)
         association.release()
         assert association.is_released
+    assert asked.promise is not None
+    assert asked.promise.ends == [None]
+
+
+def test_a_promise_to_a_peer_that_left_before_its_answer_ends(tmp_path: Path) -> None:
+    asked_for, left = threading.Event(), threading.Event()
+
+    def wait_until_it_left() -> None:
+        asked_for.set()
+        assert left.wait(60)
+
+    asked = Asked(Promised(b""), before_answer=wait_until_it_left)
+    with listening(tmp_path, services=[asked.service()]) as node:
+        scu = RawScu(node.port, Proposal(STORAGE_COMMITMENT, IMPLICIT_LITTLE))
+        uids = {0x0003: STORAGE_COMMITMENT, 0x1001: STORAGE_COMMITMENT_INSTANCE}
+        more = {number: uid.encode() + b"\0" * (len(uid) % 2) for number, uid in uids.items()}
+        more[0x1008] = struct.pack("<H", 1)
+        scu.send_command(N_ACTION_RQ, STORAGE_COMMITMENT, None, has_data=False, more=more)
+        assert asked_for.wait(60)
+        scu.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        scu.socket.close()  # resets the connection
+        left.set()
+        assert node.event_happened.wait(60)
     assert asked.promise is not None
     assert asked.promise.ends == [None]
 
