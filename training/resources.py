@@ -118,12 +118,20 @@ def require(needs: Needs, folder: Path, device: torch.device) -> None:
 
 def available_memory() -> int:
     """Bytes that a process can still get: the machine's, or its control group's where that is less."""
-    lines = (line.split() for line in _MEMORY.read_text().splitlines())
-    available = next(int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:")
+    available = _facts(_MEMORY)["MemAvailable:"] * 1024
     limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
     if limit.exists() and (most := limit.read_text().strip()) != "max":
-        available = min(available, int(most) - int(used.read_text()))
+        # A group's memory fills with the files that were read in it; the kernel gives that back when asked.
+        facts = _facts(_CGROUP / "memory.stat")
+        of_files = facts["active_file"] + facts["inactive_file"]
+        available = min(available, int(most) - int(used.read_text()) + of_files)
     return available
+
+
+def _facts(path: Path) -> dict[str, int]:
+    """Return the kernel's numbers by their names."""
+    lines = (line.split() for line in path.read_text().splitlines())
+    return {words[0]: int(words[1]) for words in lines}
 
 
 def _gib(size: int) -> str:
