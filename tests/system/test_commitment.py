@@ -55,7 +55,7 @@ def commit_through_a_node_that_dies_once(name: str, folder: Path) -> None:
             until(lambda: committed(node), WORK_S, "the record of the report")
             assert pacs.report_to(node.address.port, pacs.requests[0]) == 0x0000
         until(lambda: committed(node), WORK_S, "the commitment of every result")
-        until(marker.exists, 10, "the death at the crash point")
+        until(marker.exists, 60, "the death at the crash point")
         assert all(len(contents) == 1 for contents in pacs.contents.values())
         assert set(pacs.contents) == {row["sop_instance_uid"] for row in node.results()}
         assert node.verify_audit().ok

@@ -20,6 +20,8 @@ from training.datasets.phantoms import LesionKind
 
 __all__ = ["redis_server"]
 
+pytestmark = pytest.mark.timeout(600)
+
 BROKER_ONLY = {"dispatcher.before_publish", "dispatcher.published"}
 TRAIN_ONLY = {"train.claimed", "train.committed"}
 COMMITMENT_ONLY = {name for name in CRASHPOINTS if name.startswith("commit.")} | {
@@ -70,7 +72,8 @@ def send_a_study_through_a_node_that_dies(
             [pacs.destination],
             broker_url=broker_url,
             settings={
-                "completeness": {"quiet_period_s": 2.0 if is_quiet else 60.0},
+                # Longer than a slow disk takes for an image, or the study would be split in two.
+                "completeness": {"quiet_period_s": 15.0 if is_quiet else 600.0},
                 "training": {"workers": 0},
             },
             environment={VARIABLE: ",".join(orders)},
@@ -79,11 +82,11 @@ def send_a_study_through_a_node_that_dies(
         node.start("serve")
         node.wait_for_processes({"listen", "dispatch", "score", "deliver"})
         node.send(images)
-        node.wait_until_delivered(1)
+        node.wait_until_delivered(1, timeout_s=300)
         for marker in markers:
-            until(marker.exists, 30, f"the process that {marker.name}")
+            until(marker.exists, 60, f"the process that {marker.name}")
         assert_delivered_exactly_once(node, pacs)
-        until(lambda: node.log.count("part.died") == len(names), 30, "the supervisor's notice of every death")
+        until(lambda: node.log.count("part.died") == len(names), 60, "the supervisor's notice of every death")
         log = node.log
     assert log.count("part.died") == len(names), "no other process died"
     assert "Traceback" not in log
