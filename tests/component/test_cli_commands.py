@@ -511,7 +511,7 @@ def test_doctor_fails_for_a_destination_that_is_down_and_says_what_to_do(
     with SimulatedPacs() as pacs:
         alive, dead = pacs.destination, "DEAD@127.0.0.1:1"
         file.write_text(
-            f'destinations = ["{alive}", "{dead}"]\n[delivery]\nconnect_timeout_s = 1\n'
+            f'destinations = ["{alive}", "{dead}"]\n[delivery]\nconnect_timeout_s = 30\n'
             "[listener]\nminimum_free_bytes = 0\n"
         )
         answer = command("doctor", "--json", "--data-dir", data_dir, "--config", file)
