@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE, evt
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
 INSTANCE = "1.2.840.10008.1.20.1.1"
@@ -20,11 +21,12 @@ class Modality:
     def __init__(self) -> None:
         self.reports: list[tuple[int, Dataset]] = []
         self._told = threading.Condition()
+        self._unanswered: set[Any] = set()
         self._entity = AE("MAMMO1")
         self._entity.add_supported_context(
             StorageCommitmentPushModel, ImplicitVRLittleEndian, scu_role=False, scp_role=True
         )
-        self._handlers = [(evt.EVT_N_EVENT_REPORT, self._note)]
+        self._handlers = [(evt.EVT_N_EVENT_REPORT, self._note), (evt.EVT_PDU_SENT, self._sent)]
         self.port = 0
 
     def __enter__(self) -> Self:
@@ -64,6 +66,9 @@ class Modality:
         status, _ = association.send_n_action(asked, action, StorageCommitmentPushModel, instance)
         if stays and status.get("Status") == 0x0000:
             self.wait_for(told_before + 1)
+            # Else pynetdicom may send the release first, and ends at the answer that comes after it.
+            with self._told:
+                self._told.wait_for(lambda: association not in self._unanswered, 60)
         association.release()
         association.join(60)
         answer = status.get("Status")
@@ -77,8 +82,15 @@ class Modality:
     def _note(self, event: Any) -> tuple[int, None]:
         with self._told:
             self.reports.append((event.event_type, event.event_information))
+            self._unanswered.add(event.assoc)
             self._told.notify_all()
         return 0x0000, None
+
+    def _sent(self, event: Any) -> None:
+        with self._told:
+            if isinstance(event.pdu, P_DATA_TF):
+                self._unanswered.discard(event.assoc)
+                self._told.notify_all()
 
 
 def request_for(transaction_uid: str, objects: list[tuple[str, str]]) -> Dataset:
