@@ -6,6 +6,7 @@ import contextlib
 import socket
 from typing import Any
 
+import hypothesis
 import pytest
 from pynetdicom.transport import AssociationSocket
 
@@ -35,6 +36,10 @@ __all__ = [
     "sqlite_template",
 ]
 
+# How long an example takes says more about what else the machine does than about the code.
+hypothesis.settings.register_profile("node", deadline=None)
+hypothesis.settings.load_profile("node")
+
 
 @pytest.fixture(autouse=True, scope="session")
 def closed_sockets_of_simulators() -> None:
@@ -45,8 +50,9 @@ def closed_sockets_of_simulators() -> None:
     """
 
     def shut_down(self: Any) -> None:
-        if self.socket is not None:
-            with contextlib.closing(self.socket), contextlib.suppress(OSError):
-                self.socket.shutdown(socket.SHUT_RDWR)
+        line = self.socket  # another thread may take it away meanwhile
+        if line is not None:
+            with contextlib.closing(line), contextlib.suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
 
     AssociationSocket._shutdown_socket = shut_down

@@ -122,7 +122,9 @@ class CommittingPacs:
         if self.behaviour is not Commitment.LATER:
             responded = threading.Event()
             event.assoc.bind(evt.EVT_PDU_SENT, _note_response, [responded])
-            thread = threading.Thread(target=self._report_at_once, args=(event.assoc, request, responded))
+            thread = threading.Thread(
+                target=self._report_at_once, args=(event.assoc, request, responded), daemon=True
+            )
             self._threads.append(thread)
             thread.start()
         return 0x0000, None
