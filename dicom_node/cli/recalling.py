@@ -82,7 +82,7 @@ def write_list(rows: Sequence[Row], path: Path) -> None:
 
 
 def _default_path(settings: Settings, digest: str) -> Path:
-    return settings.data_dir / "recalls" / f"recall-{digest[:12]}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.csv"
+    return settings.data_dir / "recalls" / f"recall-{digest[:12]}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.csv"
 
 
 def _aware(moment: datetime | None) -> datetime | None:

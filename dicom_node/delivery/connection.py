@@ -112,8 +112,9 @@ class Connection:
         """Wait until something can be read, or the peer closed; return False where nothing came in time."""
         if isinstance(self._line, ssl.SSLSocket) and self._line.pending():
             return True
-        readable, _, _ = select.select([self._line], [], [], seconds)
-        return bool(readable)
+        waiting = select.poll()  # takes descriptors of any number, which select.select does not
+        waiting.register(self._line, select.POLLIN)
+        return bool(waiting.poll(seconds * 1000))
 
     def abort(self) -> None:
         """Tell the peer, if it listens, that the association is over; never waits long."""

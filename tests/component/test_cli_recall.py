@@ -158,6 +158,7 @@ def test_execute_twice_recalls_once(scored_node: Node) -> None:
     again = recall(scored_node, "--execute", "--json")
     assert [row["recalled"] for row in again.json] == [True]
     assert scored_node.states() == once == (2, 2)
+    assert len(list((scored_node.data_dir / "recalls").iterdir())) == 2, "a list for each"
 
 
 def test_the_list_is_written_where_and_how_one_asks(scored_node: Node, tmp_path: Path) -> None:
