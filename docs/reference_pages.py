@@ -317,8 +317,9 @@ def crash_points() -> str:
         [
             "# Crash points",
             f"For tests alone. `{crashpoints.VARIABLE}=NAME[:PASSAGE][@/MARKER]` makes a process kill "
-            "itself at the named place, at its n-th passage, and with a marker file only once. In "
-            "production nothing is set. In the order in which a study passes them:",
+            "itself at the named place, at its n-th passage, and with a marker file only once. Several "
+            "are separated by commas. In production nothing is set. In the order in which a study "
+            "passes them:",
             table(("name", "what is true there"), rows),
         ]
     )
