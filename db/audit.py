@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
+from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Table, func, insert, select
+from sqlalchemy import Connection, Row, Table, bindparam, func, insert, literal_column, select
 
 from db.canonical import canonical_json
 from db.clock import BOOT_ID
@@ -34,8 +36,16 @@ TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 AUDIT_TABLE: Table = AuditEvent.__table__  # type: ignore[assignment]  # declared as the wider FromClause
 
 # Built once: every object that the node receives is an event.
-_INSERT_EVENTS = DriverStatement(insert(AUDIT_TABLE).inline(), AUDIT_TABLE.c.keys())
-_LOCK_CHAIN = select(func.pg_advisory_xact_lock(CHAIN_LOCK))
+_COLUMNS = AUDIT_TABLE.c.keys()
+# Not OR ABORT: SQLite would copy every page first, to undo a part of a statement. Here all is rolled back.
+_INSERT = insert(AUDIT_TABLE).prefix_with("OR FAIL", dialect="sqlite").inline()
+_INSERT_EVENT = DriverStatement(_INSERT, _COLUMNS)
+_TOGETHER = 8
+_INSERT_TOGETHER = DriverStatement(
+    _INSERT.values([{name: bindparam(f"{name}_{n}") for name in _COLUMNS} for n in range(_TOGETHER)]),
+    [f"{name}_{n}" for n in range(_TOGETHER) for name in _COLUMNS],
+)
+_LOCK_CHAIN = DriverStatement(select(func.pg_advisory_xact_lock(literal_column(str(CHAIN_LOCK)))))
 _HEAD = DriverStatement(
     select(*(AUDIT_TABLE.c[name] for name in ("seq", "mac", "key_id", "action", "detail")))
     .order_by(AUDIT_TABLE.c.seq.desc())
@@ -76,8 +86,8 @@ class AuditEntry:
     def __post_init__(self) -> None:
         """Refuse here what PostgreSQL would refuse and SQLite would not."""
         for name, limit in _LIMITS.items():
-            value = _storable(getattr(self, name))
-            if value is not None and len(value) > limit:
+            value = getattr(self, name)
+            if value is not None and len(_storable(value)) > limit:
                 raise AuditError(f"the audit event's {name} is longer than {limit} characters; shorten it")
 
 
@@ -131,8 +141,14 @@ class AuditTrail:
             return
         lock_chain(connection)
         head = read_head(connection)
-        rows = list(self._rows(head, self._signing_key(head), entries))
-        _INSERT_EVENTS.execute(connection, rows)
+        rows = self._rows(head, self._signing_key(head), entries)
+        begin_of_rest = len(rows) - len(rows) % _TOGETHER
+        together = [
+            list(chain.from_iterable(rows[begin : begin + _TOGETHER]))
+            for begin in range(0, begin_of_rest, _TOGETHER)
+        ]
+        _INSERT_TOGETHER.execute(connection, together)
+        _INSERT_EVENT.execute(connection, rows[begin_of_rest:])
 
     def rotate_key(self, connection: Connection, actor: str) -> str:
         """Retire the signing key: sign with a new one from the next row on, in every process.
@@ -166,40 +182,43 @@ class AuditTrail:
             )
         return head.key_id
 
-    def _rows(self, head: ChainHead, key_id: str, entries: Sequence[AuditEntry]) -> Iterable[dict[str, Any]]:
+    def _rows(
+        self, head: ChainHead, key_id: str, entries: Sequence[AuditEntry]
+    ) -> Sequence[tuple[int | str | None, ...]]:
         """Make the rows that follow the head."""
         at = self._wall_clock().astimezone(UTC).strftime(TIME_FORMAT)
         # Beside the wall time a clock that nobody can step, so that a step can be seen afterwards.
         since_boot_us = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
         prev = head.mac
+        rows = []
         for seq, entry in enumerate(entries, head.seq + 1):
-            columns = {
-                "seq": seq,
-                "at": at,
-                "actor": _storable(entry.actor),
-                "action": _storable(entry.action),
-                "study_instance_uid": _storable(entry.study_instance_uid),
-                "job_id": _storable(entry.job_id),
-                "bundle": _storable(entry.bundle),
-                "key_id": key_id,
-            }
-            host_time = {"boot_id": self._boot_id, "since_boot_us": since_boot_us}
-            payload = audit_json({**columns, **host_time, "detail": entry.detail})
-            mac = self.key.mac(key_id, prev, payload)
+            actor, action = _storable(entry.actor), _storable(entry.action)
+            study = None if entry.study_instance_uid is None else _storable(entry.study_instance_uid)
+            job_id = None if entry.job_id is None else _storable(entry.job_id)
+            bundle = None if entry.bundle is None else _storable(entry.bundle)
             detail = audit_json(entry.detail)
-            yield {**columns, "detail": detail, "payload": payload, "prev": prev, "mac": mac}
+            # As audit_json spells it, which would spell the detail a second time.
+            payload = (
+                f'{{"action":{_quoted(action)},"actor":{_quoted(actor)},"at":"{at}",'
+                f'"boot_id":"{self._boot_id}","bundle":{_quoted(bundle)},"detail":{detail},'
+                f'"job_id":{_quoted(job_id)},"key_id":"{key_id}","seq":{seq},'
+                f'"since_boot_us":{since_boot_us},"study_instance_uid":{_quoted(study)}}}'
+            )
+            mac = self.key.mac(key_id, prev, payload)
+            rows.append((seq, at, actor, action, study, job_id, bundle, detail, payload, prev, mac, key_id))
             prev = mac
+        return rows
 
 
 def lock_chain(connection: Connection) -> None:
     """Let no other transaction append until this one ends; on SQLite every writer is alone anyway."""
     if connection.dialect.name == "postgresql":
-        connection.execute(_LOCK_CHAIN)
+        _LOCK_CHAIN.rows(connection)
 
 
 def read_head(connection: Connection) -> ChainHead:
     """Read where the chain ends."""
-    for seq, mac, key_id, action, detail in _HEAD.rows(connection, {}):
+    for seq, mac, key_id, action, detail in _HEAD.rows(connection):
         return ChainHead(seq, mac, _next_key_id(seq, key_id, action, detail))
     return ChainHead(0, GENESIS, None)
 
@@ -236,12 +255,21 @@ def audit_json(value: Mapping[str, Any]) -> str:
         spelled = canonical_json(value)
     except (TypeError, ValueError):
         raise AuditError("an audit event's detail must hold JSON values only; convert it first") from None
-    # A lone surrogate, as from undecodable header bytes, has no UTF-8; its JSON escape has.
-    return spelled.encode("utf-8", "backslashreplace").decode()
+    return spelled if spelled.isascii() else _without_surrogates(spelled)
 
 
-def _storable(text: str | None) -> str | None:
+def _quoted(text: str | None) -> str:
+    """Spell a storable text in JSON."""
+    return "null" if text is None else encode_basestring(text)
+
+
+def _storable(text: str) -> str:
     """Replace what a text column of PostgreSQL refuses: NUL and lone surrogates."""
-    if text is None:
-        return None
-    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
+    if text.isascii() and "\0" not in text:
+        return text
+    return _without_surrogates(text.replace("\0", "\\x00"))
+
+
+def _without_surrogates(text: str) -> str:
+    """Write a lone surrogate, as from undecodable header bytes, which has no UTF-8, as its JSON escape."""
+    return text.encode("utf-8", "backslashreplace").decode()

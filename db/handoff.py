@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import groupby
+from typing import Any
 
 from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
@@ -27,9 +27,9 @@ from db.lifecycle import (
     RevisionState,
     next_state,
 )
-from db.registry import AcceptedFile, LatestRevision
+from db.registry import AcceptedFile, Joining, LatestRevision
 from db.registry import ReceivedInstance as ReceivedInstance
-from db.session import Transaction, insert_if_absent
+from db.session import Transaction
 from db.tables import Instance, Job, Revision, Study
 
 
@@ -121,74 +121,143 @@ def register_instances(
     list of Registration
         What became of each.
     """
-    outcomes: dict[int, Registration] = {}
     # In one order of studies: two listeners that lock several would wait for each other for ever.
-    ordered = sorted(range(len(received)), key=lambda index: received[index].study_instance_uid)
-    for _, indices in groupby(ordered, key=lambda index: received[index].study_instance_uid):
-        of_study = list(indices)
-        registered = _register_in_study(tx, [received[index] for index in of_study], rules, is_whole)
-        outcomes.update(zip(of_study, registered, strict=True))
+    order = sorted(range(len(received)), key=lambda index: received[index].study_instance_uid)
+    batch = _Batch(tx, [received[index] for index in order], rules, is_whole)
+    outcomes = dict(zip(order, batch.register(), strict=True))
     return [outcomes[index] for index in range(len(received))]
 
 
-def _register_in_study(
-    tx: Transaction,
-    received: Sequence[ReceivedInstance],
-    rules: Completeness,
-    is_whole: Callable[[AcceptedFile], bool],
-) -> list[Registration]:
-    """Register instances of one study."""
-    study_id = _study(tx, received[0])
-    first_of = registry.accepted(tx.connection, {each.sop_instance_uid for each in received})
-    outcomes: list[Registration] = []
-    joined: dict[str, ReceivedInstance] = {}
-    revision: LatestRevision | None = None
-    for each in received:
-        uid = each.sop_instance_uid
-        first = first_of.get(uid)
+@dataclass(slots=True)
+class _Arriving:
+    """A study of a batch, whose lock is held: its newest revision, and what is still to be written of it."""
+
+    id: int
+    revision: LatestRevision | None
+    has_joined: bool = False
+    has_new_view: bool = False
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+
+class _Batch:
+    """Instances that are registered in one transaction, in the order of their studies.
+
+    What they need is read at once and their rows are written at once, so that each costs little.
+    """
+
+    def __init__(
+        self,
+        tx: Transaction,
+        received: Sequence[ReceivedInstance],
+        rules: Completeness,
+        is_whole: Callable[[AcceptedFile], bool],
+    ) -> None:
+        self._tx = tx
+        self._received = received
+        self._rules = rules
+        self._is_whole = is_whole
+        study_ids = _studies(tx, received)
+        uids = {each.sop_instance_uid for each in received}
+        self._first_of = registry.accepted(tx.connection, uids)
+        # Resends alone join no revision.
+        is_any_new = len(self._first_of) < len(uids)
+        latest = registry.latest_revisions(tx.connection, study_ids.values()) if is_any_new else {}
+        self._studies = {uid: _Arriving(id, latest.get(id)) for uid, id in study_ids.items()}
+        self._joining: dict[str, Joining] = {}
+
+    def register(self) -> list[Registration]:
+        """Write rows and events; return what became of each."""
+        tx = self._tx
+        outcomes = [self._outcome_of(each) for each in self._received]
+        if self._joining:
+            registry.insert_instances(tx.connection, self._joining.values(), tx.now)
+            joined = [
+                study.revision.id for study in self._studies.values() if study.has_joined and study.revision
+            ]
+            registry.prolong(tx.connection, joined, tx.now, _due_at(tx, self._rules))
+        # As if the studies came one after the other: the next one's events follow this one's completion.
+        for uid, study in self._studies.items():
+            for action, detail in study.events:
+                tx.audit(action, study_instance_uid=uid, detail=detail)
+            # Nothing else than a view can complete them.
+            if study.has_new_view:
+                self._complete_if_all_views(study)
+        return outcomes
+
+    def _outcome_of(self, each: ReceivedInstance) -> Registration:
+        study = self._studies[each.study_instance_uid]
+        first = self._first_of.get(each.sop_instance_uid)
         if first is None:
-            revision = revision or _open_revision_of(tx, study_id, rules)
-            first_of[uid] = AcceptedFile(
-                each.sha256, each.transfer_syntax_uid, each.spool_name, each.size_bytes
-            )
-            joined[uid] = each
-            _audit_stored(tx, each, revision.number)
-            outcomes.append(Registration.NEW)
-        elif not first.has_bytes_of(each):
-            outcomes.append(_keep_apart(tx, study_id, each))
-        elif is_whole(first):
-            outcomes.append(Registration.DUPLICATE)
-        else:
-            # The same bytes: its file may stand for that of an instance whose row is not written yet.
-            if uid in joined:
-                joined[uid] = each
-            outcomes.append(_restore(tx, each))
-            first_of[uid] = first._replace(spool_name=each.spool_name)
-    if revision is not None:
-        registry.insert_instances(tx.connection, study_id, revision.number, list(joined.values()), tx.now)
-        registry.prolong(tx.connection, revision.id, tx.now, tx.now + timedelta(seconds=rules.quiet_period_s))
-        # Nothing else than a view can complete them.
-        has_view = any(each.for_presentation for each in joined.values())
-        if has_view and _views_just_completed(tx.connection, study_id, revision.number, rules):
-            session = tx.session
-            study = session.get_one(Study, study_id, populate_existing=True)
-            completed = session.get_one(Revision, revision.id, populate_existing=True)
-            _complete(tx, study, completed, CompletionReason.ALL_VIEWS, rules)
-    return outcomes
+            self._join(study, each)
+            return Registration.NEW
+        if not first.has_bytes_of(each):
+            return self._keep_apart(study, each)
+        if self._is_whole(first):
+            return Registration.DUPLICATE
+        self._restore(study, each)
+        return Registration.RESTORED
+
+    def _join(self, study: _Arriving, each: ReceivedInstance) -> None:
+        """Let an instance join the open revision of its study, or open the next one."""
+        revision = study.revision
+        if revision is None or not revision.is_open:
+            number = 0 if revision is None else revision.number
+            revision = study.revision = _next_revision(self._tx, study.id, number, self._rules)
+        study.has_joined = True
+        study.has_new_view = study.has_new_view or each.for_presentation
+        uid = each.sop_instance_uid
+        self._first_of[uid] = AcceptedFile(
+            each.sha256, each.transfer_syntax_uid, each.spool_name, each.size_bytes
+        )
+        self._joining[uid] = Joining(each, study.id, revision.number)
+        _audit_later(study, "instance.stored", each, bytes=each.size_bytes, revision=revision.number)
+
+    def _keep_apart(self, study: _Arriving, each: ReceivedInstance) -> Registration:
+        """Store other bytes under a known UID where nobody scores them, once per content."""
+        known = select(Instance.id).where(
+            Instance.sop_instance_uid == each.sop_instance_uid,
+            Instance.conflict == 1,
+            Instance.sha256 == each.sha256,
+            Instance.transfer_syntax_uid == each.transfer_syntax_uid,
+        )
+        tx = self._tx
+        if tx.session.scalars(known.limit(1)).first() is not None:
+            return Registration.DUPLICATE
+        registry.insert_instances(tx.connection, [Joining(each, study.id, 0)], tx.now, conflict=True)
+        _audit_later(study, "instance.conflict", each)
+        return Registration.CONFLICT
+
+    def _restore(self, study: _Arriving, each: ReceivedInstance) -> None:
+        """Let a resent file take the place of one that was lost from the disk."""
+        uid = each.sop_instance_uid
+        self._first_of[uid] = self._first_of[uid]._replace(spool_name=each.spool_name)
+        joining = self._joining.get(uid)
+        if joining is None:
+            registry.move_file(self._tx.connection, uid, each.spool_name)
+        else:  # its row is not written yet
+            received = replace(joining.received, spool_name=each.spool_name)
+            self._joining[uid] = joining._replace(received=received)
+        _audit_later(study, "instance.restored", each)
+
+    def _complete_if_all_views(self, study: _Arriving) -> None:
+        """Complete the study's open revision if the standard views are there with it, and were not before."""
+        tx, revision = self._tx, study.revision
+        assert revision is not None  # something joined it
+        if _views_just_completed(tx.connection, study.id, revision.number, self._rules):
+            row = tx.session.get_one(Study, study.id, populate_existing=True)
+            completed = tx.session.get_one(Revision, revision.id, populate_existing=True)
+            _complete(tx, row, completed, CompletionReason.ALL_VIEWS, self._rules)
 
 
-def _audit_stored(tx: Transaction, received: ReceivedInstance, revision_number: int) -> None:
-    tx.audit(
-        "instance.stored",
-        study_instance_uid=received.study_instance_uid,
-        detail={
-            "sop_instance_uid": received.sop_instance_uid,
-            "sha256": received.sha256,
-            "bytes": received.size_bytes,
-            "calling_ae_title": received.calling_ae_title,
-            "revision": revision_number,
-        },
-    )
+def _audit_later(study: _Arriving, action: str, each: ReceivedInstance, **more: Any) -> None:
+    """Note an event of an instance, to be told together with its study's."""
+    detail = {
+        "sop_instance_uid": each.sop_instance_uid,
+        "sha256": each.sha256,
+        "calling_ae_title": each.calling_ae_title,
+        **more,
+    }
+    study.events.append((action, detail))
 
 
 def complete_study(tx: Transaction, study_instance_uid: str, rules: Completeness) -> int:
@@ -266,19 +335,16 @@ def has_quiet_study(session: Session, now: datetime) -> bool:
     return session.scalars(due).first() is not None
 
 
-def _restore(tx: Transaction, received: ReceivedInstance) -> Registration:
-    """Let a resent file take the place of one that was lost from the disk."""
-    tx.audit(
-        "instance.restored",
-        study_instance_uid=received.study_instance_uid,
-        detail={
-            "sop_instance_uid": received.sop_instance_uid,
-            "sha256": received.sha256,
-            "calling_ae_title": received.calling_ae_title,
-        },
-    )
-    registry.move_file(tx.connection, received.sop_instance_uid, received.spool_name)
-    return Registration.RESTORED
+def _studies(tx: Transaction, received: Sequence[ReceivedInstance]) -> dict[str, int]:
+    """Lock the studies of instances until the commit, in the instances' order; return their ids."""
+    first_of_study: dict[str, ReceivedInstance] = {}
+    for each in received:
+        first_of_study.setdefault(each.study_instance_uid, each)
+    if len(first_of_study) > 1:
+        known = registry.locked_studies(tx.connection, list(first_of_study))
+        if known is not None:
+            return {uid: known[uid] for uid in first_of_study}
+    return {uid: _study(tx, first) for uid, first in first_of_study.items()}
 
 
 def _study(tx: Transaction, received: ReceivedInstance) -> int:
@@ -287,28 +353,10 @@ def _study(tx: Transaction, received: ReceivedInstance) -> int:
     known = registry.locked_study(tx.connection, uid)
     if known is not None:
         return known
-    insert_if_absent(
-        tx.session,
-        Study,
-        {
-            "study_instance_uid": uid,
-            "patient_id": received.patient_id,
-            "accession_number": received.accession_number,
-            "created_at": tx.now,
-        },
-    )
+    registry.insert_study(tx.connection, received, tx.now)
     study_id = registry.locked_study(tx.connection, uid)
     assert study_id is not None  # inserted above, by us or by another; rows of studies are never removed
     return study_id
-
-
-def _open_revision_of(tx: Transaction, study_id: int, rules: Completeness) -> LatestRevision:
-    """Return the open revision of a study whose lock is held, or open the next one."""
-    latest = registry.latest_revision(tx.connection, study_id)
-    if latest is not None and latest.is_open:
-        return latest
-    opened = _next_revision(tx, study_id, 0 if latest is None else latest.number, rules)
-    return LatestRevision(opened.id, opened.number, is_open=True)
 
 
 def _locked_study(session: Session, study_instance_uid: str) -> Study | None:
@@ -325,49 +373,22 @@ def _open_revision(tx: Transaction, study: Study, rules: Completeness) -> Revisi
     latest = _latest_revision(tx.session, study)
     if latest is not None and latest.state == RevisionState.OPEN:
         return latest
-    return _next_revision(tx, study.id, 0 if latest is None else latest.number, rules)
+    opened = _next_revision(tx, study.id, 0 if latest is None else latest.number, rules)
+    return tx.session.get_one(Revision, opened.id)
 
 
-def _next_revision(tx: Transaction, study_id: int, latest_number: int, rules: Completeness) -> Revision:
-    revision = Revision(
-        study_id=study_id,
-        number=latest_number + 1,
-        state=RevisionState.OPEN,
-        opened_at=tx.now,
-        last_instance_at=tx.now,
-        due_at=tx.now + timedelta(seconds=rules.quiet_period_s),
-    )
-    tx.session.add(revision)
-    tx.session.flush()
-    return revision
+def _next_revision(tx: Transaction, study_id: int, latest_number: int, rules: Completeness) -> LatestRevision:
+    return registry.open_revision(tx.connection, study_id, latest_number + 1, tx.now, _due_at(tx, rules))
+
+
+def _due_at(tx: Transaction, rules: Completeness) -> datetime:
+    """Return when the quiet period ends that begins now."""
+    return tx.now + timedelta(seconds=rules.quiet_period_s)
 
 
 def _latest_revision(session: Session, study: Study) -> Revision | None:
     newest_first = select(Revision).where(Revision.study_id == study.id).order_by(Revision.number.desc())
     return session.scalars(newest_first.limit(1)).one_or_none()
-
-
-def _keep_apart(tx: Transaction, study_id: int, received: ReceivedInstance) -> Registration:
-    """Store other bytes under a known UID where nobody scores them, once per content."""
-    known = select(Instance.id).where(
-        Instance.sop_instance_uid == received.sop_instance_uid,
-        Instance.conflict == 1,
-        Instance.sha256 == received.sha256,
-        Instance.transfer_syntax_uid == received.transfer_syntax_uid,
-    )
-    if tx.session.scalars(known.limit(1)).first() is not None:
-        return Registration.DUPLICATE
-    registry.insert_instances(tx.connection, study_id, 0, [received], tx.now, conflict=True)
-    tx.audit(
-        "instance.conflict",
-        study_instance_uid=received.study_instance_uid,
-        detail={
-            "sop_instance_uid": received.sop_instance_uid,
-            "sha256": received.sha256,
-            "calling_ae_title": received.calling_ae_title,
-        },
-    )
-    return Registration.CONFLICT
 
 
 def _views_just_completed(

@@ -6,12 +6,31 @@ time of the statements themselves; whoever does not come for every object uses t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, bindparam, insert, select, update
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    Dialect,
+    Integer,
+    String,
+    Table,
+    Text,
+    any_,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from db.driver_statements import DriverStatement
 from db.lifecycle import RevisionState
@@ -21,34 +40,120 @@ _STUDY: Table = Study.__table__  # type: ignore[assignment]  # declared as the w
 _REVISION: Table = Revision.__table__  # type: ignore[assignment]
 _INSTANCE: Table = Instance.__table__  # type: ignore[assignment]
 
+
+class _Listed(TypeDecorator[Sequence[Any]]):
+    """Several values as one parameter, so that the statement's text does not depend on their number."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, item: type[String] | type[Integer]) -> None:
+        super().__init__()
+        self.item = item
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Choose the parameter's type of a dialect."""
+        return dialect.type_descriptor(Text() if dialect.name == "sqlite" else ARRAY(self.item))
+
+    def process_bind_param(self, value: Sequence[Any] | None, dialect: Dialect) -> Any:
+        """Write them as the dialect reads them."""
+        return json.dumps(value) if dialect.name == "sqlite" else value
+
+
+def _is_among(column: ColumnElement[Any], name: str, dialect: str) -> ColumnElement[bool]:
+    """Whether a column's value is one of those that a parameter lists."""
+    listed = bindparam(name, type_=_Listed(Integer if isinstance(column.type, Integer) else String))
+    if dialect == "sqlite":
+        return column.in_(select(func.json_each(listed).table_valued("value").c.value))
+    return column == any_(listed)
+
+
+_DIALECTS = ("sqlite", "postgresql")
+
 _LOCKED_STUDY = DriverStatement(
     select(_STUDY.c.id)
     .where(_STUDY.c.study_instance_uid == bindparam("study_instance_uid"))
-    .with_for_update()
+    .with_for_update(),
+    ["study_instance_uid"],
 )
+_KNOWN_STUDIES = DriverStatement(
+    {
+        dialect: select(_STUDY.c.study_instance_uid, _STUDY.c.id).where(
+            _is_among(_STUDY.c.study_instance_uid, "uids", dialect)
+        )
+        for dialect in _DIALECTS
+    },
+    ["uids"],
+)
+_LOCK_STUDIES = DriverStatement(
+    {
+        # Rows are locked as they come out of the sorting. By the codes of the characters, as Python sorts.
+        "postgresql": select(_STUDY.c.id)
+        .where(_is_among(_STUDY.c.study_instance_uid, "uids", "postgresql"))
+        .order_by(_STUDY.c.study_instance_uid.collate("C"))
+        .with_for_update()
+    },
+    ["uids"],
+)
+_STUDY_COLUMNS = [column.name for column in _STUDY.c if column.name != "id"]
+_INSERT_STUDY = DriverStatement(
+    {
+        "sqlite": sqlite.insert(_STUDY).on_conflict_do_nothing().inline(),
+        "postgresql": postgresql.insert(_STUDY).on_conflict_do_nothing().inline(),
+    },
+    _STUDY_COLUMNS,
+)
+
+_REVISION_COLUMNS = (_REVISION.c.study_id, _REVISION.c.id, _REVISION.c.number, _REVISION.c.state)
 _LATEST_REVISION = DriverStatement(
-    select(_REVISION.c.id, _REVISION.c.number, _REVISION.c.state)
+    select(*_REVISION_COLUMNS)
     .where(_REVISION.c.study_id == bindparam("study_id"))
     .order_by(_REVISION.c.number.desc())
-    .limit(1)
+    .limit(1),
+    ["study_id"],
 )
+_OTHER = _REVISION.alias()
+_LATEST_REVISIONS = DriverStatement(
+    {
+        dialect: select(*_REVISION_COLUMNS).where(
+            _is_among(_REVISION.c.study_id, "study_ids", dialect),
+            _REVISION.c.number
+            == select(func.max(_OTHER.c.number))
+            .where(_OTHER.c.study_id == _REVISION.c.study_id)
+            .scalar_subquery(),
+        )
+        for dialect in _DIALECTS
+    },
+    ["study_ids"],
+)
+_OPENED_COLUMNS = ["study_id", "number", "state", "opened_at", "last_instance_at", "due_at"]
+_OPEN_REVISION = DriverStatement(insert(_REVISION).returning(_REVISION.c.id), _OPENED_COLUMNS)
 _PROLONG = DriverStatement(
     update(_REVISION)
     .where(_REVISION.c.id == bindparam("revision_id"))
-    .values(last_instance_at=bindparam("now"), due_at=bindparam("due"))
+    .values(last_instance_at=bindparam("now"), due_at=bindparam("due")),
+    ["revision_id", "now", "due"],
 )
+
+# Literally: SQLite makes a new plan at each execution when a parameter decides whether an index serves.
+_IS_ACCEPTED = _INSTANCE.c.conflict == literal_column("0")
 _ACCEPTED = select(
     _INSTANCE.c.sop_instance_uid,
     _INSTANCE.c.sha256,
     _INSTANCE.c.transfer_syntax_uid,
     _INSTANCE.c.spool_name,
     _INSTANCE.c.size_bytes,
-).where(_INSTANCE.c.conflict == 0)
-_ACCEPTED_ONE = DriverStatement(_ACCEPTED.where(_INSTANCE.c.sop_instance_uid == bindparam("uid")))
-_ACCEPTED_AMONG = _ACCEPTED.where(_INSTANCE.c.sop_instance_uid.in_(bindparam("uids", expanding=True)))
-_INSERT_INSTANCES = DriverStatement(
-    insert(_INSTANCE).inline(), [column.name for column in _INSTANCE.c if column.name != "id"]
+).where(_IS_ACCEPTED)
+_ACCEPTED_ONE = DriverStatement(_ACCEPTED.where(_INSTANCE.c.sop_instance_uid == bindparam("uid")), ["uid"])
+_ACCEPTED_AMONG = DriverStatement(
+    {
+        dialect: _ACCEPTED.where(_is_among(_INSTANCE.c.sop_instance_uid, "uids", dialect))
+        for dialect in _DIALECTS
+    },
+    ["uids"],
 )
+_INSTANCE_COLUMNS = [column.name for column in _INSTANCE.c if column.name != "id"]
+_INSERT_INSTANCES = DriverStatement(insert(_INSTANCE).inline(), _INSTANCE_COLUMNS)
 _MOVE_FILE = (
     update(_INSTANCE)
     .where(_INSTANCE.c.sop_instance_uid == bindparam("uid"), _INSTANCE.c.conflict == 0)
@@ -59,7 +164,8 @@ _VIEWS = DriverStatement(
         _INSTANCE.c.study_id == bindparam("study_id"),
         _INSTANCE.c.conflict == 0,
         _INSTANCE.c.for_presentation == 1,
-    )
+    ),
+    ["study_id"],
 )
 
 
@@ -127,6 +233,14 @@ class AcceptedFile(NamedTuple):
         return (self.sha256, self.transfer_syntax_uid) == (received.sha256, received.transfer_syntax_uid)
 
 
+class Joining(NamedTuple):
+    """An instance and the revision that it joins."""
+
+    received: ReceivedInstance
+    study_id: int
+    revision_number: int
+
+
 def locked_study(connection: Connection, study_instance_uid: str) -> int | None:
     """Lock a study until the commit, so that all who decide about it do so one after the other.
 
@@ -137,62 +251,92 @@ def locked_study(connection: Connection, study_instance_uid: str) -> int | None:
     int or None
         The id of its row.
     """
-    rows = _LOCKED_STUDY.rows(connection, {"study_instance_uid": study_instance_uid})
+    rows = _LOCKED_STUDY.rows(connection, study_instance_uid)
     return rows[0][0] if rows else None
 
 
-def latest_revision(connection: Connection, study_id: int) -> LatestRevision | None:
-    """Return the newest revision of a study."""
-    for revision_id, number, state in _LATEST_REVISION.rows(connection, {"study_id": study_id}):
-        return LatestRevision(revision_id, number, state == RevisionState.OPEN)
-    return None
+def locked_studies(connection: Connection, study_instance_uids: Sequence[str]) -> dict[str, int] | None:
+    """Lock several studies, given in their order, as one after the other; none unless all are known.
+
+    Returns
+    -------
+    dict of str to int, or None
+        The ids of their rows by their UIDs.
+    """
+    # Rows of studies are never removed: what is known stays so.
+    known: dict[str, int] = dict(_KNOWN_STUDIES.rows(connection, study_instance_uids))
+    if len(known) < len(study_instance_uids):
+        return None
+    if connection.dialect.name == "postgresql":
+        _LOCK_STUDIES.rows(connection, study_instance_uids)
+    return known
 
 
-def prolong(connection: Connection, revision_id: int, now: datetime, due_at: datetime) -> None:
-    """Let the quiet period of a revision begin again."""
-    _PROLONG.execute(connection, [{"revision_id": revision_id, "now": now, "due": due_at}])
+def insert_study(connection: Connection, received: ReceivedInstance, now: datetime) -> None:
+    """Insert the study of an instance unless it is there."""
+    row = (received.study_instance_uid, received.patient_id, received.accession_number, now)
+    _INSERT_STUDY.execute(connection, [row])
+
+
+def latest_revisions(connection: Connection, study_ids: Collection[int]) -> dict[int, LatestRevision]:
+    """Return the newest revision of each study that has one, by the study's id."""
+    if len(study_ids) == 1:
+        rows = _LATEST_REVISION.rows(connection, *study_ids)
+    else:
+        rows = _LATEST_REVISIONS.rows(connection, list(study_ids))
+    return {
+        study_id: LatestRevision(revision_id, number, state == RevisionState.OPEN)
+        for study_id, revision_id, number, state in rows
+    }
+
+
+def open_revision(
+    connection: Connection, study_id: int, number: int, now: datetime, due_at: datetime
+) -> LatestRevision:
+    """Open a revision of a study whose lock is held."""
+    row = (study_id, number, RevisionState.OPEN.value, now, now, due_at)
+    ((revision_id,),) = _OPEN_REVISION.rows(connection, *row)
+    return LatestRevision(revision_id, number, is_open=True)
+
+
+def prolong(connection: Connection, revision_ids: Iterable[int], now: datetime, due_at: datetime) -> None:
+    """Let the quiet period of revisions begin again."""
+    _PROLONG.execute(connection, [(revision_id, now, due_at) for revision_id in revision_ids])
 
 
 def accepted(connection: Connection, sop_instance_uids: Collection[str]) -> dict[str, AcceptedFile]:
     """Return which of these UIDs are known, and with which content; conflicts are nobody's content."""
     if len(sop_instance_uids) == 1:
-        rows = _ACCEPTED_ONE.rows(connection, {"uid": next(iter(sop_instance_uids))})
+        rows = _ACCEPTED_ONE.rows(connection, *sop_instance_uids)
     else:
-        found = connection.execute(_ACCEPTED_AMONG, {"uids": list(sop_instance_uids)})
-        rows = [tuple(row) for row in found]
+        rows = _ACCEPTED_AMONG.rows(connection, list(sop_instance_uids))
     return {row[0]: AcceptedFile(*row[1:]) for row in rows}
 
 
 def insert_instances(
-    connection: Connection,
-    study_id: int,
-    revision_number: int,
-    received: Sequence[ReceivedInstance],
-    now: datetime,
-    *,
-    conflict: bool = False,
+    connection: Connection, joining: Iterable[Joining], now: datetime, *, conflict: bool = False
 ) -> None:
     """Insert rows of instances."""
     rows = [
-        {
-            "study_id": study_id,
-            "revision_number": revision_number,
-            "sop_instance_uid": each.sop_instance_uid,
-            "sop_class_uid": each.sop_class_uid,
-            "series_instance_uid": each.series_instance_uid,
-            "transfer_syntax_uid": each.transfer_syntax_uid,
-            "modality": each.modality,
-            "laterality": each.laterality,
-            "view": each.view,
-            "for_presentation": int(each.for_presentation),
-            "conflict": int(conflict),
-            "spool_name": each.spool_name,
-            "sha256": each.sha256,
-            "size_bytes": each.size_bytes,
-            "calling_ae_title": each.calling_ae_title,
-            "received_at": now,
-        }
-        for each in received
+        (
+            study_id,
+            revision_number,
+            each.sop_instance_uid,
+            each.sop_class_uid,
+            each.series_instance_uid,
+            each.transfer_syntax_uid,
+            each.modality,
+            each.laterality,
+            each.view,
+            int(each.for_presentation),
+            int(conflict),
+            each.spool_name,
+            each.sha256,
+            each.size_bytes,
+            each.calling_ae_title,
+            now,
+        )
+        for each, study_id, revision_number in joining
     ]
     _INSERT_INSTANCES.execute(connection, rows)
 
@@ -204,7 +348,4 @@ def move_file(connection: Connection, sop_instance_uid: str, spool_name: str) ->
 
 def views(connection: Connection, study_id: int) -> list[tuple[str | None, str | None, int]]:
     """Return laterality, view and revision number of every instance for presentation of a study."""
-    return [
-        (laterality, view, number)
-        for laterality, view, number in _VIEWS.rows(connection, {"study_id": study_id})
-    ]
+    return [(laterality, view, number) for laterality, view, number in _VIEWS.rows(connection, study_id)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -62,7 +63,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value.tzinfo is None:
             raise ValueError("a time without a zone cannot be stored; pass an aware datetime")
         value = value.astimezone(UTC)
-        return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ") if dialect.name == "sqlite" else value
+        return _spelled(value) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """Read an aware UTC time back."""
@@ -72,6 +73,12 @@ class UtcDateTime(TypeDecorator[datetime]):
             return datetime.strptime(value, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
         aware: datetime = value
         return aware.astimezone(UTC)
+
+
+@lru_cache(maxsize=8)
+def _spelled(moment: datetime) -> str:
+    """Spell a UTC time; the rows of one transaction carry the same one."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _members(column: str, enum: type[StrEnum], name: str) -> CheckConstraint:

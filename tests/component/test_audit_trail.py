@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import event, select, text
 
 from db import schema
-from db.audit import AUDIT_TABLE, GENESIS, ROTATE_KEY, AuditEntry, AuditTrail
+from db.audit import AUDIT_TABLE, GENESIS, ROTATE_KEY, AuditEntry, AuditTrail, audit_json
 from db.audit_verify import VerifyReport, verify
 from db.errors import AuditError, DatabaseError
 from db.keys import AuditKey, CheckpointKey
@@ -82,6 +82,28 @@ def test_an_event_says_who_did_what_to_what_and_when(database: Database, audit_k
     assert payload["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert isinstance(payload["since_boot_us"], int)
     assert row["key_id"] == payload["key_id"] == audit_key.newest_id
+
+
+@pytest.mark.parametrize("count", [7, 8, 20])
+def test_many_events_of_one_transaction_are_chained_in_their_order(
+    database: Database, audit_key: AuditKey, tmp_path: Path, count: int
+) -> None:
+    write_events(database, count)
+
+    assert [json.loads(row["detail"])["number"] for row in rows(database)] == list(range(count))
+    assert chain_alone(database, audit_key, tmp_path).events == count
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", 'quote " and \\', "\n\t\x1b\x7f", "Größe \U0001f9e0", "\u2028", "A\udce9B"]
+)
+def test_a_payload_is_the_canonical_spelling_of_what_it_says(database: Database, text: str) -> None:
+    with database.transaction(text) as tx:
+        tx.audit(text, study_instance_uid=text, detail={"z": text, text: [text, None, 1.5, {}]})
+        tx.audit("test.event", job_id=text, bundle=text)
+
+    for row in rows(database):
+        assert row["payload"] == audit_json(json.loads(row["payload"]))
 
 
 def test_text_that_a_database_cannot_store_is_escaped_and_verifies(

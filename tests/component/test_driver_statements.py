@@ -16,20 +16,35 @@ _INSERT = DriverStatement(insert(HostClock).inline(), ["boot_id", "zero_at"])
 _FIND = DriverStatement(
     select(HostClock.boot_id).where(
         HostClock.boot_id.like("made-up-%"), HostClock.zero_at > bindparam("after")
-    )
+    ),
+    ["after"],
+)
+_FIND_BETWEEN = DriverStatement(
+    select(HostClock.boot_id).where(
+        HostClock.zero_at > bindparam("after"),
+        HostClock.boot_id.like(bindparam("pattern")),
+        HostClock.zero_at < bindparam("before"),
+    ),
+    ["pattern", "before", "after"],
+)
+_INSERT_TWO = DriverStatement(
+    insert(HostClock)
+    .values([{name: bindparam(f"{name}_{n}") for name in ("boot_id", "zero_at")} for n in range(2)])
+    .inline(),
+    ["boot_id_0", "zero_at_0", "boot_id_1", "zero_at_1"],
 )
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_rows_are_stored_as_mapped_objects_read_them(database: Database, count: int) -> None:
-    rows = [{"boot_id": f"made-up-{number}", "zero_at": NOON} for number in range(count)]
+    rows = [(f"made-up-{number}", NOON) for number in range(count)]
     with database.transaction("test") as tx:
         _INSERT.execute(tx.connection, rows)
         assert tx.session.get_one(HostClock, "made-up-0").zero_at == NOON
     with database.reading() as session:
         names = session.scalars(select(HostClock.boot_id).where(HostClock.boot_id.like("made-up-%")))
-        assert sorted(names) == [row["boot_id"] for row in rows]
+        assert sorted(names) == [boot_id for boot_id, _ in rows]
 
 
 def test_values_in_the_statement_and_values_given_are_both_compared(database: Database) -> None:
@@ -37,12 +52,22 @@ def test_values_in_the_statement_and_values_given_are_both_compared(database: Da
         for boot_id, at in (("made-up-1", NOON), ("made-up-2", NOON.replace(hour=9)), ("other", NOON)):
             tx.session.add(HostClock(boot_id=boot_id, zero_at=at))
     with database.reading() as session:
-        found = _FIND.rows(session.connection(), {"after": NOON.replace(hour=10)})
+        found = _FIND.rows(session.connection(), NOON.replace(hour=10))
+    assert found == [("made-up-1",)]
+
+
+def test_values_are_given_in_the_order_of_their_names(database: Database) -> None:
+    with database.transaction("test") as tx:
+        _INSERT_TWO.execute(tx.connection, [("made-up-1", NOON, "made-up-2", NOON.replace(hour=15))])
+        _INSERT_TWO.execute(tx.connection, [])
+    with database.reading() as session:
+        values = "made-up-%", NOON.replace(hour=14), NOON.replace(hour=10)
+        found = _FIND_BETWEEN.rows(session.connection(), *values)
     assert found == [("made-up-1",)]
 
 
 def test_a_refused_row_is_an_error_without_its_values_and_leaves_nothing(database: Database) -> None:
-    row = {"boot_id": "made-up-secret", "zero_at": NOON}
+    row = ("made-up-secret", NOON)
     with pytest.raises(DatabaseError) as refused, database.transaction("test") as tx:
         _INSERT.execute(tx.connection, [row])
         _INSERT.execute(tx.connection, [row])

@@ -11,7 +11,7 @@ from dicom_node.audit_messages.events import MESSAGES
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("db", "dicom_node", "workers", "training")
-WRITERS = {"audit", "audit_job", "AuditEntry", "_on_event", "on_event", "_report"}
+WRITERS = {"audit", "audit_job", "_audit_later", "AuditEntry", "_on_event", "on_event", "_report"}
 
 
 def written() -> Iterator[str]:
