@@ -8,10 +8,12 @@ chain's lock is always taken after every row lock, which rules out a deadlock).
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 from sqlalchemy import Connection, CursorResult, Engine, Result, create_engine, event, exc, make_url
@@ -119,6 +121,8 @@ class Database:
         Whose time decides leases, quiet periods and backoff; by default that of the database.
     lock_timeout_s : float
         Seconds to wait for another writer before :class:`~db.errors.DatabaseUnavailableError`.
+    syncs_commits : bool
+        Whether a commit is durable when it returns; see :meth:`late_synced` for what else there is.
     """
 
     def __init__(
@@ -128,9 +132,11 @@ class Database:
         *,
         clock: Clock | None = None,
         lock_timeout_s: float = LOCK_TIMEOUT_S,
+        syncs_commits: bool = True,
     ) -> None:
-        self.engine = open_engine(url, lock_timeout_s)
+        self.engine = open_engine(url, lock_timeout_s, syncs_commits=syncs_commits)
         self.trail = trail
+        self._lock_timeout_s = lock_timeout_s
         self._clock = clock or clock_for(self.engine)
 
     @property
@@ -176,6 +182,51 @@ class Database:
     def now_in(self, session: Session) -> datetime:
         """The database's time in an open reading session, aware UTC."""
         return self._clock.now(session.connection(), may_write=False)
+
+    @contextmanager
+    def late_synced(self) -> Iterator[Database]:
+        """Open the database again, for commits that can be made again from elsewhere.
+
+        All see such a commit at once. A crash of the machine may take it, unless a durable one, of whatever
+        process, or :meth:`sync_commits` came after it. A PostgreSQL server may crash by itself, so that its
+        clients would not know: there every commit stays durable.
+        """
+        if not self.is_sqlite:
+            yield self
+            return
+        url = self.engine.url.render_as_string(hide_password=False)
+        again = Database(
+            url, self.trail, clock=self._clock, lock_timeout_s=self._lock_timeout_s, syncs_commits=False
+        )
+        try:
+            yield again
+        finally:
+            again.close()
+
+    def sync_commits(self) -> None:
+        """Make every commit durable that was made so far, whoever made it.
+
+        Raises
+        ------
+        DatabaseUnavailableError
+            If the disk refuses.
+        """
+        if not self.is_sqlite:
+            return
+        # Everything that is committed is in the log, or in the synced database when there is none.
+        try:
+            descriptor = os.open(f"{self.engine.url.database}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            code = errno.errorcode.get(error.errno or 0, "unknown")
+            raise DatabaseUnavailableError(
+                f"the database's disk refused ({code}); look at the data directory's disk"
+            ) from None
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Close every pooled connection."""
@@ -236,12 +287,12 @@ def changed_rows(result: Result[Any]) -> int:
     return int(cast("CursorResult[Any]", result).rowcount)
 
 
-def open_engine(url: str, lock_timeout_s: float = LOCK_TIMEOUT_S) -> Engine:
-    """Create the engine with the durability that "answered means stored" needs."""
+def open_engine(url: str, lock_timeout_s: float = LOCK_TIMEOUT_S, *, syncs_commits: bool = True) -> Engine:
+    """Create the engine; by default with the durability that "answered means stored" needs."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": lock_timeout_s})
-        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", partial(_prepare_sqlite, "FULL" if syncs_commits else "NORMAL"))
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     return create_engine(
@@ -258,11 +309,12 @@ def open_engine(url: str, lock_timeout_s: float = LOCK_TIMEOUT_S) -> Engine:
     )
 
 
-def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
-    """Set what every connection needs: WAL synced at each commit, and triggers that REPLACE cannot dodge."""
+def _prepare_sqlite(synchronous: str, connection: Any, _record: ConnectionPoolEntry) -> None:
+    """Set what every connection needs: how the WAL is synced, and triggers that REPLACE cannot dodge."""
     connection.isolation_level = None  # BEGIN is ours: see _begin_sqlite
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON"):
+    pragmas = ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON", "recursive_triggers=ON")
+    for pragma in pragmas:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -32,6 +34,7 @@ from tests.steered_node import (
 )
 
 CANARY = "CANARY^PATIENT"
+SQLITE_NORMAL, SQLITE_FULL = 1, 2
 
 
 @contextmanager
@@ -420,3 +423,47 @@ def test_the_database_refuses_a_second_accepted_instance_but_takes_conflicts(fil
     assert not refused(filled, copy(1, "one"))
     assert not refused(filled, copy(1, "two"))
     assert refused(filled, copy(1, "two")), "no two rows may name one file"
+
+
+def test_a_late_synced_commit_is_seen_at_once_by_all(database: Database) -> None:
+    with database.late_synced() as late:
+        with late.transaction("listener") as tx:
+            tx.audit("instance.stored")
+        with database.reading() as session:
+            assert session.scalars(select(AuditEvent.action)).all() == ["instance.stored"]
+        with database.transaction("listener") as tx:
+            tx.audit("instance.refused")
+        with late.reading() as session:
+            assert len(session.scalars(select(AuditEvent.action)).all()) == 2
+
+
+@on_sqlite
+def test_late_synced_commits_are_synced_together(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    with database.late_synced() as late:
+        assert (synchronous(database), synchronous(late)) == (SQLITE_FULL, SQLITE_NORMAL)
+        synced: list[str] = []
+        sync = os.fsync
+
+        def noted(descriptor: int) -> None:
+            synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+            sync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", noted)
+        with late.transaction("listener") as tx:
+            tx.audit("instance.stored")
+        database.sync_commits()
+        assert synced == [f"{Path(str(database.engine.url.database)).name}-wal"]
+
+
+def synchronous(database: Database) -> int:
+    with database.reading() as session:
+        return int(session.execute(text("PRAGMA synchronous")).scalar_one())
+
+
+@on_postgresql
+def test_a_server_that_can_crash_by_itself_syncs_every_commit(database: Database) -> None:
+    with database.late_synced() as late:
+        assert late is database
+    database.sync_commits()
+    with database.reading() as session:
+        assert session.execute(text("SHOW synchronous_commit")).scalar_one() == "on"
