@@ -24,7 +24,8 @@ VARIABLE = "NODE_CRASHPOINT"
 
 CRASHPOINTS: tuple[str, ...] = (
     "listener.part_written",  # the file is written under its temporary name; nothing is synced yet
-    "listener.renamed",  # the file has its final name, and both are synced; there is no row yet
+    "listener.placed",  # a small file has its name; it is neither synced nor in the journal
+    "listener.durable",  # file and name are synced, or in the journal; there is no row yet
     "listener.committed",  # the row is committed; the response is not sent
     "dispatcher.completed",
     "dispatcher.before_publish",

@@ -1,7 +1,7 @@
 """One object to disk, durably: received instances and result objects alike.
 
-A :class:`Spool` knows files, not DICOM. Names are random, never made from a UID or from patient data. A file
-that has its final name is whole; what has a temporary name was never promised to anybody.
+A :class:`Spool` knows files, not DICOM. Names are random, never made from a UID or from patient data. What
+has a temporary name was never promised to anybody, nor was what no row names.
 """
 
 from __future__ import annotations
@@ -18,9 +18,16 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicom_node.crashpoints import crashpoint
 from dicom_node.errors import SpoolError, SpoolFullError
-from dicom_node.spool_writer import BLOCK_BYTES, PART_PREFIX, Bytes, SpoolWriter, sync_directory
+from dicom_node.spool_writer import (
+    BLOCK_BYTES,
+    PART_PREFIX,
+    Bytes,
+    SpoolWriter,
+    sync_directory,
+    write_durably,
+    write_unsynced,
+)
 
 _FILES = "[0-9a-f][0-9a-f]/*"
 _NAME = re.compile(r"[0-9a-f]{32}\.dcm")
@@ -29,7 +36,10 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 @dataclass(frozen=True, slots=True)
 class SpooledFile:
-    """A file that is durable: its content and its directory entry are on the disk.
+    """A file of a spool.
+
+    It is durable, its content and its directory entry are on the disk, but where its bytes were placed for
+    somebody who keeps them elsewhere until then.
 
     Attributes
     ----------
@@ -63,8 +73,6 @@ class NewFile:
         The folder of its shard.
     name : str
         Its name when it is whole.
-    crash_scope : str or None
-        Whose crash points lie between the steps.
 
     Raises
     ------
@@ -74,15 +82,14 @@ class NewFile:
         As :meth:`write` and :meth:`commit`, if the disk refuses.
     """
 
-    def __init__(self, folder: str, name: str, crash_scope: str | None) -> None:
-        self._crash_scope = crash_scope
+    def __init__(self, folder: str, name: str) -> None:
         self._name = name
-        with _translated_errors():
+        with translated_errors():
             self._writer = SpoolWriter(f"{folder}/{name}")
 
     def write(self, data: Bytes) -> int:
         """Append bytes; return how many there were."""
-        with _translated_errors():
+        with translated_errors():
             return self._writer.write(data)
 
     def mapped(self) -> memoryview:
@@ -91,11 +98,16 @@ class NewFile:
 
     def commit(self) -> str:
         """Make the file durable: its content and its directory entry; return its name."""
-        with _translated_errors():
-            _crash(self._crash_scope, "part_written")
+        with translated_errors():
             self._writer.name()
             self._writer.sync()
-        _crash(self._crash_scope, "renamed")
+        return self._name
+
+    def place(self) -> str:
+        """Give the file its name without making it durable: for who keeps its bytes elsewhere."""
+        with translated_errors():
+            self._writer.name()
+            self._writer.close()
         return self._name
 
     def discard(self) -> None:
@@ -130,9 +142,7 @@ class Spool:
         except OSError as error:
             raise _translated(error) from error
 
-    def write(
-        self, content: Bytes | Iterable[Bytes], *, preface: bytes = b"", crash_scope: str | None = None
-    ) -> SpooledFile:
+    def write(self, content: Bytes | Iterable[Bytes], *, preface: bytes = b"") -> SpooledFile:
         """Write one file so that it survives a crash of the process and of the machine.
 
         Parameters
@@ -141,9 +151,6 @@ class Spool:
             What the digest and the size are taken of.
         preface : bytes
             Written before the content and not counted: the Part 10 header of a received instance.
-        crash_scope : str, optional
-            Whose crash points lie between the steps, such as ``"listener"``.
-
         Returns
         -------
         SpooledFile
@@ -158,7 +165,7 @@ class Spool:
         """
         chunks = (content,) if isinstance(content, Bytes) else content
         digest, size_bytes = hashlib.sha256(), 0
-        file = self.begin(crash_scope)
+        file = self.begin()
         try:
             file.write(preface)
             for chunk in chunks:
@@ -169,21 +176,40 @@ class Spool:
             file.discard()
             raise
 
-    def begin(self, crash_scope: str | None = None) -> NewFile:
+    def begin(self) -> NewFile:
         """Begin a file whose bytes come one after the other.
-
-        Parameters
-        ----------
-        crash_scope : str, optional
-            Whose crash points lie between the steps, such as ``"listener"``.
 
         Raises
         ------
         SpoolError
             If the disk refuses.
         """
-        name = f"{secrets.token_hex(16)}.dcm"
-        return NewFile(f"{self._folder}/{name[:2]}", name, crash_scope)
+        name = _new_name()
+        return NewFile(f"{self._folder}/{name[:2]}", name)
+
+    def place(self, image: Bytes) -> str:
+        """Write a whole file without making it durable, for who keeps its bytes elsewhere; return its name.
+
+        Raises
+        ------
+        SpoolError
+            If the disk refuses. Nothing is left behind.
+        """
+        name = _new_name()
+        with translated_errors():
+            write_unsynced(f"{self._folder}/{name[:2]}/{name}", image)
+        return name
+
+    def write_again(self, name: str, image: Bytes) -> None:
+        """Write a file of this spool again, durably, from its bytes that were kept elsewhere.
+
+        Raises
+        ------
+        SpoolError
+            If the disk refuses.
+        """
+        with translated_errors():
+            write_durably(self.path_of(name), image)
 
     def path_of(self, name: str) -> Path:
         """The path of a file of this spool.
@@ -247,6 +273,10 @@ class Spool:
         return Sweep(removed, tuple(orphans))
 
 
+def _new_name() -> str:
+    return f"{secrets.token_hex(16)}.dcm"
+
+
 def content_digest(path: Path, size_bytes: int) -> str:
     """Hash the content of a stored file again, without the preface that stands before it.
 
@@ -300,8 +330,8 @@ def _is_older(path: Path, newest: float) -> bool:
 
 
 @contextlib.contextmanager
-def _translated_errors() -> Iterator[None]:
-    """Turn the disk's errors into ours."""
+def translated_errors() -> Iterator[None]:
+    """Turn the disk's errors into ours, which name no path."""
     try:
         yield
     except OSError as error:
@@ -314,8 +344,3 @@ def _translated(error: OSError) -> SpoolError:
     if error.errno in _FULL:
         return SpoolFullError(f"the spool's disk is full ({code}); free some space, senders will try again")
     return SpoolError(f"the spool's disk refused ({code}); look at the data directory's disk")
-
-
-def _crash(scope: str | None, step: str) -> None:
-    if scope is not None:
-        crashpoint(f"{scope}.{step}")

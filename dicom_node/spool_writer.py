@@ -46,9 +46,9 @@ class SpoolWriter:
         # Texts: taking paths apart costs more than making the file.
         self._final = str(final)
         self._folder, _, name = self._final.rpartition("/")
-        self._part = f"{self._folder}/{PART_PREFIX}{name.removesuffix('.dcm')}"
+        self._path = f"{self._folder}/{PART_PREFIX}{name.removesuffix('.dcm')}"
         self._descriptor = os.open(
-            self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
         self._written = self._on_its_way = 0
         # Held until the file has its final name or its writer is dead: tells a sweep which it is.
@@ -76,7 +76,8 @@ class SpoolWriter:
 
     def name(self) -> None:
         """Give the file its final name."""
-        os.rename(self._part, self._final)  # noqa: PTH104 - see the constructor
+        os.rename(self._path, self._final)  # noqa: PTH104 - see the constructor
+        self._path = self._final
 
     def sync(self) -> None:
         """Make the content durable, and the name along with it."""
@@ -89,14 +90,87 @@ class SpoolWriter:
         self.close()
         # At once: on a full disk a leftover keeps the disk full. A name that was not synced goes too, because
         # nobody will be told of it.
-        for path in (self._part, self._final):
-            Path(path).unlink(missing_ok=True)
+        Path(self._path).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of the file."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+class FileSystem:
+    """The file system that a folder lies in.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def sync(self) -> None:
+        """Make everything durable that was written to it.
+
+        Raises
+        ------
+        OSError
+            If any write failed since it was opened, or since the last call that told of one.
+        """
+        if _LIBRARY.syncfs(self._descriptor) != 0:
+            raise OSError(ctypes.get_errno(), "the file system could not be synced")
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._descriptor)
+
+
+def write_durably(path: Path, content: Bytes) -> None:
+    """Write a whole file, in the place of one of the same name where there is one.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses. What had the name has it still, or the new file has it and may not be durable.
+    """
+    writer = SpoolWriter(path)
+    try:
+        writer.write(content)
+    except BaseException:
+        writer.discard()
+        raise
+    try:
+        writer.name()
+        writer.sync()
+    finally:
+        writer.close()
+
+
+def write_unsynced(path: str, content: Bytes) -> None:
+    """Write a new file under its final name at once; for bytes that are kept elsewhere until it is synced.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses. Nothing is left behind.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(descriptor, left) :]
+    except BaseException:
+        Path(path).unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def sync_directory(directory: Path | str) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 
 from db import scoring
 from db.session import Database
+from dicom_node.cli.journaling import recover_journals
 from dicom_node.cli.security import audit_exceptions, audit_sink
 from dicom_node.cli.stopping import when_told_to_stop
 from dicom_node.cli.sweep import sweep
@@ -46,6 +47,7 @@ def run(settings: Settings) -> None:
     with open_database(settings, upgrade=True) as database:
         audit_configuration(settings, database, name)
         audit_exceptions(settings, database, name)
+        recover_journals(settings, database, name)
         with database.reading() as session:
             sweep(Spool(settings.results_dir), partial(scoring.known_file_names, session))
         dispatcher = Dispatcher(

@@ -27,7 +27,13 @@ def check_defences(settings: Settings) -> Iterator[Finding]:
 
 def check_private(settings: Settings) -> Finding:
     """Look whether others may read patient data or keys, and whether all is the node's own."""
-    folders = (settings.data_dir, settings.spool_dir, settings.results_dir, settings.key_dir)
+    folders = (
+        settings.data_dir,
+        settings.spool_dir,
+        settings.journal_dir,
+        settings.results_dir,
+        settings.key_dir,
+    )
     try:
         exposed = [str(folder) for folder in folders if folder.exists() and folder.stat().st_mode & 0o077]
         secrets = sorted(settings.key_dir.iterdir()) if settings.key_dir.is_dir() else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import structlog
@@ -14,6 +15,7 @@ from db.errors import DatabaseError
 from db.handoff import ReceivedInstance, Registration
 from db.session import Database
 from dicom_node.cli.database_file import DatabaseFile
+from dicom_node.cli.journaling import open_journal, recover_journals
 from dicom_node.cli.security import admission, listener_tls
 from dicom_node.cli.stopping import when_told_to_stop
 from dicom_node.cli.sweep import sweep
@@ -26,6 +28,7 @@ from dicom_node.cli.wiring import (
 )
 from dicom_node.errors import PortUnavailableError
 from dicom_node.listener.backlog import Backlog
+from dicom_node.listener.handlers import Journaling, Register
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.registration import Registrar
 from dicom_node.listener.server import Listener
@@ -59,16 +62,31 @@ def run(settings: Settings, *, shared_port: int | None = None) -> None:
     log = structlog.get_logger(__name__)
     stopping = threading.Event()
     when_told_to_stop(stopping.set, deadline_s=STOP_DEADLINE_S + GOODBYE_S)
-    with open_database(settings, upgrade=True) as database:
+    with ExitStack() as stack:
+        database = stack.enter_context(open_database(settings, upgrade=True))
         audit_configuration(settings, database, name)
+        recover_journals(settings, database, name)
         spool = Spool(settings.spool_dir)
         with database.reading() as session:
             sweep(spool, partial(handoff.known_spool_names, session))
         file = DatabaseFile(settings)
-        registrar = Registrar(database, completeness(settings), spool=spool, actor=name)
+        rules = completeness(settings)
+        registrar = Registrar(database, rules, spool=spool, actor=name)
+        journaling = None
+        if settings.listener.journal:
+            journal, late_synced = stack.enter_context(open_journal(settings, database, spool))
+            of_journaled = Registrar(late_synced, rules, spool=spool, actor=name)
+            journaling = Journaling(journal, _relying_on(file, of_journaled.register))
         backlog = Backlog(database, settings.listener.max_waiting_jobs)
         listeners = _listeners(
-            settings, database, file, spool, registrar, backlog, shares_ports=shared_port is not None
+            settings,
+            database,
+            file,
+            spool,
+            registrar,
+            backlog,
+            journaling,
+            shares_ports=shared_port is not None,
         )
         for listener in listeners:
             _start(listener, settings.host)
@@ -96,6 +114,7 @@ def _listeners(
     spool: Spool,
     registrar: Registrar,
     backlog: Backlog,
+    journaling: Journaling | None,
     *,
     shares_ports: bool,
 ) -> list[Listener]:
@@ -105,18 +124,13 @@ def _listeners(
     ports += [(settings.listener.tls.port, tls)] if tls is not None else []
     services = [_commitment(settings, database, spool, registrar)] if settings.uses_commitment else []
 
-    def register(received: ReceivedInstance) -> Registration:
-        registration = registrar.register(received)
-        file.require()
-        return registration
-
     return [
         Listener(
             settings.ae_title,
             settings.host,
             port,
             spool=spool,
-            register=register,
+            register=_relying_on(file, registrar.register),
             limits=listener_limits(settings),
             on_event=registrar.on_event,
             admission=admits,
@@ -124,9 +138,21 @@ def _listeners(
             services=services,
             is_congested=backlog.is_too_long,
             shares_port=shares_ports,
+            journaling=journaling,
         )
         for port, certificates in ports
     ]
+
+
+def _relying_on(file: DatabaseFile, register: Register) -> Register:
+    """Let nobody be told of a row that went to another file than the next process will open."""
+
+    def register_and_look(received: ReceivedInstance) -> Registration:
+        registration = register(received)
+        file.require()
+        return registration
+
+    return register_and_look
 
 
 def _commitment(settings: Settings, database: Database, spool: Spool, registrar: Registrar) -> Service:

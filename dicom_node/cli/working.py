@@ -11,6 +11,7 @@ from pathlib import Path
 from db.lifecycle import JobKind
 from db.session import Database
 from dicom_node import installation
+from dicom_node.cli.journaling import recover_journals
 from dicom_node.cli.stopping import when_told_to_stop
 from dicom_node.cli.wiring import (
     audit_configuration,
@@ -33,6 +34,7 @@ def run(settings: Settings, kinds: tuple[JobKind, ...]) -> None:
     name = process_name("+".join(kind.value for kind in kinds))
     with open_database(settings, upgrade=True) as database:
         audit_configuration(settings, database, name)
+        recover_journals(settings, database, name)
         loops: dict[JobKind, ClaimLoop] = {}
         handlers = _handlers(settings, database, kinds, lambda: any(x.is_stopping for x in loops.values()))
         terms = worker_terms(settings)

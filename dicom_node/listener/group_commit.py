@@ -44,10 +44,15 @@ class GroupCommit(Generic[Item, Outcome]):
         Commits a batch in one transaction: ``commit(items) -> outcomes``, one for each item, in their order.
         It raises when nothing of the batch was committed, or :class:`~db.errors.DatabaseUnavailableError`
         when nobody knows.
+    most_together : int
+        Most items of a batch.
     """
 
-    def __init__(self, commit: Callable[[Sequence[Item]], Sequence[Outcome]]) -> None:
+    def __init__(
+        self, commit: Callable[[Sequence[Item]], Sequence[Outcome]], *, most_together: int = MOST_TOGETHER
+    ) -> None:
         self._commit = commit
+        self._most_together = most_together
         self._lock = threading.Lock()
         self._is_led = False
         self._queue: list[_Waiting[Item, Outcome]] = []
@@ -80,7 +85,7 @@ class GroupCommit(Generic[Item, Outcome]):
 
     def _lead(self) -> None:
         with self._lock:
-            batch, self._queue = self._queue[:MOST_TOGETHER], self._queue[MOST_TOGETHER:]
+            batch, self._queue = self._queue[: self._most_together], self._queue[self._most_together :]
         try:
             self._commit_batch(batch)
         finally:

@@ -3,8 +3,9 @@
 ::
 
     wire --> buffer, file --> header --> spool (file, directory) --> register (row) --> Success
-                   |            |              |                        |
-                  A700        C000, A900      A700                     A700
+                   |            |     |        |                      ^  |
+                  A700  C000, A900    |       A700                    | A700
+                                      +--> small: file --> journal ---+
 
 This module knows no network: :mod:`dicom_node.listener.hot_path` brings bytes and takes statuses away.
 """
@@ -12,6 +13,7 @@ This module knows no network: :mod:`dicom_node.listener.hot_path` brings bytes a
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,7 @@ from dicom_node.crashpoints import crashpoint
 from dicom_node.errors import NodeError
 from dicom_node.listener.contexts import TRANSFER_SYNTAX_BY_UID
 from dicom_node.listener.header import InstanceHeader, check_against_command, read_header
+from dicom_node.listener.journal import Journal
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.part10 import Origin, file_preface
 from dicom_node.listener.reception import IncomingObject, Reception
@@ -54,6 +57,23 @@ class StoreRequest:
     peer_address: str
 
 
+@dataclass(frozen=True, slots=True)
+class Journaling:
+    """How small objects are made durable.
+
+    Attributes
+    ----------
+    journal : Journal
+        Where their bytes are durable first.
+    register : callable
+        Commits the row of a journaled file. The row is seen by all then; it need not be durable, because the
+        journal holds what it is made of.
+    """
+
+    journal: Journal
+    register: Register
+
+
 class StorageHandler:
     """Stores received objects.
 
@@ -67,13 +87,23 @@ class StorageHandler:
         Bounds on a data set, and the room that stays free.
     on_event : callable
         Told of every refused object: action and detail, without patient data.
+    journaling : Journaling, optional
+        What makes small objects durable; by default each file is synced by itself.
     """
 
-    def __init__(self, spool: Spool, register: Register, limits: ListenerLimits, on_event: OnEvent) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        register: Register,
+        limits: ListenerLimits,
+        on_event: OnEvent,
+        journaling: Journaling | None = None,
+    ) -> None:
         self._spool = spool
         self._register = register
         self._limits = limits
         self._on_event = on_event
+        self._journaling = journaling
 
     def begin(self, request: StoreRequest, reception: Reception) -> IncomingObject:
         """Begin to receive the data set of a request.
@@ -95,7 +125,7 @@ class StorageHandler:
         Returns
         -------
         Status
-            Success when file, directory and row are durable; otherwise nothing of the object is promised.
+            Success when the object is durable and has its row; otherwise nothing of it is promised.
         """
         try:
             self._store(request, incoming)
@@ -109,9 +139,19 @@ class StorageHandler:
         except BaseException:
             incoming.discard()
             raise
-        file = incoming.commit()
+        journaling = self._journaling
+        if journaling is not None and journaling.journal.takes(incoming.image_bytes):
+            file = incoming.place()
+            crashpoint("listener.placed")
+            keeping: AbstractContextManager[None] = journaling.journal.keeping(file, incoming.image())
+            register = journaling.register
+        else:
+            file = incoming.commit()
+            keeping, register = nullcontext(), self._register
         try:
-            registration = self._register(_received(header, request.origin, file))
+            with keeping:
+                crashpoint("listener.durable")
+                registration = register(received_instance(header, request.origin, file))
         except DatabaseUnavailableError:
             # The row may have been committed all the same: only a sweep, which asks the database, can tell.
             raise
@@ -152,7 +192,8 @@ class StorageHandler:
         return status
 
 
-def _received(header: InstanceHeader, origin: Origin, file: SpooledFile) -> ReceivedInstance:
+def received_instance(header: InstanceHeader, origin: Origin, file: SpooledFile) -> ReceivedInstance:
+    """Return what is registered of a stored object."""
     return ReceivedInstance(
         sop_instance_uid=header.sop_instance_uid,
         sop_class_uid=header.sop_class_uid,

@@ -9,6 +9,12 @@ import struct
 import uuid
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+
+from dicom_node.errors import UnfitObjectError
 
 IMPLEMENTATION_CLASS_UID = f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, 'https://dicom-node/listener').int}"
 IMPLEMENTATION_VERSION_NAME = "DICOM_NODE"
@@ -59,6 +65,32 @@ def file_preface(origin: Origin) -> bytes:
         )
     )
     return _PREAMBLE + _GROUP_LENGTH.pack(0x0002, 0x0000, b"UL", 4, len(meta)) + meta
+
+
+def origin_of(preface: bytes) -> Origin:
+    """Read back what :func:`file_preface` wrote.
+
+    Parameters
+    ----------
+    preface : bytes
+        Everything before the data set.
+
+    Raises
+    ------
+    UnfitObjectError
+        If it is none.
+    """
+    try:
+        meta = dcmread(BytesIO(preface)).file_meta
+        return Origin(
+            sop_class_uid=str(meta.MediaStorageSOPClassUID),
+            sop_instance_uid=str(meta.MediaStorageSOPInstanceUID),
+            transfer_syntax_uid=str(meta.TransferSyntaxUID),
+            calling_ae_title=str(meta.SourceApplicationEntityTitle).strip(),
+            called_ae_title=str(meta.ReceivingApplicationEntityTitle).strip(),
+        )
+    except (AttributeError, EOFError, InvalidDicomError, ValueError):
+        raise UnfitObjectError("a stored file's head is damaged; have its sender send it again") from None
 
 
 # Of an association; many objects come over each.

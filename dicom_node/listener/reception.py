@@ -20,6 +20,7 @@ import mmap
 import os
 import threading
 
+from dicom_node.crashpoints import crashpoint
 from dicom_node.errors import SpoolError, SpoolFullError
 from dicom_node.spool import NewFile, Spool, SpooledFile
 from dicom_node.spool_writer import BLOCK_BYTES
@@ -121,6 +122,7 @@ class IncomingObject:
         self._min_free_bytes = min_free_bytes
         self._file: NewFile | None = None
         self._failure: SpoolError | None = None
+        self._image: memoryview | None = None
         self._size_bytes = 0
         reception.begin_object()
         reception.block[: len(preface)] = preface
@@ -150,6 +152,29 @@ class IncomingObject:
             self.took(size)
             data = data[size:]
 
+    @property
+    def image_bytes(self) -> int:
+        """Length of the whole file: its head and the data set."""
+        return self._head_bytes + self._size_bytes
+
+    def image(self) -> memoryview:
+        """The whole file, once the object has come in.
+
+        Raises
+        ------
+        SpoolError
+            If it could not be kept.
+        """
+        if self._image is None:
+            if self._file is None and self._failure is None:
+                self._image = self._reception.block[: self.image_bytes]
+            else:
+                self._write_block()
+                if self._file is None:
+                    raise self._failed()
+                self._image = self._file.mapped()
+        return self._image
+
     def data(self) -> memoryview:
         """The whole data set, for the checks.
 
@@ -158,12 +183,28 @@ class IncomingObject:
         SpoolError
             If it could not be kept.
         """
-        if self._file is None and self._failure is None:
-            return self._reception.block[self._head_bytes : self._filled]
-        self._write_block()
-        if self._file is None:
-            raise self._failed()
-        return self._file.mapped()[self._head_bytes :]
+        return self.image()[self._head_bytes :]
+
+    def place(self) -> SpooledFile:
+        """Give the object its file without making that durable; :meth:`image` holds its bytes.
+
+        Raises
+        ------
+        SpoolError
+            If the disk refuses. Nothing is left behind.
+        """
+        try:
+            image = self.image()
+            if self._file is not None:
+                name = self._file.place()
+            else:
+                self._require_room(len(image))
+                self._reception.hash(image[self._begin :])
+                name = self._spool.place(image)
+            return SpooledFile(name, self._reception.digest(), self._size_bytes)
+        except BaseException:
+            self.discard()
+            raise
 
     def commit(self) -> SpooledFile:
         """Make the object's file durable.
@@ -177,6 +218,7 @@ class IncomingObject:
             self._write_block()
             if self._file is None:
                 raise self._failed()
+            crashpoint("listener.part_written")
             return SpooledFile(self._file.commit(), self._reception.digest(), self._size_bytes)
         except BaseException:
             self.discard()
@@ -198,13 +240,14 @@ class IncomingObject:
             return
         self._reception.hash(block[begin:])
         try:
-            if self._spool.free_bytes() < self._min_free_bytes + len(block):
-                raise SpoolFullError(
-                    "the spool's reserve is reached; free some space, senders will try again"
-                )
+            self._require_room(len(block))
             if self._file is None:
-                self._file = self._spool.begin(crash_scope="listener")
+                self._file = self._spool.begin()
             self._file.write(block)
         except SpoolError as error:
             self._failure = error
             self.discard()
+
+    def _require_room(self, size_bytes: int) -> None:
+        if self._spool.free_bytes() < self._min_free_bytes + size_bytes:
+            raise SpoolFullError("the spool's reserve is reached; free some space, senders will try again")

@@ -21,7 +21,7 @@ from pynetdicom._validators import validate_ui
 from dicom_node.commitment.references import PUSH_MODEL
 from dicom_node.listener.admission import Admission, Knock, Operation, Refusal, UserIdentity
 from dicom_node.listener.contexts import VERIFICATION, supported_contexts
-from dicom_node.listener.handlers import OnEvent, Register, StorageHandler
+from dicom_node.listener.handlers import Journaling, OnEvent, Register, StorageHandler
 from dicom_node.listener.handshakes import Handshakes, names_of
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -73,6 +73,8 @@ class Listener:
         Whether so much work waits that associations are rejected as transient.
     shares_port : bool
         Whether other processes accept on the port, too.
+    journaling : Journaling, optional
+        What makes small objects durable; by default each file is synced by itself.
     """
 
     def __init__(
@@ -90,12 +92,13 @@ class Listener:
         services: Sequence[Service] = (),
         is_congested: Callable[[], bool] = lambda: False,
         shares_port: bool = False,
+        journaling: Journaling | None = None,
     ) -> None:
         self._ae_title = ae_title.strip()
         self._address = (host, port)
         self._limits = limits
         self._on_event = on_event
-        self._handler = StorageHandler(spool, register, limits, self._report)
+        self._handler = StorageHandler(spool, register, limits, self._report, journaling)
         self._admission = admission or Admission(ae_title)
         self._handshakes = None if tls is None else Handshakes(tls, limits.acse_timeout_s, self._report)
         self._is_congested = is_congested

@@ -187,6 +187,11 @@ class Settings(BaseSettings):
         return self.data_dir / "spool"
 
     @property
+    def journal_dir(self) -> Path:
+        """Folder of what makes received objects durable until their files are."""
+        return self.data_dir / "journal"
+
+    @property
     def results_dir(self) -> Path:
         """Folder of result objects."""
         return self.data_dir / "results"

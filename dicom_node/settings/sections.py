@@ -179,6 +179,12 @@ class ListenerSettings(Section):
         description="Free disk space below which objects are turned away (A700).",
         examples=[1 << 30],
     )
+    journal: bool = Field(
+        True,
+        description="Make objects of up to 1 MiB durable in a journal first, with one sync for many; "
+        "otherwise each file is synced by itself.",
+        examples=[False],
+    )
 
 
 class CompletenessSettings(Section):

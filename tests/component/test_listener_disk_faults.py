@@ -29,6 +29,7 @@ pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 
 FILE_SYNC, DIRECTORY_SYNC, LOG_SYNC = "fsync:{}:when=1", "fsync:{}:when=2", "fdatasync:{}:when=1"
 FILE_WRITE, LOG_WRITE, RENAME = "write:{}:when=1", "pwrite64:{}:when=1", "rename:{}:when=1"
+JOURNAL_WRITE, JOURNAL_SYNC = "pwritev,pwritev2:{}:when=1", "fdatasync:{}:when=1"
 OUT_OF_RESOURCES = range(0xA700, 0xA800)
 
 
@@ -94,21 +95,26 @@ def assert_whole_and_registered_once(database: Database, spool: Spool, ordinals:
 
 
 @pytest.mark.parametrize(
-    "fault",
+    ("way", "fault"),
     [
-        FILE_WRITE.format("error=ENOSPC"),
-        FILE_SYNC.format("error=EIO"),
-        DIRECTORY_SYNC.format("error=EIO"),
-        LOG_WRITE.format("error=ENOSPC"),
-        LOG_SYNC.format("error=EIO"),
+        ("each file synced", FILE_WRITE.format("error=ENOSPC")),
+        ("each file synced", FILE_SYNC.format("error=EIO")),
+        ("each file synced", DIRECTORY_SYNC.format("error=EIO")),
+        ("each file synced", LOG_WRITE.format("error=ENOSPC")),
+        ("each file synced", LOG_SYNC.format("error=EIO")),
+        ("journal", FILE_WRITE.format("error=ENOSPC")),
+        ("journal", JOURNAL_WRITE.format("error=EIO")),
+        ("journal", JOURNAL_SYNC.format("error=EIO")),
+        ("journal", LOG_WRITE.format("error=ENOSPC")),
     ],
 )
 def test_an_object_that_the_disk_refuses_is_not_answered_with_success_and_the_next_one_is(
-    tmp_path: Path, database_url: str, audit_key: AuditKey, database: Database, fault: str
+    tmp_path: Path, database_url: str, audit_key: AuditKey, database: Database, way: str, fault: str
 ) -> None:
     spool = Spool(tmp_path / "spool")
+    journal = tmp_path / "journal" if way == "journal" else None
     with (
-        listener_process(tmp_path, database_url, audit_key) as (process, port),
+        listener_process(tmp_path, database_url, audit_key, journal=journal) as (process, port),
         injected(process, fault),
         RawScu(port, Proposal(MG_FOR_PRESENTATION, EXPLICIT_LITTLE)) as scu,
     ):
@@ -123,14 +129,21 @@ def test_an_object_that_the_disk_refuses_is_not_answered_with_success_and_the_ne
 
 
 @pytest.mark.parametrize(
-    "fault",
-    [each.format("signal=KILL") for each in (RENAME, FILE_SYNC, DIRECTORY_SYNC, LOG_SYNC)],
+    ("way", "fault"),
+    [
+        *(
+            ("each file synced", each.format("signal=KILL"))
+            for each in (RENAME, FILE_SYNC, DIRECTORY_SYNC, LOG_SYNC)
+        ),
+        *(("journal", each.format("signal=KILL")) for each in (JOURNAL_WRITE, JOURNAL_SYNC, LOG_WRITE)),
+    ],
 )
 def test_a_process_that_dies_at_a_call_of_the_kernel_loses_nothing(
-    tmp_path: Path, database_url: str, audit_key: AuditKey, database: Database, fault: str
+    tmp_path: Path, database_url: str, audit_key: AuditKey, database: Database, way: str, fault: str
 ) -> None:
     spool = Spool(tmp_path / "spool")
-    with listener_process(tmp_path, database_url, audit_key) as (process, port):
+    journal = tmp_path / "journal" if way == "journal" else None
+    with listener_process(tmp_path, database_url, audit_key, journal=journal) as (process, port):
         with RawScu(port, Proposal(MG_FOR_PRESENTATION, EXPLICIT_LITTLE)) as scu:
             assert send(scu, 1) == 0x0000
             scu.release()
@@ -138,13 +151,13 @@ def test_a_process_that_dies_at_a_call_of_the_kernel_loses_nothing(
             with pytest.raises(AssociationEndedError):
                 send(scu, 2)
             assert process.wait(60) == -signal.SIGKILL
-    sweep(spool, database)
-    assert not list(spool.root.rglob(".part-*"))
-    assert len(rows(database)) == len(spool.names())
     with (
-        listener_process(tmp_path, database_url, audit_key) as (_, port),
+        listener_process(tmp_path, database_url, audit_key, journal=journal) as (_, port),
         RawScu(port, Proposal(MG_FOR_PRESENTATION, EXPLICIT_LITTLE)) as scu,
     ):
+        sweep(spool, database)
+        assert not list(spool.root.rglob(".part-*"))
+        assert len(rows(database)) == len(spool.names())
         assert send(scu, 2) == 0x0000
         scu.release()
     assert_whole_and_registered_once(database, spool, (1, 2))

@@ -1,19 +1,23 @@
 """A listener with a real database in a process of its own, for tests that kill it.
 
-Run with the folder, the database's URL and the audit key's path; prints its port, and stops at the end of its
-standard input.
+Run with the spool's folder, the database's URL, the audit key's path and, where it keeps one, the journal's
+folder; recovers journals first, prints its port, and stops at the end of its standard input.
 """
 
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from db.audit import AuditTrail
-from db.handoff import Completeness
+from db.handoff import Completeness, known_spool_names
 from db.keys import AuditKey
 from db.session import Database
 from dicom_node.crashpoints import check_crashpoint
+from dicom_node.listener.handlers import Journaling
+from dicom_node.listener.journal import Journal
+from dicom_node.listener.journal_recovery import JournalRecovery
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.registration import Registrar
 from dicom_node.listener.server import Listener
@@ -21,29 +25,50 @@ from dicom_node.logs import configure_logs
 from dicom_node.spool import Spool
 
 
-def main(spool: Path, url: str, key: Path) -> None:
+def main(spool: Path, url: str, key: Path, journal: Path | None = None) -> None:
     """Serve until standard input ends."""
     configure_logs("listen")
     check_crashpoint()
     database = Database(url, AuditTrail(AuditKey.load_or_create(key)))
-    files = Spool(spool)
-    registrar = Registrar(database, Completeness(frozenset(), 60.0, ()), spool=files, actor="listener")
-    listener = Listener(
-        "NODE",
-        "127.0.0.1",
-        0,
-        spool=files,
-        register=registrar.register,
-        limits=ListenerLimits(min_free_bytes=0),
-        on_event=registrar.on_event,
-    )
-    listener.start()
-    sys.stdout.write(f"{listener.port}\n")
-    sys.stdout.flush()
-    sys.stdin.read()
-    listener.stop(deadline_s=10)
+    files, rules = Spool(spool), Completeness(frozenset(), 60.0, ())
+    registrar = Registrar(database, rules, spool=files, actor="listener")
+    with ExitStack() as stack:
+        journaling = None
+        if journal is not None:
+            recover(journal, files, database, registrar)
+            late_synced = stack.enter_context(database.late_synced())
+            of_journaled = Registrar(late_synced, rules, spool=files, actor="listener")
+            # Not emptied behind the back of a test that kills it.
+            kept = Journal(journal, files, database.sync_commits, emptied_after_s=600)
+            stack.callback(kept.close)
+            journaling = Journaling(kept, of_journaled.register)
+        listener = Listener(
+            "NODE",
+            "127.0.0.1",
+            0,
+            spool=files,
+            register=registrar.register,
+            limits=ListenerLimits(min_free_bytes=0),
+            on_event=registrar.on_event,
+            journaling=journaling,
+        )
+        listener.start()
+        sys.stdout.write(f"{listener.port}\n")
+        sys.stdout.flush()
+        sys.stdin.read()
+        listener.stop(deadline_s=10)
     database.close()
 
 
+def recover(journal: Path, spool: Spool, database: Database, registrar: Registrar) -> None:
+    """Put back what a crash took."""
+
+    def registered(names: list[str]) -> set[str]:
+        with database.reading() as session:
+            return known_spool_names(session, names)
+
+    JournalRecovery(journal, spool, registrar.register, registered, database.sync_commits).run()
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2], *map(Path, sys.argv[3:]))

@@ -16,7 +16,7 @@ from dicom_node.errors import SettingsError
 PASS_THREE_TIMES = """
 from dicom_node.crashpoints import crashpoint
 for passage in (1, 2, 3):
-    crashpoint("listener.renamed")
+    crashpoint("listener.durable")
     crashpoint("listener.committed")
     print(passage, flush=True)
 """
@@ -43,9 +43,9 @@ def test_the_process_dies_at_the_asked_passage() -> None:
 
 def test_with_a_marker_it_dies_once(tmp_path: Path) -> None:
     marker = tmp_path / "died"
-    assert run(f"listener.renamed:2@{marker}") == (-signal.SIGKILL, "1")
+    assert run(f"listener.durable:2@{marker}") == (-signal.SIGKILL, "1")
     assert marker.exists()
-    assert run(f"listener.renamed:2@{marker}") == (0, "123")
+    assert run(f"listener.durable:2@{marker}") == (0, "123")
 
 
 def test_a_process_that_passed_while_the_marker_was_there_dies_once_it_is_gone(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_process_that_passed_while_the_marker_was_there_dies_once_it_is_gone(t
 
 
 def test_of_several_orders_each_is_followed_once(tmp_path: Path) -> None:
-    orders = f"listener.committed:2@{tmp_path / 'first'},listener.renamed@{tmp_path / 'second'}"
+    orders = f"listener.committed:2@{tmp_path / 'first'},listener.durable@{tmp_path / 'second'}"
     assert run(orders) == (-signal.SIGKILL, "")
     assert run(orders) == (-signal.SIGKILL, "1")
     assert run(orders) == (0, "123")
@@ -85,7 +85,7 @@ def test_nothing_happens_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "order",
-    ["listener", "listener.nowhere", "listener.renamed:0", "listener.renamed@rel", "listener.renamed,"],
+    ["listener", "listener.nowhere", "listener.durable:0", "listener.durable@rel", "listener.durable,"],
 )
 def test_a_wrong_order_is_refused_at_start(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, order)

@@ -1,0 +1,61 @@
+"""The journal of a listener's process, and the recovery of those that a crash left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from db import handoff
+from db.session import Database
+from dicom_node.cli.wiring import completeness
+from dicom_node.listener.journal import SUFFIX, Journal
+from dicom_node.settings import Settings
+from dicom_node.spool import Spool
+
+
+def recover_journals(settings: Settings, database: Database, actor: str) -> None:
+    """Put back what a crash of the machine took of received objects, before anybody looks for it.
+
+    Parameters
+    ----------
+    settings : Settings
+        The node's.
+    database : Database
+        The truth.
+    actor : str
+        The process that does it.
+    """
+    if not any(settings.journal_dir.glob(f"*{SUFFIX}")):
+        return
+    from dicom_node.listener.journal_recovery import JournalRecovery
+    from dicom_node.listener.registration import Registrar
+
+    spool = Spool(settings.spool_dir)
+    registrar = Registrar(database, completeness(settings), spool=spool, actor=actor)
+
+    def registered(names: list[str]) -> set[str]:
+        with database.reading() as session:
+            return handoff.known_spool_names(session, names)
+
+    JournalRecovery(settings.journal_dir, spool, registrar.register, registered, database.sync_commits).run()
+
+
+@contextmanager
+def open_journal(settings: Settings, database: Database, spool: Spool) -> Iterator[tuple[Journal, Database]]:
+    """Open the journal of this process, and the database as who registers journaled files needs it.
+
+    Parameters
+    ----------
+    settings : Settings
+        The node's.
+    database : Database
+        The truth.
+    spool : Spool
+        Where received files lie.
+    """
+    with database.late_synced() as late_synced:
+        journal = Journal(settings.journal_dir, spool, database.sync_commits)
+        try:
+            yield journal, late_synced
+        finally:
+            journal.close()

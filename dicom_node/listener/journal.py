@@ -1,0 +1,283 @@
+"""Small objects are made durable here first: one sync of one file, for all that wait, instead of three each.
+
+::
+
+    file (not synced) --> record (synced, together) --> row (committed, seen by all) --> Success
+                              |
+                              +-- behind their backs: files and rows synced, many at once --> segment cleared
+
+What a machine's crash takes of files and rows is put back from the records when the next process starts, see
+:mod:`dicom_node.listener.journal_recovery`. There are two segments: one is filled while the other is emptied.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+
+from db.errors import DatabaseError
+from dicom_node.errors import SpoolError, SpoolFullError
+from dicom_node.listener.group_commit import GroupCommit
+from dicom_node.listener.journal_segment import JournaledFile, Segment
+from dicom_node.spool import Spool, SpooledFile, translated_errors
+from dicom_node.spool_writer import FileSystem
+
+LARGEST_JOURNALED_BYTES = 1 << 20
+"""Up to this length a file is journaled.
+
+A longer one is synced by itself: to write its bytes twice would take longer than two syncs.
+"""
+
+SUFFIX = ".journal"
+SEGMENT_BYTES = 16 << 20
+EMPTIED_AFTER_S = 2.0
+ROOM_WAIT_S = 15.0
+_NEXT_TRY_S = 1.0
+_FILES_IN_SEGMENT = 12
+
+_log = structlog.get_logger(__name__)
+
+
+class _Use:
+    """A segment, and how many of its objects have no row yet."""
+
+    __slots__ = ("rows_owed", "segment", "since")
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self.rows_owed = 0
+        self.since = 0.0
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it holds a file, or is about to."""
+        return self.rows_owed > 0 or not self.segment.is_empty
+
+
+class Journal:
+    """The journal of one listener process.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where the journals of all processes lie; made, with mode 0700, when absent.
+    spool : Spool
+        Where the files lie whose records it holds.
+    sync_rows : callable
+        Makes all committed rows durable; see :meth:`db.session.Database.sync_commits`.
+    segment_bytes : int
+        Length of each of its two segments.
+    emptied_after_s : float
+        Seconds after which a segment is emptied though it is not full.
+
+    Raises
+    ------
+    SpoolError
+        If the disk refuses.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        spool: Spool,
+        sync_rows: Callable[[], None],
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        emptied_after_s: float = EMPTIED_AFTER_S,
+    ) -> None:
+        self._spool = spool
+        self._sync_rows = sync_rows
+        self._emptied_after_s = emptied_after_s
+        self._largest_bytes = min(LARGEST_JOURNALED_BYTES, segment_bytes // _FILES_IN_SEGMENT)
+        # No more than a segment holds: none waits for the emptying of one that it helps to fill.
+        self._appends = GroupCommit(self._append_together, most_together=_FILES_IN_SEGMENT)
+        self._changed = threading.Condition()
+        self._failure: SpoolError | None = None
+        self._is_closing = False
+        with translated_errors():
+            # Before any file is written: the kernel tells of the errors since then.
+            self._file_system = FileSystem(spool.root)
+            with locked(folder):
+                self._filling, spare = (
+                    _Use(Segment(folder / f"{secrets.token_hex(16)}{SUFFIX}", segment_bytes))
+                    for _ in range(2)
+                )
+        self._spare: _Use | None = spare
+        self._full: _Use | None = None
+        self._thread = threading.Thread(target=self._empty_for_ever, name="listener-journal", daemon=True)
+        self._thread.start()
+
+    def takes(self, image_bytes: int) -> bool:
+        """Whether a file of this length is to be journaled; any other is to be synced by itself."""
+        return image_bytes <= self._largest_bytes and self._failure is None
+
+    @contextmanager
+    def keeping(self, file: SpooledFile, image: memoryview) -> Iterator[None]:
+        """Make a file durable; its row is to be committed inside the block.
+
+        Parameters
+        ----------
+        file : SpooledFile
+            A file that has its name and is not synced.
+        image : memoryview
+            All its bytes.
+
+        Raises
+        ------
+        SpoolError
+            If the disk refuses. Nothing is promised of the file then.
+        """
+        use = self._appends.submit(JournaledFile(file, image))
+        try:
+            yield
+        finally:
+            self._release(use)
+
+    def close(self) -> None:
+        """Empty the journal and remove it; what cannot be emptied is left to the next start."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        self._thread.join()
+        for use in (self._filling, self._spare, self._full):
+            if use is not None:
+                use.segment.close(remove=use.segment.is_empty)
+        self._file_system.close()
+
+    def _append_together(self, kept: Sequence[JournaledFile]) -> list[_Use]:
+        if self._failure is not None:
+            raise self._failure
+        uses: list[_Use] = []
+        try:
+            with translated_errors():
+                for each in kept:
+                    uses.append(self._use_for(len(each.image)))
+                    uses[-1].segment.write(each)
+                self._sync({use.segment for use in uses})
+        except BaseException:
+            for use in uses:
+                self._release(use)
+            raise
+        return uses
+
+    def _sync(self, segments: Collection[Segment]) -> None:
+        try:
+            for segment in segments:
+                segment.sync()
+        except OSError as error:
+            # A sync that is tried again after an error tells nothing of what the first one lost.
+            self._failure = SpoolError("the journal's disk refused; look at the data directory's disk")
+            _log.error("journal.given_up", code=error.errno, advice="every file is synced by itself now")
+            raise
+
+    def _use_for(self, image_bytes: int) -> _Use:
+        """Return the segment that a file goes to, which owes it a row from now on."""
+        with self._changed:
+            if not self._filling.segment.has_room(image_bytes):
+                if not self._changed.wait_for(lambda: self._spare is not None, ROOM_WAIT_S):
+                    raise SpoolFullError("the journal is full; look at the disk's and the database's health")
+                # The thread may have turned to the other one meanwhile.
+                if not self._filling.segment.has_room(image_bytes):
+                    self._turn_over()
+            use = self._filling
+            if not use.is_begun:
+                use.since = time.monotonic()
+                self._changed.notify_all()
+            use.rows_owed += 1
+            return use
+
+    def _release(self, use: _Use) -> None:
+        with self._changed:
+            use.rows_owed -= 1
+            if use is self._full and use.rows_owed == 0:
+                self._changed.notify_all()
+
+    def _turn_over(self) -> None:
+        assert self._spare is not None  # whoever calls has waited for it
+        self._full, self._filling, self._spare = self._filling, self._spare, None
+        self._changed.notify_all()
+
+    def _empty_for_ever(self) -> None:
+        while (use := self._next_full()) is not None:
+            while not self._is_emptied(use):
+                with self._changed:
+                    if self._changed.wait_for(lambda: self._is_closing, _NEXT_TRY_S):
+                        return
+            with self._changed:
+                self._full, self._spare = None, use
+                self._changed.notify_all()
+
+    def _next_full(self) -> _Use | None:
+        """Wait for a segment that is full, or old, and whose files all have their rows; None at the end."""
+        with self._changed:
+            while (full := self._full) is None:
+                wait_s = None
+                if self._filling.is_begun:
+                    wait_s = self._filling.since + self._emptied_after_s - time.monotonic()
+                    if wait_s <= 0 or self._is_closing:
+                        self._turn_over()
+                        continue
+                if self._is_closing:
+                    return None
+                self._changed.wait(wait_s)
+            self._changed.wait_for(lambda: full.rows_owed == 0 or self._is_closing)
+            return None if full.rows_owed else full
+
+    def _is_emptied(self, use: _Use) -> bool:
+        try:
+            with translated_errors():
+                make_durable(use.segment.files(), self._file_system, self._spool)
+                self._sync_rows()
+                use.segment.clear()
+        except (SpoolError, DatabaseError) as error:
+            _log.warning("journal.not_emptied", reason=str(error))
+            return False
+        return True
+
+
+def make_durable(files: Iterable[JournaledFile], file_system: FileSystem, spool: Spool) -> None:
+    """Make journaled files durable where they belong, all with one call.
+
+    Parameters
+    ----------
+    files : iterable of JournaledFile
+        What the journal holds of them.
+    file_system : FileSystem
+        Where the spool lies, opened before they were written.
+    spool : Spool
+        Where they lie, but for those that were removed since.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses.
+    SpoolError
+        The same.
+    """
+    try:
+        file_system.sync()
+    except OSError:
+        # Nobody says which file it was, and what memory shows of one need not be on the disk.
+        for each in files:
+            if spool.path_of(each.file.name).exists():
+                spool.write_again(each.file.name, each.image)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from making or recovering journals; the folder is made when absent."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

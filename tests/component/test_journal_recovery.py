@@ -1,0 +1,152 @@
+"""What a crash left in a journal is put back, once, and what was removed since is not."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from db import handoff
+from db.errors import DatabaseUnavailableError
+from db.handoff import Completeness, ReceivedInstance, Registration
+from db.session import Database
+from dicom_node.listener.journal import SEGMENT_BYTES, Journal
+from dicom_node.listener.journal_recovery import JournalRecovery
+from dicom_node.listener.journal_segment import JournaledFile, Segment
+from dicom_node.listener.part10 import Origin, file_preface
+from dicom_node.listener.registration import Registrar
+from dicom_node.spool import Spool, SpooledFile
+from tests.component.test_listener_crash import rows
+from tests.listening import EXPLICIT_LITTLE, MG_FOR_PRESENTATION, encoded, mammogram, uid_of
+
+
+class Recovering:
+    """A spool, a database and the journal of a process that is dead."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.journal_dir = folder / "journal"
+        self.journal_dir.mkdir(mode=0o700)
+        self.spool = Spool(folder / "spool")
+        self.database = database
+        self.registrar = Registrar(
+            database, Completeness(frozenset(), 60.0, ()), spool=self.spool, actor="listener"
+        )
+
+    def placed(self, ordinal: int) -> JournaledFile:
+        """Store an object as a listener does, up to its journal."""
+        dataset, data = mammogram(ordinal), encoded(mammogram(ordinal))
+        origin = Origin(MG_FOR_PRESENTATION, uid_of(dataset), EXPLICIT_LITTLE, "SCANNER", "NODE")
+        image = file_preface(origin) + data
+        file = SpooledFile(self.spool.place(image), sha256(data).hexdigest(), len(data))
+        return JournaledFile(file, memoryview(image))
+
+    def crashed_with(self, *kept: JournaledFile) -> Path:
+        """Leave a journal that nobody holds."""
+        path = self.journal_dir / f"{len(list(self.journal_dir.iterdir())):032x}.journal"
+        segment = Segment(path, SEGMENT_BYTES)
+        for each in kept:
+            segment.write(each)
+        segment.close(remove=False)
+        return path
+
+    def registered(self, names: list[str]) -> set[str]:
+        """Ask the database which files have a row."""
+        with self.database.reading() as session:
+            return handoff.known_spool_names(session, names)
+
+    def recover(self) -> None:
+        """Do what a process does when it starts."""
+        JournalRecovery(
+            self.journal_dir,
+            self.spool,
+            self.registrar.register,
+            self.registered,
+            self.database.sync_commits,
+        ).run()
+
+    def path_of(self, kept: JournaledFile) -> Path:
+        """Where its file is."""
+        return self.spool.path_of(kept.file.name)
+
+
+@pytest.fixture
+def node(tmp_path: Path, database: Database) -> Recovering:
+    return Recovering(tmp_path, database)
+
+
+def test_rows_and_files_that_a_crash_took_are_put_back_once(node: Recovering) -> None:
+    whole, cut, gone, registered = (node.placed(ordinal) for ordinal in range(1, 5))
+    node.path_of(cut).write_bytes(bytes(cut.image[:700]))
+    node.path_of(gone).unlink()
+    node.crashed_with(whole, cut, gone, registered)
+    node.recover()
+    first = [(row.sop_instance_uid, row.spool_name, row.calling_ae_title) for row in rows(node.database)]
+    assert [uid for uid, _, _ in first] == [uid_of(mammogram(ordinal)) for ordinal in range(1, 5)]
+    assert {sender for _, _, sender in first} == {"SCANNER"}
+    for each in (whole, cut, gone, registered):
+        assert node.path_of(each).read_bytes() == bytes(each.image)
+        assert node.path_of(each).stat().st_mode & 0o777 == 0o600
+    assert list(node.journal_dir.iterdir()) == []
+
+    node.crashed_with(whole, cut, gone, registered)
+    node.recover()
+    again = [(row.sop_instance_uid, row.spool_name, row.calling_ae_title) for row in rows(node.database)]
+    assert again == first, "a recovery that is done twice changes nothing"
+
+
+def test_a_file_is_mended_whose_row_survived(node: Recovering) -> None:
+    kept = node.placed(1)
+    node.crashed_with(kept)
+    node.recover()
+    node.path_of(kept).write_bytes(bytes(len(kept.image)))
+    node.crashed_with(kept)
+    node.recover()
+    assert node.path_of(kept).read_bytes() == bytes(kept.image)
+    assert len(rows(node.database)) == 1
+
+
+def test_an_object_that_came_twice_is_kept_once(node: Recovering) -> None:
+    first, again = node.placed(1), node.placed(1)
+    node.crashed_with(first, again)
+    node.recover()
+    assert [row.spool_name for row in rows(node.database)] == [first.file.name]
+    assert node.spool.names() == [first.file.name]
+
+
+def test_a_journal_of_a_living_process_is_left_alone(node: Recovering) -> None:
+    kept = node.placed(1)
+    journal = Journal(node.journal_dir, node.spool, node.database.sync_commits)
+    with journal.keeping(kept.file, kept.image):
+        node.recover()
+        assert rows(node.database) == []
+        assert len(list(node.journal_dir.iterdir())) == 2
+    journal.close()
+
+
+def test_a_record_that_cannot_be_an_object_is_passed_over(node: Recovering) -> None:
+    image = b"no head" + encoded(mammogram(1))
+    file = SpooledFile(node.spool.place(image), sha256(image[7:]).hexdigest(), len(image) - 7)
+    node.crashed_with(JournaledFile(file, memoryview(image)), fit := node.placed(2))
+    node.recover()
+    assert [row.spool_name for row in rows(node.database)] == [fit.file.name]
+    assert node.spool.names() == [fit.file.name], "nobody was told that it is stored"
+
+
+def test_a_database_that_goes_away_meanwhile_costs_nothing(node: Recovering) -> None:
+    first, second = node.placed(1), node.placed(2)
+    path = node.crashed_with(first, second)
+
+    def register(received: ReceivedInstance) -> Registration:
+        if received.spool_name == second.file.name:
+            raise DatabaseUnavailableError("away")
+        return node.registrar.register(received)
+
+    with pytest.raises(DatabaseUnavailableError):
+        JournalRecovery(
+            node.journal_dir, node.spool, register, node.registered, node.database.sync_commits
+        ).run()
+    assert path.exists()
+    node.recover()
+    assert sorted(row.spool_name for row in rows(node.database)) == sorted(node.spool.names())
+    assert len(rows(node.database)) == 2

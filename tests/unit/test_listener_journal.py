@@ -1,0 +1,294 @@
+"""The journal: what it says is kept can be read back, whatever the disk and the other processes do."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from db.errors import DatabaseUnavailableError
+from dicom_node.errors import SpoolFullError
+from dicom_node.listener import journal as journal_module
+from dicom_node.listener.journal import LARGEST_JOURNALED_BYTES, SEGMENT_BYTES, Journal
+from dicom_node.listener.journal_segment import JournaledFile, Segment, files_of
+from dicom_node.spool import Spool, SpooledFile
+
+SMALL_SEGMENT = 12 * 64 * 1024
+NEVER_S = 3600.0
+
+
+def placed(spool: Spool, seed: int, size: int = 3000) -> JournaledFile:
+    """Put a file into a spool that is not synced, as a listener does."""
+    image = b"preface" + random.Random(seed).randbytes(size)
+    file = SpooledFile(spool.place(image), sha256(image[7:]).hexdigest(), size)
+    return JournaledFile(file, memoryview(image))
+
+
+def read(path: Path) -> list[JournaledFile]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return list(files_of(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+class Rows:
+    """A database that can be away."""
+
+    def __init__(self) -> None:
+        self.syncs = 0
+        self.is_away = False
+        self.was_asked = threading.Event()
+
+    def sync(self) -> None:
+        """Make all rows durable."""
+        self.was_asked.set()
+        if self.is_away:
+            raise DatabaseUnavailableError("away")
+        self.syncs += 1
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "journal"
+
+
+@contextmanager
+def open_journal(
+    folder: Path,
+    spool: Spool,
+    rows: Rows,
+    *,
+    segment_bytes: int = SEGMENT_BYTES,
+    emptied_after_s: float = NEVER_S,
+) -> Iterator[Journal]:
+    journal = Journal(folder, spool, rows.sync, segment_bytes=segment_bytes, emptied_after_s=emptied_after_s)
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def kept_in(folder: Path) -> list[str]:
+    """Names of the files that the journals of a folder hold, each segment's in their order."""
+    return [each.file.name for path in sorted(folder.glob("*.journal")) for each in read(path)]
+
+
+def test_a_segment_gives_back_what_was_written(tmp_path: Path, spool: Spool) -> None:
+    segment = Segment(tmp_path / "a", SEGMENT_BYTES)
+    files = [placed(spool, seed, size) for seed, size in enumerate((0, 1, 4096, 20_000, 500_000))]
+    for each in files:
+        segment.write(each)
+    segment.sync()
+    found = read(tmp_path / "a")
+    assert [each.file for each in found] == [each.file for each in files]
+    assert [bytes(each.image) for each in found] == [bytes(each.image) for each in files]
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+    segment.close(remove=True)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("place", ["magic", "name", "checksum", "preface", "content", "last byte"])
+def test_a_segment_ends_at_the_first_record_that_is_not_whole(
+    tmp_path: Path, spool: Spool, place: str
+) -> None:
+    segment = Segment(tmp_path / "a", SEGMENT_BYTES)
+    for seed in range(3):
+        segment.write(placed(spool, seed))
+    segment.close(remove=False)
+    # Each record of 3,007 bytes and its head fits into a page; the second one is hurt.
+    hurt = {"magic": 0, "name": 30, "checksum": 92, "preface": 98, "content": 110, "last byte": 3_102}[place]
+    with (tmp_path / "a").open("r+b") as file:
+        file.seek(4096 + hurt)
+        byte = file.read(1)
+        file.seek(4096 + hurt)
+        file.write(bytes([byte[0] ^ 1]))
+    assert [bytes(each.image) for each in read(tmp_path / "a")] == [bytes(placed(spool, 0).image)]
+
+
+def test_a_segment_that_is_used_again_does_not_show_what_an_earlier_use_left(
+    tmp_path: Path, spool: Spool
+) -> None:
+    segment = Segment(tmp_path / "a", SEGMENT_BYTES)
+    for seed in range(5):
+        segment.write(placed(spool, seed))
+    segment.clear()
+    assert segment.is_empty
+    assert read(tmp_path / "a") == []
+    segment.write(later := placed(spool, 9))
+    assert [each.file for each in read(tmp_path / "a")] == [later.file]
+    segment.close(remove=True)
+
+
+def test_a_file_of_random_bytes_or_none_is_an_empty_segment(tmp_path: Path) -> None:
+    for content in (b"", b"DNJRNL01", random.Random(1).randbytes(50_000), bytes(50_000)):
+        (tmp_path / "a").write_bytes(content)
+        assert read(tmp_path / "a") == []
+
+
+def test_inside_the_block_a_file_is_in_the_journal(folder: Path, spool: Spool) -> None:
+    with open_journal(folder, spool, Rows()) as journal:
+        kept = placed(spool, 1)
+        with journal.keeping(kept.file, kept.image):
+            assert kept_in(folder) == [kept.file.name]
+    assert list(folder.iterdir()) == [], "a journal that was emptied is removed"
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_many_senders_at_once_are_all_kept(folder: Path, spool: Spool) -> None:
+    with open_journal(folder, spool, Rows()) as journal:
+        files = [placed(spool, seed) for seed in range(200)]
+
+        def keep(each: JournaledFile) -> None:
+            with journal.keeping(each.file, each.image):
+                pass
+
+        with ThreadPoolExecutor(16) as senders:
+            list(senders.map(keep, files))
+        assert sorted(kept_in(folder)) == sorted(each.file.name for each in files)
+
+
+def test_a_full_segment_is_emptied_when_its_files_have_their_rows_and_not_before(
+    folder: Path, spool: Spool
+) -> None:
+    rows = Rows()
+    with open_journal(folder, spool, rows, segment_bytes=SMALL_SEGMENT) as journal:
+        first = placed(spool, 0, 60_000)
+        keeping_first = journal.keeping(first.file, first.image)
+        keeping_first.__enter__()
+        others = [placed(spool, seed, 60_000) for seed in range(1, 15)]
+        for each in others:
+            with journal.keeping(each.file, each.image):
+                pass
+        assert first.file.name in kept_in(folder), "it has no row yet"
+        assert rows.syncs == 0
+        keeping_first.__exit__(None, None, None)
+        for each in (placed(spool, seed, 60_000) for seed in range(15, 60)):
+            with journal.keeping(each.file, each.image):
+                assert each.file.name in kept_in(folder)
+        assert rows.syncs > 0
+        assert first.file.name not in kept_in(folder)
+    assert rows.syncs > 0
+    assert list(folder.iterdir()) == []
+
+
+def test_a_segment_that_is_not_full_is_emptied_after_a_while(folder: Path, spool: Spool) -> None:
+    rows = Rows()
+    with open_journal(folder, spool, rows, emptied_after_s=0.05) as journal:
+        kept = placed(spool, 1)
+        with journal.keeping(kept.file, kept.image):
+            pass
+        assert rows.was_asked.wait(30)
+        later = placed(spool, 2)
+        with journal.keeping(later.file, later.image):
+            assert later.file.name in kept_in(folder)
+
+
+def test_while_the_database_is_away_nothing_is_forgotten(
+    folder: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "ROOM_WAIT_S", 0.2)
+    rows = Rows()
+    rows.is_away = True
+    kept: list[str] = []
+    with open_journal(folder, spool, rows, segment_bytes=SMALL_SEGMENT) as journal:
+
+        def keep_until_full() -> None:
+            for seed in range(100):
+                each = placed(spool, seed, 60_000)
+                with journal.keeping(each.file, each.image):
+                    kept.append(each.file.name)
+
+        with pytest.raises(SpoolFullError, match="journal is full"):
+            keep_until_full()
+        assert len(kept) > 12, "both segments were used"
+        assert sorted(kept_in(folder)) == sorted(kept)
+    assert sorted(kept_in(folder)) == sorted(kept), "what cannot be emptied is left to the next start"
+
+
+def test_a_journal_whose_rows_are_owed_at_the_end_is_left_to_the_next_start(
+    folder: Path, spool: Spool
+) -> None:
+    with open_journal(folder, spool, Rows()) as journal:
+        kept = placed(spool, 1)
+        keeping = journal.keeping(kept.file, kept.image)
+        keeping.__enter__()
+    assert kept_in(folder) == [kept.file.name]
+    keeping.__exit__(None, None, None)
+
+
+def test_only_small_files_are_taken(folder: Path, spool: Spool) -> None:
+    with open_journal(folder, spool, Rows()) as journal:
+        assert journal.takes(LARGEST_JOURNALED_BYTES)
+        assert not journal.takes(LARGEST_JOURNALED_BYTES + 1)
+
+
+def test_a_sync_that_fails_ends_the_use_of_the_journal_and_forgets_nothing(
+    folder: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_journal(folder, spool, Rows()) as journal:
+        kept, refused = placed(spool, 1), placed(spool, 2)
+        with journal.keeping(kept.file, kept.image):
+            pass
+        sync = os.fdatasync
+        monkeypatch.setattr(os, "fdatasync", failing_with(errno.EIO))
+        with (
+            pytest.raises(Exception, match="disk refused") as raised,
+            journal.keeping(refused.file, refused.image),
+        ):
+            pytest.fail("nothing is promised of this file")
+        monkeypatch.setattr(os, "fdatasync", sync)
+        assert str(spool.root) not in str(raised.value)
+        assert not journal.takes(1), "every file is synced by itself from now on"
+        assert kept.file.name in kept_in(folder)
+    assert list(folder.iterdir()) == [], "the disk is well again"
+
+
+def failing_with(code: int) -> Callable[[int], None]:
+    def fail(_descriptor: int) -> None:
+        raise OSError(code, "as a disk says it")
+
+    return fail
+
+
+def test_files_whose_common_sync_fails_are_written_again_from_the_journal(
+    folder: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_file_system: object) -> None:
+        raise OSError(errno.EIO, "of some file")
+
+    with open_journal(folder, spool, Rows()) as journal:
+        kept, removed = placed(spool, 1), placed(spool, 2)
+        for each in (kept, removed):
+            with journal.keeping(each.file, each.image):
+                pass
+        spool.remove(removed.file.name)
+        damaged = spool.path_of(kept.file.name)
+        damaged.write_bytes(b"")
+        monkeypatch.setattr(journal_module.FileSystem, "sync", fail)
+    assert damaged.read_bytes() == bytes(kept.image)
+    assert not spool.path_of(removed.file.name).exists(), "what was removed since stays away"
+    assert list(folder.iterdir()) == []
+
+
+def test_a_living_journal_is_locked(folder: Path, spool: Spool) -> None:
+    with open_journal(folder, spool, Rows()):
+        for path in folder.glob("*.journal"):
+            descriptor = os.open(path, os.O_RDONLY)
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.close(descriptor)
