@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dicom_node.listener.wire import PDU_HEADER, PDV_HEADER
 
@@ -25,6 +25,7 @@ _REQUESTED_SOP_CLASS_UID = 0x0003
 _COMMAND_FIELD = 0x0100
 _MESSAGE_ID = 0x0110
 _MESSAGE_ID_BEING_RESPONDED_TO = 0x0120
+_PRIORITY = 0x0700
 _DATA_SET_TYPE = 0x0800
 _STATUS = 0x0900
 _AFFECTED_SOP_INSTANCE_UID = 0x1000
@@ -38,7 +39,8 @@ _NORMALISED = {
 }
 
 # PS3.5 9.1; longer than 64 characters is no UID either.
-_UID = re.compile(rb"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
+_UID_FORM = rb"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))*"
+_UID = re.compile(_UID_FORM)
 _LONGEST_UID = 64
 _ELEMENT = struct.Struct("<HHL")
 _NUMBER = struct.Struct("<H")
@@ -47,12 +49,36 @@ _GROUP_LENGTH = struct.Struct("<HHLL")
 _NUMBERS = struct.Struct("<HHLH HHLH HHLH HHLH")
 
 
+def _head(number: int, length: int) -> bytes:
+    return re.escape(_ELEMENT.pack(0, number, length))
+
+
+def _any_uid(number: int) -> bytes:
+    return re.escape(_ELEMENT.pack(0, number, 0)[:4]) + rb"(..)\x00\x00((%b)\x00?)" % _UID_FORM
+
+
+# A C-STORE request as nearly all senders encode it (PS3.7 9.3.1.1): all that has to be there, nothing else.
+_STORE_REQUEST = re.compile(
+    b"".join(
+        (
+            *(_head(0, 4), b"...."),
+            _any_uid(_AFFECTED_SOP_CLASS_UID),
+            *(_head(_COMMAND_FIELD, 2), re.escape(_NUMBER.pack(C_STORE_RQ))),
+            *(_head(_MESSAGE_ID, 2), b"(..)"),
+            *(_head(_PRIORITY, 2), b".."),
+            *(_head(_DATA_SET_TYPE, 2), b"(?!%b).." % re.escape(_NUMBER.pack(_NO_DATA_SET))),
+            _any_uid(_AFFECTED_SOP_INSTANCE_UID),
+        )
+    ),
+    re.DOTALL,
+)
+
+
 class MalformedCommandError(ValueError):
     """The bytes are no command set that the listener serves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A C-STORE, C-ECHO, N-ACTION or N-EVENT-REPORT request.
 
     Attributes
@@ -77,15 +103,14 @@ class Request:
     type_id: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ReportAnswer:
+class ReportAnswer(NamedTuple):
     """The answer to an N-EVENT-REPORT of this node: which, and what the peer says of it."""
 
     message_id: int
     status: int
 
 
-def decoded_command(encoded: bytes | bytearray) -> Request | ReportAnswer:
+def decoded_command(encoded: bytes | bytearray | memoryview) -> Request | ReportAnswer:
     """Read the command set of a request, or of the answer to a report.
 
     Raises
@@ -93,6 +118,11 @@ def decoded_command(encoded: bytes | bytearray) -> Request | ReportAnswer:
     MalformedCommandError
         If it is damaged, not whole, of another kind, or if what it says of its data set is wrong for it.
     """
+    plain = _STORE_REQUEST.fullmatch(encoded)
+    if plain is not None:
+        request = _plain_store_request(plain)
+        if request is not None:
+            return request
     values = _values(encoded)
     field = _number(values, _COMMAND_FIELD)
     has_data_set = _number(values, _DATA_SET_TYPE) != _NO_DATA_SET
@@ -180,6 +210,18 @@ def encoded_data_set(content: bytes, context_id: int, longest_pdu_bytes: int) ->
     )
 
 
+def _plain_store_request(plain: re.Match[bytes]) -> Request | None:
+    class_length, sop_class, class_uid, message_id, instance_length, instance, instance_uid = plain.groups()
+    if (
+        len(sop_class) != _NUMBER.unpack(class_length)[0]
+        or len(instance) != _NUMBER.unpack(instance_length)[0]
+        or len(class_uid) > _LONGEST_UID
+        or len(instance_uid) > _LONGEST_UID
+    ):
+        return None
+    return Request(C_STORE_RQ, _NUMBER.unpack(message_id)[0], class_uid, instance_uid, True)
+
+
 def _normalised_request(values: dict[int, bytes], field: int, *, has_data_set: bool) -> Request:
     sop_class, instance, type_id = _NORMALISED[field]
     request = Request(
@@ -195,7 +237,7 @@ def _normalised_request(values: dict[int, bytes], field: int, *, has_data_set: b
     return request
 
 
-def _values(encoded: bytes | bytearray) -> dict[int, bytes]:
+def _values(encoded: bytes | bytearray | memoryview) -> dict[int, bytes]:
     values: dict[int, bytes] = {}
     start, end = 0, len(encoded)
     while start < end:

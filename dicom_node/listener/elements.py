@@ -23,6 +23,8 @@ _ITEM = 0xFFFEE000
 _ITEM_DELIMITATION = 0xFFFEE00D
 _SEQUENCE_DELIMITATION = 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
+_TWICE = "the data set holds an element twice"
+_TOO_MANY = "the data set has too many elements"
 _MAX_PADDING_BYTES = 64 * 1024
 # PS3.5 7.1.2: these have a 32-bit length after two reserved bytes.
 _LONG_VRS = frozenset(
@@ -38,28 +40,29 @@ _PLAIN_VRS = frozenset(
 )
 
 
-class Element(NamedTuple):
-    """Where one top-level element lies, as offsets into the data set.
+Element = tuple[int, int, int, bool]
+"""Where one top-level element lies: the offsets of its tag, of its value and of what is behind it.
+
+Last is whether its length is undefined, so that delimiters end it: sequences, and encapsulated pixel data.
+A plain tuple, because each received object has dozens.
+"""
+
+
+class Walked(NamedTuple):
+    """What was found in a data set, and by which of its bytes.
 
     Attributes
     ----------
-    tag : int
-        Group and element number as one 32-bit number.
-    start : int
-        Offset of its tag.
-    value_start : int
-        Offset of its value.
-    end : int
-        Offset behind its value, delimiters included.
-    has_undefined_length : bool
-        Whether delimiters end it: sequences, and encapsulated pixel data.
+    elements : dict of int to tuple
+        The top-level elements by their tags, in the order of the data set.
+    heads : list of tuple of (int, int)
+        Offset and length of all bytes that were looked at, in ascending order. Another data set of the same
+        length and with the same bytes there has the same elements at the same places. Empty where there are
+        fragments, of which there may be any number.
     """
 
-    tag: int
-    start: int
-    value_start: int
-    end: int
-    has_undefined_length: bool
+    elements: dict[int, Element]
+    heads: list[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ _LITTLE_EXPLICIT = _encoding("<", is_implicit=False)
 _BIG_EXPLICIT = _encoding(">", is_implicit=False)
 
 
-def walk(data: memoryview, syntax: TransferSyntax, limits: ListenerLimits) -> list[Element]:
+def walk(data: memoryview, syntax: TransferSyntax, limits: ListenerLimits) -> Walked:
     """Find every top-level element of a data set and check that it is whole.
 
     Parameters
@@ -94,14 +97,14 @@ def walk(data: memoryview, syntax: TransferSyntax, limits: ListenerLimits) -> li
 
     Returns
     -------
-    list of Element
-        In the order of the data set.
+    Walked
+        Its elements, and what they were found by.
 
     Raises
     ------
     UnfitObjectError
         If a length reaches beyond its enclosing item or the end, if a delimiter is missing, if there is
-        something that is no element, or if a bound is exceeded.
+        something that is no element, if an element occurs twice, or if a bound is exceeded.
     """
     if syntax.is_implicit:
         encoding = _LITTLE_IMPLICIT
@@ -115,10 +118,13 @@ class _Walk:
         self.data = data
         self.limits = limits
         self.elements_left = limits.max_elements
+        self.heads: list[tuple[int, int]] = []
+        self.has_fragments = False
 
-    def top_level(self, encoding: _Encoding) -> list[Element]:
+    def top_level(self, encoding: _Encoding) -> Walked:
         data, position, end = self.data, 0, len(self.data)
-        found: list[Element] = []
+        found: dict[int, Element] = {}
+        heads = self.heads
         # Most elements are plain, and each received object has dozens: they take the short way.
         read_head, last_head = encoding.head.unpack_from, end - encoding.head.size
         if encoding.is_implicit:
@@ -128,18 +134,27 @@ class _Walk:
             if position <= last_head:
                 group, number, vr, length = read_head(data, position)
                 if vr in _PLAIN_VRS and 0x0002 < group < 0xFFFE and length <= end - position - 8:
-                    self._count()
+                    tag = group << 16 | number
+                    self.elements_left -= 1
+                    if self.elements_left < 0:
+                        raise UnfitObjectError(_TOO_MANY)
+                    if tag in found:
+                        raise UnfitObjectError(_TWICE)
                     position += 8 + length
-                    found.append(Element(group << 16 | number, start, start + 8, position, False))
+                    heads.append((start, 8))
+                    found[tag] = (start, start + 8, position, False)
                     continue
             if data[position] == 0 and self._is_padding(position):
+                heads.append((position, end - position))
                 break
             tag, vr, length, value_start = self._header(position, end, encoding)
             if tag >> 16 <= 0x0002:
                 raise UnfitObjectError("command or file meta elements inside the data set")
+            if tag in found:
+                raise UnfitObjectError(_TWICE)
             position = self._value_end(tag, vr, length, value_start, end, encoding, depth=0)
-            found.append(Element(tag, start, value_start, position, length == _UNDEFINED))
-        return found
+            found[tag] = (start, value_start, position, length == _UNDEFINED)
+        return Walked(found, [] if self.has_fragments else heads)
 
     def _is_padding(self, position: int) -> bool:
         # Some writers fill up with NUL bytes; they carry nothing, so nothing is lost or hidden by them. A
@@ -154,14 +169,17 @@ class _Walk:
         group, number = encoding.tag.unpack_from(self.data, position)
         tag = group << 16 | number
         if encoding.is_implicit or group == 0xFFFE:
+            self.heads.append((position, 8))
             return tag, b"", encoding.long.unpack_from(self.data, position + 4)[0], position + 8
         vr = bytes(self.data[position + 4 : position + 6])
         if vr not in _LONG_VRS:
             if not (vr.isalpha() and vr.isupper()):
                 raise UnfitObjectError("an explicit value representation is not two letters")
+            self.heads.append((position, 8))
             return tag, vr, encoding.short.unpack_from(self.data, position + 6)[0], position + 8
         if end - position < 12:
             raise UnfitObjectError("the data set ends inside an element's header")
+        self.heads.append((position, 12))
         return tag, vr, encoding.long.unpack_from(self.data, position + 8)[0], position + 12
 
     def _value_end(
@@ -221,6 +239,7 @@ class _Walk:
             (length,) = encoding.long.unpack_from(self.data, position + 4)
             position += 8
             if group << 16 | number == _SEQUENCE_DELIMITATION:
+                self.has_fragments = True
                 return position
             if group << 16 | number != _ITEM or length > end - position:
                 raise UnfitObjectError("encapsulated pixel data is damaged or incomplete")
@@ -230,7 +249,7 @@ class _Walk:
     def _count(self) -> None:
         self.elements_left -= 1
         if self.elements_left < 0:
-            raise UnfitObjectError("the data set has too many elements")
+            raise UnfitObjectError(_TOO_MANY)
 
 
 @lru_cache(maxsize=8192)

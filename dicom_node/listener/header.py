@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
+from typing import NamedTuple
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import tag_for_keyword
@@ -20,7 +21,7 @@ from pydicom.valuerep import TEXT_VR_DELIMS
 
 from dicom_node.errors import UnfitObjectError
 from dicom_node.listener.contexts import STORAGE_CLASS_UIDS, TransferSyntax
-from dicom_node.listener.elements import PIXEL_DATA, Element, walk
+from dicom_node.listener.elements import PIXEL_DATA, Element, Walked, walk
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.status import MismatchedObjectError, UnsupportedClassError
 from dicom_node.mammography_views import ROUTING_KEYWORDS, MammographyFacts, routing_facts
@@ -45,10 +46,19 @@ _COLUMNS = 0x00280011
 _BITS_ALLOCATED = 0x00280100
 
 _ROUTING_TAGS = frozenset(tag_for_keyword(keyword) for keyword in ROUTING_KEYWORDS)
+# All that a header is made of, but for what is an object's own.
+_SHARED_TAGS = _ROUTING_TAGS | {
+    *(_SPECIFIC_CHARACTER_SET, _SOP_CLASS_UID, _ACCESSION_NUMBER, _MODALITY, _PATIENT_ID),
+    *(_STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID, _SAMPLES_PER_PIXEL, _PHOTOMETRIC_INTERPRETATION),
+    *(_NUMBER_OF_FRAMES, _ROWS, _COLUMNS, _BITS_ALLOCATED),
+}
 _MAX_IDENTIFIER_BYTES = 64 * 1024
 _MAX_ROUTING_BYTES = 512 * 1024
 _MAX_REMEMBERED_BYTES = 8 * 1024
 _MAX_TEXT_CHARACTERS = 256
+_SOP_INSTANCE_NAME = "SOP Instance UID"
+# Of data sets that are read again and again: a few megabytes at most.
+_MAX_FORMS, _MAX_HEADS, _MAX_HEADERS, _MAX_SHARED_BYTES = 128, 512, 8, 4 * 1024
 # PS3.3 C.12.1.1.2: without code extensions, and the same as ASCII where the eighth bit is clear.
 _ASCII_COMPATIBLE = frozenset({b"", b"ISO_IR 6", b"ISO_IR 100", b"ISO_IR 101", b"ISO_IR 148", b"ISO_IR 192"})
 _READING_ERRORS = (
@@ -62,8 +72,7 @@ _READING_ERRORS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceHeader:
+class InstanceHeader(NamedTuple):
     """What the listener knows of an instance.
 
     Attributes
@@ -78,8 +87,8 @@ class InstanceHeader:
         Side, view and presentation intent.
     """
 
-    sop_class_uid: str
     sop_instance_uid: str
+    sop_class_uid: str
     study_instance_uid: str
     series_instance_uid: str
     patient_id: str
@@ -111,10 +120,21 @@ def read_header(data: memoryview, syntax: TransferSyntax, limits: ListenerLimits
         If the data set is truncated or malformed, if an identifying UID is missing or invalid, or if the
         image's description contradicts the length of its native Pixel Data.
     """
-    values = _Values(data, syntax, walk(data, syntax, limits))
+    kind = len(data), syntax.uid, limits.max_nesting, limits.max_elements
+    form = _forms.get(kind)
+    if form is not None and form.fits(data):
+        return form.header(data)
+    walked = walk(data, syntax, limits)
+    header = _header(_Values(data, syntax, walked.elements))
+    if not syntax.is_encapsulated:
+        _remember(kind, data, syntax, walked)
+    return header
+
+
+def _header(values: _Values) -> InstanceHeader:
     header = InstanceHeader(
+        sop_instance_uid=values.uid(_SOP_INSTANCE_UID, _SOP_INSTANCE_NAME),
         sop_class_uid=values.uid(_SOP_CLASS_UID, "SOP Class UID"),
-        sop_instance_uid=values.uid(_SOP_INSTANCE_UID, "SOP Instance UID"),
         study_instance_uid=values.uid(_STUDY_INSTANCE_UID, "Study Instance UID"),
         series_instance_uid=values.uid(_SERIES_INSTANCE_UID, "Series Instance UID"),
         patient_id=values.text(_PATIENT_ID),
@@ -151,29 +171,26 @@ def check_against_command(
 
 
 class _Values:
-    """Raw access to the first occurrence of each top-level element."""
+    """Raw access to the top-level elements."""
 
-    def __init__(self, data: memoryview, syntax: TransferSyntax, elements: list[Element]) -> None:
+    def __init__(self, data: memoryview, syntax: TransferSyntax, elements: Mapping[int, Element]) -> None:
         self.data = data
         self.syntax = syntax
-        self.elements: dict[int, Element] = {}
-        for element in elements:
-            if self.elements.setdefault(element.tag, element) is not element:
-                raise UnfitObjectError("the data set holds an element twice")
+        self.elements = elements
 
     def raw(self, tag: int) -> bytes:
         element = self.elements.get(tag)
-        if element is None or element.has_undefined_length:
+        if element is None:
             return b""
-        if element.end - element.value_start > _MAX_IDENTIFIER_BYTES:
+        _, start, end, has_undefined_length = element
+        if has_undefined_length:
+            return b""
+        if end - start > _MAX_IDENTIFIER_BYTES:
             raise UnfitObjectError("an identifying element is too long")
-        return bytes(self.data[element.value_start : element.end])
+        return bytes(self.data[start:end])
 
     def uid(self, tag: int, name: str) -> str:
-        text = self.raw(tag).rstrip(b"\x00 ").decode("ascii", "replace")
-        if len(text) > 64 or not _UID.fullmatch(text):
-            raise UnfitObjectError(f"{name} is {'not valid' if text else 'missing'}")
-        return text
+        return _uid(self.raw(tag), name)
 
     def text(self, tag: int) -> str:
         raw = self.raw(tag)
@@ -206,12 +223,89 @@ class _Values:
 
     def routing_bytes(self) -> bytes:
         kept, left = [], _MAX_ROUTING_BYTES
-        for tag, element in self.elements.items():
-            length = element.end - element.start
-            if tag in _ROUTING_TAGS and length <= left:
-                kept.append(self.data[element.start : element.end])
-                left -= length
+        for tag, (start, _, end, _) in self.elements.items():
+            if tag in _ROUTING_TAGS and end - start <= left:
+                kept.append(self.data[start:end])
+                left -= end - start
         return b"".join(kept)
+
+
+class _Form:
+    """Data sets of one length whose elements lie at the same places, such as those of a series.
+
+    All that the header is made of but the SOP Instance UID is the same in most of them: then it is known.
+    """
+
+    def __init__(
+        self,
+        data: memoryview,
+        syntax: TransferSyntax,
+        elements: Mapping[int, Element],
+        heads: Sequence[tuple[int, int]],
+    ) -> None:
+        self._syntax = syntax
+        self._elements = elements
+        self._heads = _places(heads)
+        self._seen = self._heads.unpack_from(data)
+        _, self._uid_start, self._uid_end, _ = elements[_SOP_INSTANCE_UID]
+        shared = [(start, end - start) for tag, (_, start, end, _) in elements.items() if tag in _SHARED_TAGS]
+        self._shared = _places(shared) if sum(size for _, size in shared) <= _MAX_SHARED_BYTES else None
+        self._headers: dict[tuple[bytes, ...], InstanceHeader] = {}
+
+    def fits(self, data: memoryview) -> bool:
+        """Whether walking through a data set of this length would find the same."""
+        return self._heads.unpack_from(data) == self._seen
+
+    def header(self, data: memoryview) -> InstanceHeader:
+        """Read the header of a data set that fits."""
+        if self._shared is None:
+            return self._read(data)
+        shared = self._shared.unpack_from(data)
+        known = self._headers.get(shared)
+        if known is not None:
+            uid = _uid(bytes(data[self._uid_start : self._uid_end]), _SOP_INSTANCE_NAME)
+            return InstanceHeader(uid, *known[1:])
+        header = self._read(data)
+        if len(self._headers) >= _MAX_HEADERS:
+            self._headers.clear()
+        self._headers[shared] = header
+        return header
+
+    def _read(self, data: memoryview) -> InstanceHeader:
+        return _header(_Values(data, self._syntax, self._elements))
+
+
+# By length, encoding and bounds; None where one data set came. Threads that replace each other's cost a walk.
+_forms: dict[tuple[int, str, int, int], _Form | None] = {}
+
+
+def _remember(
+    kind: tuple[int, str, int, int], data: memoryview, syntax: TransferSyntax, walked: Walked
+) -> None:
+    elements, heads = walked
+    if not 0 < len(heads) <= _MAX_HEADS:
+        return
+    if len(_forms) >= _MAX_FORMS:
+        _forms.clear()
+    # Making a form costs as much as a walk: only where a second data set of the kind came.
+    is_second = kind in _forms and _forms[kind] is None
+    _forms[kind] = _Form(data, syntax, elements, heads) if is_second else None
+
+
+def _places(places: Iterable[tuple[int, int]]) -> struct.Struct:
+    """What reads all these bytes with one call: their offsets, ascending, and lengths."""
+    form, position = ["<"], 0
+    for start, length in places:
+        form.append(f"{start - position}x{length}s")
+        position = start + length
+    return struct.Struct("".join(form))
+
+
+def _uid(raw: bytes, name: str) -> str:
+    text = raw.rstrip(b"\x00 ").decode("ascii", "replace")
+    if len(text) > 64 or not _UID.fullmatch(text):
+        raise UnfitObjectError(f"{name} is {'not valid' if text else 'missing'}")
+    return text
 
 
 def _bounded(text: str) -> str:
@@ -243,7 +337,8 @@ def _check_pixel_length(values: _Values) -> None:
     frames = values.frames()
     if not rows or not columns:
         raise UnfitObjectError("Rows or Columns is missing or zero beside Pixel Data")
-    if values.syntax.is_encapsulated or pixels.has_undefined_length:
+    _, start, end, has_undefined_length = pixels
+    if values.syntax.is_encapsulated or has_undefined_length:
         return
     samples = values.number(_SAMPLES_PER_PIXEL) or 1
     photometric = values.raw(_PHOTOMETRIC_INTERPRETATION)
@@ -251,5 +346,5 @@ def _check_pixel_length(values: _Values) -> None:
         # PS3.3 C.7.6.3.1.2: chrominance has at most half the samples.
         samples = 1 if b"420" in photometric else 2
     bits = rows * columns * frames * samples * (values.number(_BITS_ALLOCATED) or 1)
-    if (pixels.end - pixels.value_start) * 8 < bits:
+    if (end - start) * 8 < bits:
         raise UnfitObjectError("Pixel Data is shorter than Rows, Columns and Number of Frames say")

@@ -108,6 +108,7 @@ class Messages:
         requestor = association.requestor
         # PS3.5 6.2: leading and trailing spaces of an AE title are not significant.
         self._peer = Peer(str(requestor.primitive.calling_ae_title).strip(), requestor.address)
+        self._called_ae_title = str(requestor.primitive.called_ae_title).strip()
         self._reception: Reception | None = None
         self._command = bytearray()
         self._message_bytes = 0
@@ -123,7 +124,7 @@ class Messages:
         """Serve until the association is released, aborted or lost."""
         try:
             while not (self._side.is_closing and self._side.is_idle):
-                if self._is_between_messages:
+                if self._request is None and not self._command:
                     self._reports.keep_promises()
                 kind, length = self._wire.next_pdu(self._limits.network_timeout_s)
                 if not self._serve_pdu(kind, length):
@@ -169,7 +170,7 @@ class Messages:
         while left:
             if left < PDV_HEADER.size:
                 raise ProtocolError("a presentation data value item is cut short")
-            length, context_id, control = PDV_HEADER.unpack(self._wire.take(PDV_HEADER.size))
+            length, context_id, control = self._wire.unpacked(PDV_HEADER)
             size = length - 2
             left -= PDV_HEADER.size + size
             if size < 0 or left < 0:
@@ -186,11 +187,14 @@ class Messages:
             raise LimitExceededError("a command set is longer than the node reads")
         if not self._command:
             self._wire.begin_message()
-        self._command += self._wire.read(size)
+        encoded: memoryview | bytearray = self._wire.take(size)
+        if self._command or not is_last:
+            self._command += encoded
+            encoded = self._command
         if not is_last:
             return
         try:
-            message = decoded_command(self._command)
+            message = decoded_command(encoded)
         except MalformedCommandError as error:
             raise ProtocolError(str(error)) from None
         self._command.clear()
@@ -200,6 +204,7 @@ class Messages:
         if isinstance(message, ReportAnswer):
             self._reports.take_answer(message)
             self._end_message()
+            self._side.is_idle = not self._wire.has_bytes
             return
         self._request, self._context_id = message, context_id
         if message.field == C_ECHO_RQ:
@@ -236,7 +241,7 @@ class Messages:
             sop_instance_uid=request.sop_instance_uid.decode("ascii"),
             transfer_syntax_uid=transfer_syntax,
             calling_ae_title=self._peer.calling_ae_title,
-            called_ae_title=str(self._association.requestor.primitive.called_ae_title).strip(),
+            called_ae_title=self._called_ae_title,
         )
         self._store = StoreRequest(origin, abstract_syntax, self._peer.address)
         self._incoming = self._handler.begin(self._store, self._reception)
@@ -257,7 +262,6 @@ class Messages:
             incoming.took(len(room))
         if is_last:
             assert self._store is not None  # it came with the incoming object
-            self._wire.end_message()
             self._answer(self._handler.finish(self._store, incoming))
 
     def _take_content(self, size: int, *, is_last: bool) -> None:
@@ -267,7 +271,6 @@ class Messages:
             raise LimitExceededError("a data set is longer than the service reads")
         self._content += self._wire.read(size)
         if is_last:
-            self._wire.end_message()
             self._ask_service()
 
     def _answer(self, status: int) -> None:
@@ -281,7 +284,6 @@ class Messages:
         self._request = self._store = self._incoming = self._content = None
         self._message_bytes = 0
         self._wire.end_message()
-        self._side.is_idle = not self._wire.has_bytes
 
     def _release(self) -> None:
         association = self._association

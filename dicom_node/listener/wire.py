@@ -61,7 +61,10 @@ class Wire:
         self._buffer = memoryview(bytearray(_CONTROL_BYTES))
         self._start = self._end = 0
         self._is_secure = isinstance(connection, ssl.SSLSocket)
-        self._deadline = self._message_deadline = math.inf
+        # Until when something is waited for; None where the clock starts with the first wait.
+        self._deadline: float | None = None
+        self._message_deadline: float | None = math.inf
+        self._acknowledges = False
         self._is_cut_off = False
         self._prepare()
 
@@ -91,7 +94,7 @@ class Wire:
 
     def begin_message(self) -> None:
         """Start the clock of a DIMSE message."""
-        self._message_deadline = time.monotonic() + self._limits.message_timeout_s
+        self._message_deadline = None
 
     def end_message(self) -> None:
         """Stop it: the time until the answer is not the peer's."""
@@ -119,13 +122,15 @@ class Wire:
         """
         if self._is_cut_off:
             raise PeerLeftError(_CUT_OFF)
-        now = time.monotonic()
-        if not self.has_bytes:
-            self._deadline = min(now + silence_s, self._message_deadline)
-            self._pull(PDU_HEADER.size)
-            now = time.monotonic()
-        self._deadline = min(now + self._limits.pdu_timeout_s, self._message_deadline)
-        kind, length = PDU_HEADER.unpack(self.take(PDU_HEADER.size))
+        if self._start == self._end:
+            self._start = self._end = 0
+            self._deadline = None
+            if self._message_deadline != math.inf:
+                self._acknowledge_at_once()
+            self._start_clocks(silence_s)
+            self._read_some()
+        self._deadline = None
+        kind, length = self.unpacked(PDU_HEADER)
         return kind, length
 
     def is_silent_for(self, seconds: float) -> bool:
@@ -136,13 +141,24 @@ class Wire:
         waiting.register(self.connection, select.POLLIN)
         return not waiting.poll(seconds * 1000)
 
+    def unpacked(self, head: struct.Struct) -> tuple[int, ...]:
+        """The numbers of a head, which is next."""
+        start = self._start
+        if self._end - start < head.size:
+            self._pull(head.size)
+            start = self._start
+        self._start = start + head.size
+        return head.unpack_from(self._buffer, start)
+
     def take(self, size: int) -> memoryview:
-        """The next bytes, at most the control buffer's 64 KiB; valid until the next call of any method."""
-        while self._end - self._start < size:
+        """The next bytes, as many as there are asked for; valid until the next call of any method."""
+        if size > _CONTROL_BYTES:
+            return memoryview(self.read(size))
+        if self._end - self._start < size:
             self._pull(size)
-        view = self._buffer[self._start : self._start + size]
-        self._start += size
-        return view
+        start = self._start
+        self._start = start + size
+        return self._buffer[start : self._start]
 
     def read(self, size: int) -> bytes:
         """The next bytes, as many as there are asked for."""
@@ -165,14 +181,18 @@ class Wire:
             target[:ready] = self._buffer[self._start : self._start + ready]
             self._start += ready
             target = target[ready:]
-        while target:
+        if not target:
+            return
+        self._acknowledge_at_once()
+        self._start_clocks(self._limits.pdu_timeout_s)
+        while True:
+            size = len(target)
             count = self._receive(target, ahead)
-            if count > len(target):
-                self._start, self._end = 0, count - len(target)
+            if count >= size:
+                self._start, self._end = 0, count - size
                 return
             target = target[count:]
-            if target:
-                self._check_deadline()
+            self._check_deadline()
 
     def send(self, data: bytes) -> None:
         """Send a whole PDU.
@@ -182,6 +202,7 @@ class Wire:
         OSError
             If the peer left, or does not read for as long as an association may be silent.
         """
+        self._acknowledges = False
         if not self._is_secure:
             self.connection.sendall(data)
             return
@@ -222,17 +243,24 @@ class Wire:
         connection.close()
 
     def _pull(self, size: int) -> None:
-        """Read whatever there is into the control buffer, which gets room for so many bytes."""
+        """Read until the control buffer, which gets room for them, holds so many bytes."""
         if self._start == self._end:
             self._start = self._end = 0
-        elif self._start + size > len(self._buffer):
+        elif self._start + size > _CONTROL_BYTES:
             waiting = bytes(self._buffer[self._start : self._end])
             self._buffer[: len(waiting)] = waiting
             self._start, self._end = 0, len(waiting)
+        self._acknowledge_at_once()
+        self._start_clocks(self._limits.pdu_timeout_s)
+        while self._end - self._start < size:
+            self._read_some()
+
+    def _read_some(self) -> None:
+        """Read whatever there is into the control buffer."""
+        room = self._buffer[self._end :] if self._end else self._buffer
         while True:
-            self._acknowledge_at_once()
             try:
-                count = self.connection.recv_into(self._buffer[self._end :])
+                count = self.connection.recv_into(room)
             except (BlockingIOError, TimeoutError):
                 self._check_deadline()
                 continue
@@ -244,7 +272,6 @@ class Wire:
 
     def _receive(self, target: memoryview, ahead: int) -> int:
         while True:
-            self._acknowledge_at_once()
             try:
                 if self._is_secure:
                     count = self.connection.recv_into(target)
@@ -262,14 +289,28 @@ class Wire:
 
     def _acknowledge_at_once(self) -> None:
         # A sender with Nagle's algorithm holds back each small tail until all before it is acknowledged,
-        # which the kernel puts off by 40 ms. The option wears off: set again before each wait.
+        # which the kernel puts off by 40 ms, in the hope of an answer that takes the acknowledgement along.
+        # So for what has an answer once it came in whole; each thing that is sent takes the option back.
+        if self._acknowledges:
+            return
+        # A secure layer may send of itself.
+        self._acknowledges = not self._is_secure
         with contextlib.suppress(OSError):
             self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    def _start_clocks(self, seconds: float) -> None:
+        """Before a wait: allow it so many seconds, unless what is read has its clock already."""
+        if self._deadline is not None:
+            return
+        now = time.monotonic()
+        if self._message_deadline is None:
+            self._message_deadline = now + self._limits.message_timeout_s
+        self._deadline = min(now + seconds, self._message_deadline)
 
     def _check_deadline(self) -> None:
         if self._is_cut_off:
             raise PeerLeftError(_CUT_OFF)
-        if time.monotonic() > self._deadline:
+        if self._deadline is not None and time.monotonic() > self._deadline:
             raise LimitExceededError("the peer took longer than the node waits")
 
 

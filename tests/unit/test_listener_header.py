@@ -63,9 +63,9 @@ def test_every_truncation_is_seen(syntax: str, has_undefined_length: bool) -> No
     dataset["ViewCodeSequence"].is_undefined_length = has_undefined_length
     data = encoded(dataset, syntax)
     read(data, syntax)
-    elements = walk(memoryview(data), TRANSFER_SYNTAX_BY_UID[syntax], ListenerLimits())
+    elements = walk(memoryview(data), TRANSFER_SYNTAX_BY_UID[syntax], ListenerLimits()).elements
     # A data set that ends behind a whole element is not truncated; without its identifiers it is refused too.
-    whole_elements = {element.end for element in elements}
+    whole_elements = {end for _, _, end, _ in elements.values()}
     for length in range(len(data)):
         if length not in whole_elements:
             with pytest.raises(UnfitObjectError):
@@ -136,9 +136,9 @@ def test_a_bomb_of_open_sequences_is_refused_quickly() -> None:
 
 
 def test_too_many_elements_are_refused() -> None:
-    element = struct.pack("<HH2sH", 0x0009, 0x0000, b"LO", 0)
+    elements = b"".join(struct.pack("<HH2sH", 0x0009, number, b"LO", 0) for number in range(101))
     with pytest.raises(UnfitObjectError, match="too many"):
-        read(element * 101, max_elements=100)
+        read(elements, max_elements=100)
 
 
 def test_lengths_beyond_the_end_allocate_nothing() -> None:
@@ -216,3 +216,54 @@ def test_damaged_data_sets_are_read_or_refused_and_never_crash(data: st.DataObje
     except UnfitObjectError:
         return
     assert "\0" not in header.patient_id
+
+
+def read_often(dataset: Dataset, syntax: str = EXPLICIT_LITTLE) -> bytes:
+    """Read a data set until it is known, and return it encoded."""
+    data = encoded(dataset, syntax)
+    for _ in range(4):
+        read(data, syntax)
+    return data
+
+
+def test_what_is_known_of_one_object_is_not_said_of_the_next() -> None:
+    read_often(mammogram(1))
+    other = mammogram(2, PatientID="ZZOTHER_ID", AccessionNumber="B2", ImageLaterality="L")
+    header = read(encoded(other))
+    assert header.sop_instance_uid == other.SOPInstanceUID
+    assert (header.patient_id, header.accession_number) == ("ZZOTHER_ID", "B2")
+    assert header.facts.laterality is Laterality.LEFT
+
+
+@pytest.mark.parametrize(
+    ("known", "changed"),
+    [
+        pytest.param(b"US\x02\x00\x40\x00", b"US\x02\x00\xff\xff", id="fewer pixels than described"),
+        pytest.param(b"2.25.100", b"2.25.01x", id="an invalid UID"),
+        pytest.param(b"2.25.9001", b"2.25.0001", id="an invalid UID of the object itself"),
+    ],
+)
+def test_an_object_like_those_before_it_is_checked_like_them(known: bytes, changed: bytes) -> None:
+    data = read_often(mammogram(Rows=64, SOPInstanceUID="2.25.9001"))
+    assert known in data
+    with pytest.raises(UnfitObjectError):
+        read(data.replace(known, changed))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_a_known_object_that_is_damaged_is_read_like_an_unknown_one(data: st.DataObject) -> None:
+    syntax = data.draw(st.sampled_from(SYNTAXES))
+    dataset = mammogram(Rows=4, Columns=4, PixelData=bytes(32))
+    dataset.ViewCodeSequence = [nested(2, has_undefined_length=data.draw(st.booleans()))]
+    damaged = bytearray(read_often(dataset, syntax))
+    for _ in range(data.draw(st.integers(0, 3))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    results: list[object] = []
+    # What is known is known under its limits.
+    for limits in ({}, {"max_elements": data.draw(st.integers(10_000, 49_999))}):
+        try:
+            results.append(read(bytes(damaged), syntax, **limits))
+        except UnfitObjectError as refusal:
+            results.append(str(refusal))
+    assert results[0] == results[1]
