@@ -103,13 +103,6 @@ class NewFile:
             self._writer.sync()
         return self._name
 
-    def place(self) -> str:
-        """Give the file its name without making it durable: for who keeps its bytes elsewhere."""
-        with translated_errors():
-            self._writer.name()
-            self._writer.close()
-        return self._name
-
     def discard(self) -> None:
         """Remove the file; nothing is left of it."""
         self._writer.discard()

@@ -27,10 +27,11 @@ from db.errors import DatabaseError
 from dicom_node.errors import SpoolError, SpoolFullError
 from dicom_node.listener.group_commit import GroupCommit
 from dicom_node.listener.journal_segment import JournaledFile, Segment
+from dicom_node.listener.reception import MEMORY_BYTES
 from dicom_node.spool import Spool, SpooledFile, translated_errors
 from dicom_node.spool_writer import FileSystem
 
-LARGEST_JOURNALED_BYTES = 1 << 20
+LARGEST_JOURNALED_BYTES = MEMORY_BYTES
 """Up to this length a file is journaled.
 
 A longer one is synced by itself: to write its bytes twice would take longer than two syncs.

@@ -1,16 +1,16 @@
-"""One object while it comes in: gathered, written in aligned blocks, hashed; checked where it lies.
+"""One object while it comes in: gathered, hashed, written in aligned blocks; checked where it lies.
 
-A block is an image of the Part 10 file's current part: the file's head is put at its beginning and the data
-set is received behind it, so that nothing is copied and every write but the last is a whole block from a
-page's start. An object that fits into one block is checked before it touches the disk; a longer one is
-checked in the page cache, before it is synced. Memory is two blocks, whatever the object's size: one is
-received and written while the other is hashed.
+The memory is an image of the Part 10 file: the file's head is put at its beginning and the data set is
+received behind it, so that nothing is copied. An object that fits into it is checked there before it touches
+the disk. A longer one is written block by block, every write from a page's start, and checked in the page
+cache before it is synced; memory stays two blocks, whatever the object's size: one is received and written
+while the other is hashed.
 
 ::
 
-    wire --> block A --> file    wire --> block B --> file    wire --> block A --> file    sync
-                |                           |                            |
-                +--> hashed beside          +--> hashed beside           +--> hashed beside --> digest
+    wire --> both blocks --> file    wire --> first block --> file    wire --> second block --> file    sync
+                  |                                |                                 |
+                  +--> hashed beside, in pieces    +--> hashed beside                +--> hashed --> digest
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from dicom_node.errors import SpoolError, SpoolFullError
 from dicom_node.spool import NewFile, Spool, SpooledFile
 from dicom_node.spool_writer import BLOCK_BYTES
 
+MEMORY_BYTES = 2 * BLOCK_BYTES
+"""Up to this length a file is in memory, whole, when its object has come in."""
+
+_PIECE_BYTES = BLOCK_BYTES // 2
 # Below this, waking a thread takes longer than hashing.
 _WORTH_A_THREAD_BYTES = 128 * 1024
 # More at once than cores are free would only take turns with those who receive.
@@ -32,15 +36,19 @@ _FREE_CORES = threading.BoundedSemaphore(max(1, len(os.sched_getaffinity(0)) - 1
 
 
 class Reception:
-    """What an association receives its objects with, one after the other: two blocks and their hashing.
+    """What an association receives its objects with, one after the other: memory and its hashing.
 
-    The blocks start at pages; pages that are never touched take no memory. The thread that hashes is started
-    for the first large block; :func:`hashlib.sha256` leaves Python's lock to others meanwhile.
+    The thread that hashes is started for the first large piece; :func:`hashlib.sha256` leaves Python's lock
+    to others meanwhile.
+
+    Attributes
+    ----------
+    memory : memoryview
+        Two blocks, from a page's start. Pages that are never touched take no memory.
     """
 
     def __init__(self) -> None:
-        self._blocks = tuple(memoryview(mmap.mmap(-1, BLOCK_BYTES)) for _ in range(2))
-        self._current = 0
+        self.memory = memoryview(mmap.mmap(-1, MEMORY_BYTES))
         self._digest = hashlib.sha256()
         # Semaphores: one is released by the hashing thread, the other by the association's.
         self._is_hashed, self._is_given = threading.Lock(), threading.Lock()
@@ -48,18 +56,16 @@ class Reception:
         self._given: memoryview | None = None
         self._thread: threading.Thread | None = None
 
-    @property
-    def block(self) -> memoryview:
-        """The block that is filled now; nothing else uses it."""
-        return self._blocks[self._current]
-
     def begin_object(self) -> None:
         """Begin a new digest."""
         self._wait()
         self._digest = hashlib.sha256()
 
     def hash(self, part: memoryview) -> None:
-        """Hash a part of the current block; where a core is free beside what follows, in the other block."""
+        """Hash what follows of the object, where a core is free beside what the caller does next.
+
+        The part stays as it is until the next one is given, or the digest is asked for.
+        """
         self._wait()
         if len(part) < _WORTH_A_THREAD_BYTES or not _FREE_CORES.acquire(blocking=False):
             self._digest.update(part)
@@ -70,7 +76,6 @@ class Reception:
         self._is_hashed.acquire()
         self._given = part
         self._is_given.release()
-        self._current = 1 - self._current
 
     def digest(self) -> str:
         """Return the object's SHA-256 in hexadecimal."""
@@ -122,21 +127,25 @@ class IncomingObject:
         self._min_free_bytes = min_free_bytes
         self._file: NewFile | None = None
         self._failure: SpoolError | None = None
-        self._image: memoryview | None = None
+        self._mapped: memoryview | None = None
         self._size_bytes = 0
         reception.begin_object()
-        reception.block[: len(preface)] = preface
-        # Of the current block: where the data set begins in it, and up to where it is filled.
-        self._begin = self._filled = len(preface)
+        self._memory = reception.memory
+        self._memory[: len(preface)] = preface
+        # Of the memory: from where it is not in the file, not hashed; up to where it is filled, and to be.
+        self._begin = 0
+        self._hashed = self._filled = len(preface)
+        self._end = _PIECE_BYTES
+        self._is_long = False
 
     def room(self) -> memoryview:
         """Where the next bytes of the data set belong; never empty.
 
         A disk that fails does not stop the object: what comes is thrown away, and :meth:`data` tells.
         """
-        if self._filled == BLOCK_BYTES:
-            self._write_block()
-        return self._reception.block[self._filled :]
+        if self._filled == self._end:
+            self._make_room()
+        return self._memory[self._filled : self._end]
 
     def took(self, size: int) -> None:
         """Note that so many bytes of :meth:`room` were filled."""
@@ -165,15 +174,12 @@ class IncomingObject:
         SpoolError
             If it could not be kept.
         """
-        if self._image is None:
-            if self._file is None and self._failure is None:
-                self._image = self._reception.block[: self.image_bytes]
-            else:
-                self._write_block()
-                if self._file is None:
-                    raise self._failed()
-                self._image = self._file.mapped()
-        return self._image
+        if not self._is_long:
+            return self._memory[: self._filled]
+        if self._mapped is None:
+            self._hash_filled()
+            self._mapped = self._whole_file().mapped()
+        return self._mapped
 
     def data(self) -> memoryview:
         """The whole data set, for the checks.
@@ -186,25 +192,18 @@ class IncomingObject:
         return self.image()[self._head_bytes :]
 
     def place(self) -> SpooledFile:
-        """Give the object its file without making that durable; :meth:`image` holds its bytes.
+        """Give an object that is in memory its file, without making that durable.
 
         Raises
         ------
         SpoolError
             If the disk refuses. Nothing is left behind.
         """
-        try:
-            image = self.image()
-            if self._file is not None:
-                name = self._file.place()
-            else:
-                self._require_room(len(image))
-                self._reception.hash(image[self._begin :])
-                name = self._spool.place(image)
-            return SpooledFile(name, self._reception.digest(), self._size_bytes)
-        except BaseException:
-            self.discard()
-            raise
+        image = self.image()
+        self._hash_filled()
+        self._require_room(len(image))
+        name = self._spool.place(image)
+        return SpooledFile(name, self._reception.digest(), self._size_bytes)
 
     def commit(self) -> SpooledFile:
         """Make the object's file durable.
@@ -215,11 +214,10 @@ class IncomingObject:
             If the disk refuses. Nothing is left behind.
         """
         try:
-            self._write_block()
-            if self._file is None:
-                raise self._failed()
+            self._hash_filled()
+            file = self._whole_file()
             crashpoint("listener.part_written")
-            return SpooledFile(self._file.commit(), self._reception.digest(), self._size_bytes)
+            return SpooledFile(file.commit(), self._reception.digest(), self._size_bytes)
         except BaseException:
             self.discard()
             raise
@@ -230,23 +228,40 @@ class IncomingObject:
             self._file.discard()
             self._file = None
 
-    def _failed(self) -> SpoolError:
-        return self._failure or SpoolError("the object was given up; its sender may try again")
-
-    def _write_block(self) -> None:
-        block, begin = self._reception.block[: self._filled], self._begin
-        self._begin = self._filled = 0
-        if self._failure is not None or not block:
+    def _make_room(self) -> None:
+        self._hash_filled()
+        if self._filled < MEMORY_BYTES and not self._is_long:
+            self._end += _PIECE_BYTES
             return
-        self._reception.hash(block[begin:])
+        self._is_long = True
+        self._write_filled()
+        # From now on block by block; what lay in the next one is hashed, as something was given since.
+        self._begin = self._hashed = self._filled = self._filled % MEMORY_BYTES
+        self._end = self._begin + BLOCK_BYTES
+
+    def _hash_filled(self) -> None:
+        if self._hashed < self._filled:
+            self._reception.hash(self._memory[self._hashed : self._filled])
+            self._hashed = self._filled
+
+    def _write_filled(self) -> None:
+        part, self._begin = self._memory[self._begin : self._filled], self._filled
+        if self._failure is not None or not part:
+            return
         try:
-            self._require_room(len(block))
+            self._require_room(len(part))
             if self._file is None:
                 self._file = self._spool.begin()
-            self._file.write(block)
+            self._file.write(part)
         except SpoolError as error:
             self._failure = error
             self.discard()
+
+    def _whole_file(self) -> NewFile:
+        self._write_filled()
+        if self._file is None:
+            raise self._failure or SpoolError("the object was given up; its sender may try again")
+        return self._file
 
     def _require_room(self, size_bytes: int) -> None:
         if self._spool.free_bytes() < self._min_free_bytes + size_bytes:

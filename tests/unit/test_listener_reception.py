@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.listener.reception import IncomingObject, Reception
+from dicom_node.listener.reception import MEMORY_BYTES, IncomingObject, Reception
 from dicom_node.spool import Spool
 from dicom_node.spool_writer import BLOCK_BYTES
 
@@ -43,7 +43,18 @@ def receive(spool: Spool, reception: Reception, data: bytes, piece: int) -> Inco
 @pytest.mark.parametrize("piece", [777, 16_384, 3 * BLOCK_BYTES])
 @pytest.mark.parametrize(
     "size",
-    [0, 20_000, 500_000, BLOCK_BYTES - len(PREFACE), BLOCK_BYTES, 2 * BLOCK_BYTES + 5, 6_300_001],
+    [
+        0,
+        20_000,
+        500_000,
+        BLOCK_BYTES - len(PREFACE),
+        BLOCK_BYTES,
+        MEMORY_BYTES - len(PREFACE),
+        MEMORY_BYTES - len(PREFACE) + 1,
+        MEMORY_BYTES + 5,
+        MEMORY_BYTES + BLOCK_BYTES - len(PREFACE),
+        6_300_001,
+    ],
     ids="{} bytes".format,
 )
 def test_a_file_and_its_digest_are_those_of_what_came(
@@ -82,3 +93,20 @@ def test_small_objects_need_no_thread_and_a_closed_reception_keeps_none(spool: S
         receive(spool, reception, content(1_500_000, 6), 20_000).commit()
         assert hashing() == 1
     assert hashing() == 0
+
+
+@pytest.mark.parametrize("piece", [777, 16_384, 3 * BLOCK_BYTES])
+@pytest.mark.parametrize(
+    "size", [0, 20_000, BLOCK_BYTES + 4000, MEMORY_BYTES - len(PREFACE)], ids="{} bytes".format
+)
+def test_a_file_that_is_placed_is_that_of_what_came_and_so_is_its_image(
+    spool: Spool, reception: Reception, size: int, piece: int
+) -> None:
+    for seed in (1, 2):
+        data = content(size, seed)
+        incoming = receive(spool, reception, data, piece)
+        assert incoming.image_bytes == len(PREFACE) + size
+        placed = incoming.place()
+        assert bytes(incoming.image()) == PREFACE + data
+        assert spool.path_of(placed.name).read_bytes() == PREFACE + data
+        assert (placed.sha256, placed.size_bytes) == (hashlib.sha256(data).hexdigest(), size)
