@@ -1,26 +1,44 @@
 """The node's way in without its database: rows are kept in memory. Run by the benchmark.
 
-python -m benchmarks.receive.path_only PORT FOLDER
+python -m benchmarks.receive.path_only PORT FOLDER [sync]
+
+With ``sync`` objects are as durable as those of ``dicom-node listen``; without it nothing is, as on the other
+sides of a comparison in memory.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from dicom_node.cli.unused_libraries import forbid_unused_libraries
 
 
-def main(port: int, folder: Path) -> None:
+def main(port: int, folder: Path, *, is_synced: bool) -> None:
     """Receive until the process is ended."""
     # As 'dicom-node listen' does, before anything imports pydicom.
     forbid_unused_libraries()
     from db.handoff import ReceivedInstance, Registration
+    from dicom_node.listener.handlers import Journaling
+    from dicom_node.listener.journal import Journal
     from dicom_node.listener.limits import ListenerLimits
     from dicom_node.listener.server import Listener
     from dicom_node.logs import configure_logs
-    from dicom_node.spool import Spool
+    from dicom_node.spool import Spool, SpooledFile
+
+    class Unkept(Journal):
+        """Takes every file and keeps none."""
+
+        def __init__(self) -> None:
+            """Nothing lies anywhere."""
+
+        def takes(self, image_bytes: int) -> bool:
+            return True
+
+        def keeping(self, file: SpooledFile, image: memoryview) -> AbstractContextManager[None]:
+            return nullcontext()
 
     configure_logs("listen")
     rows: set[str] = set()
@@ -29,18 +47,21 @@ def main(port: int, folder: Path) -> None:
         rows.add(received.sop_instance_uid)
         return Registration.NEW
 
+    spool = Spool(folder / "spool")
+    journal = Journal(folder / "journal", spool, lambda: None) if is_synced else Unkept()
     listener = Listener(
         "NODE",
         "127.0.0.1",
         port,
-        spool=Spool(folder / "spool"),
+        spool=spool,
         register=register,
         limits=ListenerLimits(),
         on_event=lambda _action, _detail: None,
+        journaling=Journaling(journal, register),
     )
     listener.start()
     threading.Event().wait()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), is_synced=sys.argv[3:] == ["sync"])

@@ -192,8 +192,9 @@ def _bare_sink(port: int, folder: Path, is_durable: bool, _associations: int) ->
     return Launch([*command, *(["sync"] if is_durable else [])], {})
 
 
-def _path_only(port: int, folder: Path, _is_durable: bool, _associations: int) -> Launch:
-    return Launch([sys.executable, "-m", "benchmarks.receive.path_only", str(port), str(folder)], {})
+def _path_only(port: int, folder: Path, is_durable: bool, _associations: int) -> Launch:
+    command = [sys.executable, "-m", "benchmarks.receive.path_only", str(port), str(folder)]
+    return Launch([*command, *(["sync"] if is_durable else [])], {})
 
 
 def _node(processes: int) -> Callable[[int, Path, bool, int], Launch]:
