@@ -20,14 +20,25 @@ from itertools import chain
 from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Table, bindparam, func, insert, literal_column, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Table,
+    and_,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    select,
+)
 
 from db.canonical import canonical_json
 from db.clock import BOOT_ID
 from db.driver_statements import DriverStatement
 from db.errors import AuditError
 from db.keys import AuditKey
-from db.tables import AuditEvent
+from db.tables import INSTANCE_STORED, AuditEvent
 
 GENESIS = "0" * 64  # what the first row names as the mac before it
 CHAIN_LOCK = 0x6469636F6D_0001  # pg_advisory_xact_lock: "dicom", 1
@@ -208,6 +219,18 @@ class AuditTrail:
             rows.append((seq, at, actor, action, study, job_id, bundle, detail, payload, prev, mac, key_id))
             prev = mac
         return rows
+
+
+def is_of_action(action: str) -> ColumnElement[bool]:
+    """Whether an event is of an action, in words from which the database sees that the actions' index serves.
+
+    Events of received objects are not in it: whoever asks for them walks through the trail, which holds
+    little else.
+    """
+    condition = AUDIT_TABLE.c.action == action
+    if action == INSTANCE_STORED:
+        return condition
+    return and_(condition, AUDIT_TABLE.c.action != literal_column(f"'{INSTANCE_STORED}'"))
 
 
 def lock_chain(connection: Connection) -> None:

@@ -7,7 +7,7 @@ import difflib
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.audit import AUDIT_TABLE, ROTATE_KEY
+from db.audit import AUDIT_TABLE, ROTATE_KEY, is_of_action
 from db.configurations import CONFIGURED
 from db.errors import UnknownRecordError
 from db.lifecycle import DeliveryEvent
@@ -82,7 +82,7 @@ def check_action(session: Session, action: str) -> None:
     """
     if action in ACTIONS:
         return
-    held = select(AUDIT_TABLE.c.seq).where(AUDIT_TABLE.c.action == action).limit(1)
+    held = select(AUDIT_TABLE.c.seq).where(is_of_action(action)).limit(1)
     if session.scalars(held).one_or_none() is not None:
         return
     near = difflib.get_close_matches(action, ACTIONS, n=1)

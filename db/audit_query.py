@@ -16,7 +16,7 @@ from typing import Any, Literal, TextIO
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from db.audit import AUDIT_TABLE, TIME_FORMAT
+from db.audit import AUDIT_TABLE, TIME_FORMAT, is_of_action
 from db.session import Database
 from db.tables import Study
 
@@ -91,9 +91,11 @@ class AuditFilter:
         """Return the SQL conditions."""
         t = AUDIT_TABLE.c
         found: list[ColumnElement[bool]] = []
-        for column in (t.study_instance_uid, t.job_id, t.bundle, t.action):
+        for column in (t.study_instance_uid, t.job_id, t.bundle):
             if (value := getattr(self, column.name)) is not None:
                 found.append(column == value)
+        if self.action is not None:
+            found.append(is_of_action(self.action))
         for patient_column in (Study.patient_id, Study.accession_number):
             if (value := getattr(self, patient_column.key)) is not None:
                 studies = select(Study.study_instance_uid).where(patient_column == value)

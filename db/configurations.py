@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.audit import AUDIT_TABLE
+from db.audit import AUDIT_TABLE, is_of_action
 from db.session import Transaction
 
 CONFIGURED = "node.configured"
@@ -51,7 +51,7 @@ def tell_configuration(tx: Transaction, *, software: str, digest: str, settings:
 def _newest(session: Session) -> dict[str, Any]:
     newest = (
         select(AUDIT_TABLE.c.detail)
-        .where(AUDIT_TABLE.c.action == CONFIGURED)
+        .where(is_of_action(CONFIGURED))
         .order_by(AUDIT_TABLE.c.seq.desc())
         .limit(1)
     )

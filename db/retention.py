@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.audit import AUDIT_TABLE
+from db.audit import AUDIT_TABLE, is_of_action
 from db.lifecycle import JobState, RevisionState
 from db.session import Transaction
 from db.tables import Instance, Job, Revision, Study
@@ -95,7 +95,7 @@ def audit_removal(tx: Transaction, study: OldStudy, *, files: int, size_bytes: i
 def with_files_removed(session: Session, study_instance_uids: Iterable[str]) -> set[str]:
     """Return those of some studies whose files were removed at some time."""
     uid = AUDIT_TABLE.c.study_instance_uid
-    told = select(uid).where(AUDIT_TABLE.c.action == FILES_REMOVED, uid.in_(list(study_instance_uids)))
+    told = select(uid).where(is_of_action(FILES_REMOVED), uid.in_(list(study_instance_uids)))
     return set(session.scalars(told.distinct()))
 
 

@@ -80,6 +80,16 @@ def test_a_hostile_value_matches_nothing_and_does_nothing(
     assert len(found(trail_of_two_patients, AuditFilter())) == 6
 
 
+def test_events_of_received_objects_are_found_among_others(trail_of_two_patients: Database) -> None:
+    trail_of_two_patients.trail = AuditTrail(trail_of_two_patients.trail.key, wall_clock=lambda: START)
+    with trail_of_two_patients.transaction("listener") as tx:
+        tx.audit("instance.stored", study_instance_uid="1.1")
+        tx.audit("job.scored", study_instance_uid="1.1")
+    assert found(trail_of_two_patients, AuditFilter(action="instance.stored")) == [7]
+    assert found(trail_of_two_patients, AuditFilter(action="instance.stored", since=START)) == [7]
+    assert found(trail_of_two_patients, AuditFilter(action="job.scored")) == [2, 4, 8]
+
+
 def test_wildcards_are_plain_characters(trail_of_two_patients: Database) -> None:
     assert found(trail_of_two_patients, AuditFilter(patient_id="PAT_1")) == [1, 2]
     assert found(trail_of_two_patients, AuditFilter(accession_number="ACC%1")) == [1, 2]
@@ -176,6 +186,8 @@ def test_the_trail_and_its_export_hold_no_patient_data(trail_of_two_patients: Da
         (AuditFilter(since=START), "ix_audit_event_at"),
         (AuditFilter(action="job.scored"), "ix_audit_event_action_seq"),
         (AuditFilter(action="job.scored", until=START), "ix_audit_event_action_at"),
+        (AuditFilter(action="instance.stored"), "sqlite_autoindex_audit_event_1"),  # seq
+        (AuditFilter(action="instance.stored", until=START), "ix_audit_event_at"),
         (AuditFilter(bundle="bb"), "ix_audit_event_bundle_seq"),
         (AuditFilter(bundle="bb", since=START), "ix_audit_event_bundle_at"),
     ],

@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 
 from db import deliveries, jobs, schema
 from db.audit import AuditTrail
+from db.audit_query import AuditFilter, query
 from db.audit_verify import verify
 from db.errors import SchemaError
 from db.handoff import complete_quiet_studies
@@ -19,7 +20,7 @@ from db.session import Database
 from db.tables import AuditCursor, Base, Instance
 from dicom_node.spool import Spool
 from tests.command_line import command
-from tests.steered_node import OTHER_WORKER, RULES, WORKER, SteeredNode, four_views, mammogram
+from tests.steered_node import BUNDLE, OTHER_WORKER, RULES, WORKER, SteeredNode, four_views, mammogram
 
 FIRST_VERSION = "0001"
 OPEN, QUEUED, RUNNING, SCORED = "2.25.1", "2.25.2", "2.25.3", "2.25.4"
@@ -74,6 +75,18 @@ def test_the_upgrade_keeps_every_row_and_the_trail(old: SteeredNode, tmp_path: P
     key = CheckpointKey.load_or_create(tmp_path / "checkpoint.key")
     report = verify(old.database, old.database.trail.key, tmp_path, key.public_key)
     assert (report.ok, report.events) == (True, before["audit_event"])
+
+
+def test_events_of_the_first_version_are_found_after_the_upgrade(old: SteeredNode) -> None:
+    def found(**wanted: str) -> int:
+        with old.reading() as session:
+            return len(query(session, AuditFilter(**wanted)))
+
+    schema.upgrade(url_of(old))
+
+    assert (found(action="instance.stored"), found(action="study.complete")) == (13, 3)
+    assert [found(job_id=job.id) > 0 for job in old.jobs()] == [True] * 3
+    assert found(bundle=BUNDLE) > 0
 
 
 def test_studies_in_flight_go_on_where_they_were(old: SteeredNode) -> None:
