@@ -133,7 +133,8 @@ def _leftovers(hospital: Hospital) -> list[Check]:
         left = {path.name for path in files} ^ registered
         swept_words = f"{len(left)} ({swept.parts_removed} half-written, {len(swept.orphans)} unknown swept)"
         found.append(Check(f"files in {folder} without a row, after a sweep", swept_words, not left))
-    return found
+    journals = list((hospital.node.data_dir / "journal").iterdir())
+    return [*found, Check("journals left after a stop in good order", str(len(journals)), not journals)]
 
 
 def _nobody_told(hospital: Hospital) -> Check:
