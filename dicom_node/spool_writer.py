@@ -173,6 +173,21 @@ def write_unsynced(path: str, content: Bytes) -> None:
         os.close(descriptor)
 
 
+def sync_file(path: Path) -> None:
+    """Make a file durable that was written before.
+
+    Raises
+    ------
+    OSError
+        If the disk refused any of it since somebody asked for the last time.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_directory(directory: Path | str) -> None:
     """Make a directory's entries durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

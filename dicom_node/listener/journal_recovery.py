@@ -2,7 +2,8 @@
 
 A crash of the machine can take the end of what was answered with Success from the spool and from the
 database, never from the journal. To put back what is there changes nothing, so that a recovery that is itself
-cut off is simply done again.
+cut off is simply done again. A journal with a record that is refused is set aside: its bytes may be all that
+is left of an object that was answered with Success.
 """
 
 from __future__ import annotations
@@ -10,24 +11,26 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from db.errors import DatabaseError, DatabaseUnavailableError
+from db.errors import DatabaseUnavailableError
 from db.handoff import Registration
-from dicom_node.errors import NodeError
+from dicom_node.errors import SpoolError
 from dicom_node.listener.contexts import TRANSFER_SYNTAX_BY_UID
 from dicom_node.listener.handlers import Register, received_instance
 from dicom_node.listener.header import read_header
-from dicom_node.listener.journal import SUFFIX, locked, make_durable
-from dicom_node.listener.journal_segment import JournaledFile, files_of
+from dicom_node.listener.journal import SUFFIX, locked
+from dicom_node.listener.journal_segment import JournaledFile, files_of, use_of
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.part10 import origin_of
 from dicom_node.spool import Spool, content_digest, translated_errors
-from dicom_node.spool_writer import FileSystem
+from dicom_node.spool_writer import FileSystem, sync_file
+
+SET_ASIDE_SUFFIX = ".refused"
 
 _log = structlog.get_logger(__name__)
 
@@ -68,65 +71,103 @@ class JournalRecovery:
         db.errors.DatabaseUnavailableError
             If the database is away.
         """
-        with translated_errors(), locked(self.folder):
-            file_system = FileSystem(self.spool.root)
-            try:
-                for path in sorted(self.folder.glob(f"*{SUFFIX}")):
-                    with _of_dead_process(path) as descriptor:
-                        if descriptor is not None:
-                            self._recover(descriptor, file_system)
-                            path.unlink()
-            finally:
-                file_system.close()
+        with translated_errors(), locked(self.folder), ExitStack() as stack:
+            is_synced = _is_synced(self.spool.root)
+            dead: list[tuple[bytes, Path, int]] = []
+            for path in self.folder.glob(f"*{SUFFIX}"):
+                descriptor = stack.enter_context(_of_dead_process(path))
+                if descriptor is not None:
+                    dead.append((use_of(descriptor), path, descriptor))
+            # In the order in which they were filled: of two different objects under one UID the first counts.
+            for _, path, descriptor in sorted(dead):
+                if self._recover(descriptor, is_synced=is_synced):
+                    path.unlink(missing_ok=True)
+                else:
+                    _set_aside(path)
 
-    def _recover(self, descriptor: int, file_system: FileSystem) -> None:
-        mended = registered = refused = 0
+    def _recover(self, descriptor: int, *, is_synced: bool) -> bool:
+        """Put back what a journal holds; return whether nothing of it was refused."""
+        mended = registered = duplicates = refused = 0
         for kept in files_of(descriptor):
             is_known = bool(self.registered([kept.file.name]))
-            is_there = self._is_whole(kept)
+            is_there = is_synced and self._is_whole(kept)
             if is_known and is_there:
                 continue
             if not is_there:
                 self.spool.write_again(kept.file.name, kept.image)
                 mended += 1
             if not is_known:
-                is_stored = self._is_registered(kept)
-                registered += is_stored
-                refused += not is_stored
-        make_durable(files_of(descriptor), file_system, self.spool)
+                registration = self._registration(kept)
+                duplicates += registration is Registration.DUPLICATE
+                refused += registration is None
+                registered += registration not in (Registration.DUPLICATE, None)
+                if registration in (Registration.DUPLICATE, None):
+                    self.spool.remove(kept.file.name)
         self.sync_rows()
-        _log.info("journal.recovered", files_mended=mended, registered=registered, not_registered=refused)
+        _log.info(
+            "journal.recovered",
+            files_mended=mended,
+            registered=registered,
+            duplicates=duplicates,
+            refused=refused,
+        )
+        return refused == 0
 
     def _is_whole(self, kept: JournaledFile) -> bool:
         path = self.spool.path_of(kept.file.name)
         with suppress(OSError):
+            # Memory may show what the disk refused: a file tells of it when it is synced by itself.
+            sync_file(path)
             is_complete = path.stat().st_size == len(kept.image)
             return is_complete and content_digest(path, kept.file.size_bytes) == kept.file.sha256
         return False
 
-    def _is_registered(self, kept: JournaledFile) -> bool:
-        """Give a file its row; return False, and leave no file, where it has no use for one."""
+    def _registration(self, kept: JournaledFile) -> Registration | None:
+        """Give a file its row; return None where it is refused."""
         begin = len(kept.image) - kept.file.size_bytes
         try:
             origin = origin_of(bytes(kept.image[:begin]))
             syntax = TRANSFER_SYNTAX_BY_UID[origin.transfer_syntax_uid]
             header = read_header(kept.image[begin:], syntax, ListenerLimits())
-            registration = self.register(received_instance(header, origin, kept.file))
-        except DatabaseUnavailableError:
+            return self.register(received_instance(header, origin, kept.file))
+        except (DatabaseUnavailableError, SpoolError):
             raise
-        except (NodeError, DatabaseError, KeyError) as error:
-            # It was not answered with Success: whoever was, passed all this.
+        except Exception as error:  # noqa: BLE001 - whatever one record is, the node has to start
             _log.warning("journal.file_refused", reason=type(error).__name__)
-            registration = Registration.DUPLICATE
-        if registration is Registration.DUPLICATE:
-            self.spool.remove(kept.file.name)
-        return registration is not Registration.DUPLICATE
+            return None
+
+
+def _set_aside(path: Path) -> None:
+    # Refused before, or by a database that is damaged: who can tell looks at the log and at the file.
+    path.rename(path.with_suffix(SET_ASIDE_SUFFIX))
+    _log.error(
+        "journal.set_aside",
+        name=path.with_suffix(SET_ASIDE_SUFFIX).name,
+        advice="a journal holds what could not be registered; see that the database is sound ('dicom-node db "
+        f"check'), give the file its suffix {SUFFIX} again, and start the node once more; or remove it",
+    )
+
+
+def _is_synced(folder: Path) -> bool:
+    """Make all durable that dead processes wrote, with one call; return whether the disk took it."""
+    file_system = FileSystem(folder)
+    try:
+        file_system.sync()
+    except OSError:
+        return False
+    finally:
+        file_system.close()
+    return True
 
 
 @contextmanager
 def _of_dead_process(path: Path) -> Iterator[int | None]:
-    """Open and lock a journal; None where a living process holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    """Open and lock a journal; None where a living process holds it, or has just removed it."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        yield None
+        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

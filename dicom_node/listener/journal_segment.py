@@ -5,18 +5,21 @@
     | header, file's bytes, padding | header, file's bytes, padding | ... | what an earlier use left
 
 A segment is used again and again, so that its pages lie on the disk already and a sync writes data alone.
-Each use has a random number, which every record of it carries: what an earlier use left is no record.
+Each use has a number, which every record of it carries: what an earlier use left is no record. It begins with
+the time, so that segments can be read in the order in which they were filled.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
 import secrets
 import struct
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -70,13 +73,18 @@ class Segment:
         self._descriptor = os.open(
             path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Written, not reserved: syncs of reserved room would commit the file system's journal as well.
-        for begin in range(0, capacity_bytes, _ZEROS_BYTES):
-            os.pwrite(self._descriptor, bytes(min(_ZEROS_BYTES, capacity_bytes - begin)), begin)
-        os.fsync(self._descriptor)
-        self._use = secrets.token_bytes(16)
+        self._use = _new_use()
         self._end = self._ordinal = 0
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Written, not reserved: syncs of reserved room would commit the file system's journal as well.
+            for begin in range(0, capacity_bytes, _ZEROS_BYTES):
+                _write(self._descriptor, (bytes(min(_ZEROS_BYTES, capacity_bytes - begin)),), begin)
+            os.fsync(self._descriptor)
+        except BaseException:
+            # At once: on a full disk a leftover keeps the disk full.
+            self.close(remove=True)
+            raise
 
     @property
     def is_empty(self) -> bool:
@@ -103,8 +111,7 @@ class Segment:
         # Of the content there is a digest already.
         checksum = zlib.crc32(image[: len(image) - file.size_bytes], zlib.crc32(header))
         parts = (header + _CHECKSUM.pack(checksum), image)
-        if os.pwritev(self._descriptor, parts, self._end) != _HEAD_BYTES + len(image):
-            raise OSError("the journal was written in part")
+        _write(self._descriptor, parts, self._end)
         self._end += size_bytes
         self._ordinal += 1
 
@@ -118,9 +125,9 @@ class Segment:
 
     def clear(self) -> None:
         """Forget all records, durably: a start long after must not bring back what was removed since."""
-        os.pwrite(self._descriptor, bytes(_PAGE_BYTES), 0)
+        _write(self._descriptor, (bytes(_PAGE_BYTES),), 0)
         os.fdatasync(self._descriptor)
-        self._use = secrets.token_bytes(16)
+        self._use = _new_use()
         self._end = self._ordinal = 0
 
     def close(self, *, remove: bool) -> None:
@@ -130,6 +137,15 @@ class Segment:
                 self._path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def use_of(descriptor: int) -> bytes:
+    """Return the number of a segment's use; of two, the greater is the later one's."""
+    head = os.pread(descriptor, _HEAD_BYTES, 0)
+    if len(head) < _HEAD_BYTES:
+        return b""
+    magic, use, *_ = _HEADER.unpack_from(head)
+    return use if magic == _MAGIC else b""
 
 
 def files_of(descriptor: int) -> Iterator[JournaledFile]:
@@ -170,3 +186,12 @@ def files_of(descriptor: int) -> Iterator[JournaledFile]:
 
 def _record_bytes(image_bytes: int) -> int:
     return -(-(_HEAD_BYTES + image_bytes) // _PAGE_BYTES) * _PAGE_BYTES
+
+
+def _new_use() -> bytes:
+    return time.time_ns().to_bytes(8, "big") + secrets.token_bytes(8)
+
+
+def _write(descriptor: int, parts: Sequence[bytes | memoryview], begin: int) -> None:
+    if os.pwritev(descriptor, parts, begin) != sum(map(len, parts)):
+        raise OSError(errno.ENOSPC, "the journal was written in part")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from db import handoff
-from db.errors import DatabaseUnavailableError
+from db.errors import DatabaseError, DatabaseUnavailableError
 from db.handoff import Completeness, ReceivedInstance, Registration
 from db.session import Database
+from dicom_node.errors import SpoolError
 from dicom_node.listener.journal import SEGMENT_BYTES, Journal
 from dicom_node.listener.journal_recovery import JournalRecovery
 from dicom_node.listener.journal_segment import JournaledFile, Segment
@@ -33,17 +36,21 @@ class Recovering:
             database, Completeness(frozenset(), 60.0, ()), spool=self.spool, actor="listener"
         )
 
-    def placed(self, ordinal: int) -> JournaledFile:
+    def placed(self, ordinal: int, **changes: str) -> JournaledFile:
         """Store an object as a listener does, up to its journal."""
-        dataset, data = mammogram(ordinal), encoded(mammogram(ordinal))
+        dataset = mammogram(ordinal)
+        for keyword, value in changes.items():
+            setattr(dataset, keyword, value)
+        data = encoded(dataset)
         origin = Origin(MG_FOR_PRESENTATION, uid_of(dataset), EXPLICIT_LITTLE, "SCANNER", "NODE")
         image = file_preface(origin) + data
         file = SpooledFile(self.spool.place(image), sha256(data).hexdigest(), len(data))
         return JournaledFile(file, memoryview(image))
 
-    def crashed_with(self, *kept: JournaledFile) -> Path:
+    def crashed_with(self, *kept: JournaledFile, name: int | None = None) -> Path:
         """Leave a journal that nobody holds."""
-        path = self.journal_dir / f"{len(list(self.journal_dir.iterdir())):032x}.journal"
+        number = len(list(self.journal_dir.iterdir())) if name is None else name
+        path = self.journal_dir / f"{number:032x}.journal"
         segment = Segment(path, SEGMENT_BYTES)
         for each in kept:
             segment.write(each)
@@ -106,6 +113,27 @@ def test_a_file_is_mended_whose_row_survived(node: Recovering) -> None:
     assert len(rows(node.database)) == 1
 
 
+def test_a_file_is_written_again_that_the_disk_refused_though_memory_shows_it(
+    node: Recovering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = node.placed(1)
+    node.crashed_with(kept)
+    refused = node.path_of(kept).stat().st_ino
+    sync = os.fsync
+
+    def tell(descriptor: int) -> None:
+        if os.fstat(descriptor).st_ino == refused:
+            raise OSError(errno.EIO, "some pages were not written")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", tell)
+    held = node.path_of(kept).open("rb")  # so that the new file is not given the number of the old one
+    node.recover()
+    held.close()
+    assert node.path_of(kept).stat().st_ino != refused
+    assert node.path_of(kept).read_bytes() == bytes(kept.image)
+
+
 def test_an_object_that_came_twice_is_kept_once(node: Recovering) -> None:
     first, again = node.placed(1), node.placed(1)
     node.crashed_with(first, again)
@@ -130,7 +158,71 @@ def test_a_record_that_cannot_be_an_object_is_passed_over(node: Recovering) -> N
     node.crashed_with(JournaledFile(file, memoryview(image)), fit := node.placed(2))
     node.recover()
     assert [row.spool_name for row in rows(node.database)] == [fit.file.name]
-    assert node.spool.names() == [fit.file.name], "nobody was told that it is stored"
+    assert node.spool.names() == [fit.file.name], "it has no row"
+    assert [path.suffix for path in node.journal_dir.iterdir()] == [".refused"]
+    node.recover()
+    assert len(rows(node.database)) == 1, "what was set aside is left alone"
+
+
+def test_a_journal_that_a_damaged_database_refuses_is_set_aside_and_can_be_given_back(
+    node: Recovering,
+) -> None:
+    kept = node.placed(1)
+    path = node.crashed_with(kept)
+
+    def refuse(_received: ReceivedInstance) -> Registration:
+        raise DatabaseError("the database refused a statement (DatabaseError SQLITE_CORRUPT)")
+
+    JournalRecovery(node.journal_dir, node.spool, refuse, node.registered, node.database.sync_commits).run()
+    assert rows(node.database) == []
+    (aside,) = node.journal_dir.iterdir()
+    aside.rename(path)
+    node.recover()
+    assert [row.spool_name for row in rows(node.database)] == [kept.file.name]
+    assert node.path_of(kept).read_bytes() == bytes(kept.image)
+    assert list(node.journal_dir.iterdir()) == []
+
+
+def test_a_disk_that_fails_meanwhile_costs_nothing(node: Recovering) -> None:
+    kept = node.placed(1)
+    path = node.crashed_with(kept)
+
+    def refuse(_received: ReceivedInstance) -> Registration:
+        raise SpoolError("the spool's disk refused (EIO)")
+
+    with pytest.raises(SpoolError):
+        JournalRecovery(
+            node.journal_dir, node.spool, refuse, node.registered, node.database.sync_commits
+        ).run()
+    assert path.exists()
+    assert node.path_of(kept).exists()
+
+
+def test_of_two_objects_under_one_uid_the_first_counts_whatever_its_journal_is_called(
+    node: Recovering,
+) -> None:
+    first, other = node.placed(1), node.placed(1, PatientID="OTHER")
+    node.crashed_with(first, name=2)
+    node.crashed_with(other, name=1)
+    node.recover()
+    assert {row.spool_name: row.conflict for row in rows(node.database)} == {
+        first.file.name: 0,
+        other.file.name: 1,
+    }
+
+
+def test_a_journal_that_somebody_removes_meanwhile_is_no_error(node: Recovering) -> None:
+    kept = node.placed(1)
+    path = node.crashed_with(kept)
+
+    def remove_and_look(names: list[str]) -> set[str]:
+        path.unlink(missing_ok=True)
+        return node.registered(names)
+
+    JournalRecovery(
+        node.journal_dir, node.spool, node.registrar.register, remove_and_look, node.database.sync_commits
+    ).run()
+    assert len(rows(node.database)) == 1
 
 
 def test_a_database_that_goes_away_meanwhile_costs_nothing(node: Recovering) -> None:
