@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import structlog
+
 from db import handoff
 from db.session import Database
 from dicom_node.cli.wiring import completeness
+from dicom_node.errors import SpoolError
 from dicom_node.listener.journal import SUFFIX, Journal
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
+
+_log = structlog.get_logger(__name__)
 
 
 def recover_journals(settings: Settings, database: Database, actor: str) -> None:
@@ -41,8 +46,12 @@ def recover_journals(settings: Settings, database: Database, actor: str) -> None
 
 
 @contextmanager
-def open_journal(settings: Settings, database: Database, spool: Spool) -> Iterator[tuple[Journal, Database]]:
+def open_journal(
+    settings: Settings, database: Database, spool: Spool
+) -> Iterator[tuple[Journal | None, Database]]:
     """Open the journal of this process, and the database as who registers journaled files needs it.
+
+    There is none where the disk refuses: objects are then answered one by one, as the disk's state is.
 
     Parameters
     ----------
@@ -53,8 +62,13 @@ def open_journal(settings: Settings, database: Database, spool: Spool) -> Iterat
     spool : Spool
         Where received files lie.
     """
-    with database.late_synced() as late_synced:
+    try:
         journal = Journal(settings.journal_dir, spool, database.sync_commits)
+    except SpoolError as error:
+        _log.warning("journal.unavailable", reason=str(error), advice="every file is synced by itself now")
+        yield None, database
+        return
+    with database.late_synced() as late_synced:
         try:
             yield journal, late_synced
         finally:

@@ -75,8 +75,9 @@ def run(settings: Settings, *, shared_port: int | None = None) -> None:
         journaling = None
         if settings.listener.journal:
             journal, late_synced = stack.enter_context(open_journal(settings, database, spool))
-            of_journaled = Registrar(late_synced, rules, spool=spool, actor=name)
-            journaling = Journaling(journal, _relying_on(file, of_journaled.register))
+            if journal is not None:
+                of_journaled = Registrar(late_synced, rules, spool=spool, actor=name)
+                journaling = Journaling(journal, _relying_on(file, of_journaled.register))
         backlog = Backlog(database, settings.listener.max_waiting_jobs)
         listeners = _listeners(
             settings,

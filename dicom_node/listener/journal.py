@@ -8,6 +8,7 @@
 
 What a machine's crash takes of files and rows is put back from the records when the next process starts, see
 :mod:`dicom_node.listener.journal_recovery`. There are two segments: one is filled while the other is emptied.
+A file for which there is no room is synced by itself, and so is every file once the disk has failed.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import structlog
 
 from db.errors import DatabaseError
-from dicom_node.errors import SpoolError, SpoolFullError
+from dicom_node.errors import SpoolError
 from dicom_node.listener.group_commit import GroupCommit
 from dicom_node.listener.journal_segment import JournaledFile, Segment
 from dicom_node.listener.reception import MEMORY_BYTES
 from dicom_node.spool import Spool, SpooledFile, translated_errors
-from dicom_node.spool_writer import FileSystem
+from dicom_node.spool_writer import FileSystem, sync_directory
 
 LARGEST_JOURNALED_BYTES = MEMORY_BYTES
 """Up to this length a file is journaled.
@@ -40,7 +41,9 @@ A longer one is synced by itself: to write its bytes twice would take longer tha
 SUFFIX = ".journal"
 SEGMENT_BYTES = 16 << 20
 EMPTIED_AFTER_S = 2.0
-ROOM_WAIT_S = 15.0
+ROOM_WAIT_S = 2.0
+"""How long files wait for room; then each is synced by itself until there is some."""
+
 _NEXT_TRY_S = 1.0
 _FILES_IN_SEGMENT = 12
 
@@ -100,17 +103,24 @@ class Journal:
         self._largest_bytes = min(LARGEST_JOURNALED_BYTES, segment_bytes // _FILES_IN_SEGMENT)
         # No more than a segment holds: none waits for the emptying of one that it helps to fill.
         self._appends = GroupCommit(self._append_together, most_together=_FILES_IN_SEGMENT)
+        self._appending = threading.Lock()
         self._changed = threading.Condition()
-        self._failure: SpoolError | None = None
-        self._is_closing = False
-        with translated_errors():
+        self._is_given_up = self._is_behind = self._is_closing = False
+        # A common sync that failed tells of no file, and the next one tells nothing of it.
+        self._is_each_written_again = False
+        segments: list[Segment] = []
+        with translated_errors(), ExitStack() as undo:
             # Before any file is written: the kernel tells of the errors since then.
             self._file_system = FileSystem(spool.root)
+            undo.callback(self._file_system.close)
             with locked(folder):
-                self._filling, spare = (
-                    _Use(Segment(folder / f"{secrets.token_hex(16)}{SUFFIX}", segment_bytes))
-                    for _ in range(2)
-                )
+                for _ in range(2):
+                    segments.append(Segment(folder / f"{secrets.token_hex(16)}{SUFFIX}", segment_bytes))
+                    undo.callback(segments[-1].close, remove=True)
+                sync_directory(folder)
+                sync_directory(folder.parent)
+            undo.pop_all()
+        self._filling, spare = map(_Use, segments)
         self._spare: _Use | None = spare
         self._full: _Use | None = None
         self._thread = threading.Thread(target=self._empty_for_ever, name="listener-journal", daemon=True)
@@ -118,11 +128,11 @@ class Journal:
 
     def takes(self, image_bytes: int) -> bool:
         """Whether a file of this length is to be journaled; any other is to be synced by itself."""
-        return image_bytes <= self._largest_bytes and self._failure is None
+        return image_bytes <= self._largest_bytes and not self._is_given_up and not self._is_behind
 
     @contextmanager
     def keeping(self, file: SpooledFile, image: memoryview) -> Iterator[None]:
-        """Make a file durable; its row is to be committed inside the block.
+        """Make a file durable; its row is to be committed inside the block, and is as durable after it.
 
         Parameters
         ----------
@@ -135,8 +145,15 @@ class Journal:
         ------
         SpoolError
             If the disk refuses. Nothing is promised of the file then.
+        db.errors.DatabaseUnavailableError
+            If the row cannot be made durable.
         """
         use = self._appends.submit(JournaledFile(file, image))
+        if use is None:
+            self._spool.write_again(file.name, image)
+            yield
+            self._sync_rows()
+            return
         try:
             yield
         finally:
@@ -148,26 +165,32 @@ class Journal:
             self._is_closing = True
             self._changed.notify_all()
         self._thread.join()
-        for use in (self._filling, self._spare, self._full):
-            if use is not None:
-                use.segment.close(remove=use.segment.is_empty)
+        # Nobody begins to write to a segment any more; who has begun must find it there.
+        with self._appending:
+            for use in (self._filling, self._spare, self._full):
+                if use is not None:
+                    use.segment.close(remove=use.segment.is_empty)
         self._file_system.close()
 
-    def _append_together(self, kept: Sequence[JournaledFile]) -> list[_Use]:
-        if self._failure is not None:
-            raise self._failure
+    def _append_together(self, kept: Sequence[JournaledFile]) -> list[_Use | None]:
+        """Write and sync records; None stands for a file that is to be synced by itself."""
         uses: list[_Use] = []
-        try:
-            with translated_errors():
-                for each in kept:
-                    uses.append(self._use_for(len(each.image)))
-                    uses[-1].segment.write(each)
-                self._sync({use.segment for use in uses})
-        except BaseException:
-            for use in uses:
-                self._release(use)
-            raise
-        return uses
+        outcomes: list[_Use | None] = []
+        with self._appending:
+            try:
+                with translated_errors():
+                    for each in kept:
+                        use = self._use_for(len(each.image))
+                        outcomes.append(use)
+                        if use is not None:
+                            uses.append(use)
+                            use.segment.write(each)
+                    self._sync({use.segment for use in uses})
+            except BaseException:
+                for use in uses:
+                    self._release(use)
+                raise
+        return outcomes
 
     def _sync(self, segments: Collection[Segment]) -> None:
         try:
@@ -175,25 +198,36 @@ class Journal:
                 segment.sync()
         except OSError as error:
             # A sync that is tried again after an error tells nothing of what the first one lost.
-            self._failure = SpoolError("the journal's disk refused; look at the data directory's disk")
-            _log.error("journal.given_up", code=error.errno, advice="every file is synced by itself now")
+            self._give_up(error)
             raise
 
-    def _use_for(self, image_bytes: int) -> _Use:
-        """Return the segment that a file goes to, which owes it a row from now on."""
+    def _give_up(self, error: OSError) -> None:
+        self._is_given_up = True
+        _log.error("journal.given_up", code=error.errno, advice="every file is synced by itself now")
+
+    def _use_for(self, image_bytes: int) -> _Use | None:
+        """Return the segment that a file goes to, which owes it a row from now on, or None."""
         with self._changed:
+            if not self._has_room(image_bytes) and not self._is_behind:
+                self._changed.wait_for(lambda: self._has_room(image_bytes) or self._is_closing, ROOM_WAIT_S)
+            if self._is_closing or self._is_given_up:
+                return None
+            if not self._has_room(image_bytes):
+                if not self._is_behind:
+                    self._is_behind = True
+                    _log.warning("journal.behind", advice="look at the disk's and the database's health")
+                return None
             if not self._filling.segment.has_room(image_bytes):
-                if not self._changed.wait_for(lambda: self._spare is not None, ROOM_WAIT_S):
-                    raise SpoolFullError("the journal is full; look at the disk's and the database's health")
-                # The thread may have turned to the other one meanwhile.
-                if not self._filling.segment.has_room(image_bytes):
-                    self._turn_over()
+                self._turn_over()
             use = self._filling
             if not use.is_begun:
                 use.since = time.monotonic()
                 self._changed.notify_all()
             use.rows_owed += 1
             return use
+
+    def _has_room(self, image_bytes: int) -> bool:
+        return self._spare is not None or self._filling.segment.has_room(image_bytes)
 
     def _release(self, use: _Use) -> None:
         with self._changed:
@@ -214,6 +248,7 @@ class Journal:
                         return
             with self._changed:
                 self._full, self._spare = None, use
+                self._is_behind = False
                 self._changed.notify_all()
 
     def _next_full(self) -> _Use | None:
@@ -235,41 +270,48 @@ class Journal:
     def _is_emptied(self, use: _Use) -> bool:
         try:
             with translated_errors():
-                make_durable(use.segment.files(), self._file_system, self._spool)
+                self._make_durable(use.segment)
                 self._sync_rows()
                 use.segment.clear()
         except (SpoolError, DatabaseError) as error:
             _log.warning("journal.not_emptied", reason=str(error))
             return False
+        except Exception:  # noqa: BLE001 - the end of this thread would be the end of the journal
+            _log.exception("journal.not_emptied")
+            return False
         return True
 
+    def _make_durable(self, segment: Segment) -> None:
+        if not self._is_each_written_again:
+            try:
+                self._file_system.sync()
+            except OSError as error:
+                self._is_each_written_again = True
+                self._give_up(error)
+        if self._is_each_written_again:
+            write_again(segment.files(), self._spool)
 
-def make_durable(files: Iterable[JournaledFile], file_system: FileSystem, spool: Spool) -> None:
-    """Make journaled files durable where they belong, all with one call.
+
+def write_again(files: Iterable[JournaledFile], spool: Spool) -> None:
+    """Make journaled files durable one by one, after a common sync that failed.
+
+    Nobody says which file it was, and what memory shows of one need not be on the disk.
 
     Parameters
     ----------
     files : iterable of JournaledFile
         What the journal holds of them.
-    file_system : FileSystem
-        Where the spool lies, opened before they were written.
     spool : Spool
         Where they lie, but for those that were removed since.
 
     Raises
     ------
-    OSError
-        If the disk refuses.
     SpoolError
-        The same.
+        If the disk refuses.
     """
-    try:
-        file_system.sync()
-    except OSError:
-        # Nobody says which file it was, and what memory shows of one need not be on the disk.
-        for each in files:
-            if spool.path_of(each.file.name).exists():
-                spool.write_again(each.file.name, each.image)
+    for each in files:
+        if spool.path_of(each.file.name).exists():
+            spool.write_again(each.file.name, each.image)
 
 
 @contextmanager
