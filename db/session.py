@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -138,6 +139,7 @@ class Database:
         self.trail = trail
         self._lock_timeout_s = lock_timeout_s
         self._clock = clock or clock_for(self.engine)
+        self._is_log_in_doubt = False
 
     @property
     def is_sqlite(self) -> bool:
@@ -213,20 +215,43 @@ class Database:
         """
         if not self.is_sqlite:
             return
-        # Everything that is committed is in the log, or in the synced database when there is none.
+        if self._is_log_in_doubt:
+            self._empty_log()
+            self._is_log_in_doubt = False
+            return
+        # Everything that is committed is in the log, or in the synced database when there is none. SQLite
+        # puts the log beside the file, not beside a link to it.
         try:
-            descriptor = os.open(f"{self.engine.url.database}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            log = os.open(
+                f"{os.path.realpath(str(self.engine.url.database))}-wal", os.O_RDONLY | os.O_CLOEXEC
+            )
         except FileNotFoundError:
             return
         try:
-            os.fsync(descriptor)
+            os.fsync(log)
         except OSError as error:
+            # A sync that is tried again after an error tells nothing of what the first one lost.
+            self._is_log_in_doubt = True
             code = errno.errorcode.get(error.errno or 0, "unknown")
             raise DatabaseUnavailableError(
                 f"the database's disk refused ({code}); look at the data directory's disk"
             ) from None
         finally:
-            os.close(descriptor)
+            os.close(log)
+
+    def _empty_log(self) -> None:
+        """Write to the database what the log holds, and sync it there."""
+        connection = self.engine.raw_connection()
+        try:
+            (is_busy, *_) = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            raise DatabaseUnavailableError(
+                f"the database's disk refused ({error.sqlite_errorname}); look at the data directory's disk"
+            ) from None
+        finally:
+            connection.close()
+        if is_busy:
+            raise DatabaseUnavailableError("the database's log is in use; the node tries again by itself")
 
     def close(self) -> None:
         """Close every pooled connection."""

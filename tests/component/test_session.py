@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
@@ -453,6 +454,55 @@ def test_late_synced_commits_are_synced_together(database: Database, monkeypatch
             tx.audit("instance.stored")
         database.sync_commits()
         assert synced == [f"{Path(str(database.engine.url.database)).name}-wal"]
+
+
+@on_sqlite
+def test_a_log_whose_sync_failed_is_written_to_the_database_instead(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Path(f"{database.engine.url.database}-wal")
+    failures = [OSError(errno.EIO, "some pages were not written")]
+    sync = os.fsync
+
+    def fail_once(descriptor: int) -> None:
+        if failures:
+            raise failures.pop()
+        sync(descriptor)
+
+    with database.late_synced() as late:
+        with late.transaction("listener") as tx:
+            tx.audit("instance.stored")
+        monkeypatch.setattr(os, "fsync", fail_once)
+        with pytest.raises(DatabaseUnavailableError, match="EIO"):
+            database.sync_commits()
+        assert log.stat().st_size > 0
+        with database.reading() as session:
+            session.execute(text("SELECT 1 FROM study")).all()
+            with late.transaction("listener") as tx:
+                tx.audit("instance.stored")
+        database.sync_commits()
+        assert log.stat().st_size == 0, "who syncs the log again is told nothing of what was lost"
+
+
+@on_sqlite
+def test_the_log_is_synced_of_a_database_behind_a_link(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path(str(database.engine.url.database))
+    link = tmp_path / "link.sqlite"
+    link.symlink_to(file)
+    linked = Database(f"sqlite:///{link}", database.trail)
+    synced: list[str] = []
+    with linked.transaction("listener") as tx:
+        tx.audit("instance.stored")
+    monkeypatch.setattr(
+        os,
+        "fsync",
+        lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name),
+    )
+    linked.sync_commits()
+    linked.close()
+    assert synced == [f"{file.name}-wal"]
 
 
 def synchronous(database: Database) -> int:
