@@ -38,7 +38,7 @@ from db.clock import BOOT_ID
 from db.driver_statements import DriverStatement
 from db.errors import AuditError
 from db.keys import AuditKey
-from db.tables import INSTANCE_STORED, AuditEvent
+from db.tables import INSTANCE_STORED, AuditEvent, spelled_utc
 
 GENESIS = "0" * 64  # what the first row names as the mac before it
 CHAIN_LOCK = 0x6469636F6D_0001  # pg_advisory_xact_lock: "dicom", 1
@@ -63,7 +63,7 @@ _HEAD = DriverStatement(
     .limit(1)
 )
 
-_LIMITS = {"actor": 128, "action": 64, "study_instance_uid": 64, "job_id": 32, "bundle": 64}
+_LIMITS = (("actor", 128), ("action", 64), ("study_instance_uid", 64), ("job_id", 32), ("bundle", 64))
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class AuditEntry:
 
     def __post_init__(self) -> None:
         """Refuse here what PostgreSQL would refuse and SQLite would not."""
-        for name, limit in _LIMITS.items():
-            value = getattr(self, name)
+        texts = self.actor, self.action, self.study_instance_uid, self.job_id, self.bundle
+        for value, (name, limit) in zip(texts, _LIMITS, strict=True):
             if value is not None and len(_storable(value)) > limit:
                 raise AuditError(f"the audit event's {name} is longer than {limit} characters; shorten it")
 
@@ -197,7 +197,7 @@ class AuditTrail:
         self, head: ChainHead, key_id: str, entries: Sequence[AuditEntry]
     ) -> Sequence[tuple[int | str | None, ...]]:
         """Make the rows that follow the head."""
-        at = self._wall_clock().astimezone(UTC).strftime(TIME_FORMAT)
+        at = spelled_utc(self._wall_clock().astimezone(UTC))
         # Beside the wall time a clock that nobody can step, so that a step can be seen afterwards.
         since_boot_us = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
         prev = head.mac

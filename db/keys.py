@@ -38,6 +38,7 @@ class AuditKey:
     def __init__(self, path: Path, secrets_by_id: dict[str, bytes]) -> None:
         self.path = path
         self._secrets = secrets_by_id
+        self._ready: dict[str, hmac.HMAC] = {}
 
     @classmethod
     def load(cls, path: Path) -> AuditKey:
@@ -106,7 +107,13 @@ class AuditKey:
         payload : str
             The row's canonical text.
         """
-        return hmac.digest(self._secrets[key_id], (prev + payload).encode(), "sha256").hex()
+        # A key is made ready once: that takes as long as a short payload.
+        ready = self._ready.get(key_id)
+        if ready is None:
+            ready = self._ready[key_id] = hmac.new(self._secrets[key_id], digestmod="sha256")
+        digest = ready.copy()
+        digest.update((prev + payload).encode())
+        return digest.hexdigest()
 
 
 class CheckpointKey:

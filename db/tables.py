@@ -66,7 +66,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value.tzinfo is None:
             raise ValueError("a time without a zone cannot be stored; pass an aware datetime")
         value = value.astimezone(UTC)
-        return _spelled(value) if dialect.name == "sqlite" else value
+        return spelled_utc(value) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """Read an aware UTC time back."""
@@ -78,10 +78,10 @@ class UtcDateTime(TypeDecorator[datetime]):
         return aware.astimezone(UTC)
 
 
-@lru_cache(maxsize=8)
-def _spelled(moment: datetime) -> str:
-    """Spell a UTC time; the rows of one transaction carry the same one."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+@lru_cache(maxsize=8)  # the rows of one transaction carry the same one
+def spelled_utc(moment: datetime) -> str:
+    """Spell a UTC time as text of fixed width that sorts: microseconds, and Z rather than an offset."""
+    return moment.isoformat("T", "microseconds").replace("+00:00", "Z")
 
 
 def _members(column: str, enum: type[StrEnum], name: str) -> CheckConstraint:
@@ -142,7 +142,8 @@ class Revision(Base):
             sqlite_where=text("state = 'open'"),
             postgresql_where=text("state = 'open'"),
         ),
-        Index("ix_revision_due", "state", "due_at"),
+        # Not by when it is due: each received object moves that, and few are open at a time.
+        Index("ix_revision_state", "state"),
     )
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))

@@ -1,4 +1,4 @@
-"""Index the audit event of a received object only where somebody looks for it."""
+"""Index what each received object writes only where somebody looks for it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ INDEXES = (
 
 
 def upgrade() -> None:
-    """Make the indexes again, without the rows that nobody finds by them."""
+    """Make the indexes again, without the rows and the column that nobody needs to find anything."""
     for name, columns, where in INDEXES:
         op.drop_index(name, "audit_event")
         of_rows = sa.text(where)
         op.create_index(name, "audit_event", columns, sqlite_where=of_rows, postgresql_where=of_rows)
+    op.drop_index("ix_revision_due", "revision")
+    op.create_index("ix_revision_state", "revision", ["state"])
