@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 from dicom_node.listener.wire import PDU_HEADER, PDV_HEADER
@@ -45,8 +46,8 @@ _LONGEST_UID = 64
 _ELEMENT = struct.Struct("<HHL")
 _NUMBER = struct.Struct("<H")
 _GROUP_LENGTH = struct.Struct("<HHLL")
-# Command Field, Message ID Being Responded To, Command Data Set Type, Status: each head, then its value.
-_NUMBERS = struct.Struct("<HHLH HHLH HHLH HHLH")
+# The heads of a PDU and of its only item.
+_HEADS = struct.Struct(">BxLLBB")
 
 
 def _head(number: int, length: int) -> bytes:
@@ -146,25 +147,32 @@ def decoded_command(encoded: bytes | bytearray | memoryview) -> Request | Report
 
 def encoded_response(request: Request, status: int, context_id: int) -> bytes:
     """Encode the answer to a request as one P-DATA-TF PDU."""
-    sop_class = _uid(_AFFECTED_SOP_CLASS_UID, request.sop_class_uid)
-    numbers = _NUMBERS.pack(
-        *(0, 0x0100, 2, request.field | _IS_RESPONSE),
-        *(0, 0x0120, 2, request.message_id),
-        *(0, 0x0800, 2, _NO_DATA_SET),
-        *(0, 0x0900, 2, status),
-    )
+    sop_class, before_id, after_id = _same_in_answers(request.sop_class_uid, request.field, status)
     instance = _uid(_AFFECTED_SOP_INSTANCE_UID, request.sop_instance_uid) if request.sop_instance_uid else b""
-    length = len(sop_class) + len(numbers) + len(instance)
+    message_id = _NUMBER.pack(request.message_id)
+    length = len(sop_class) + len(before_id) + len(message_id) + len(after_id) + len(instance)
     size = _GROUP_LENGTH.size + length
     return b"".join(
         (
-            PDU_HEADER.pack(P_DATA, size + PDV_HEADER.size),
-            PDV_HEADER.pack(size + 2, context_id, _LAST_COMMAND_FRAGMENT),
+            _HEADS.pack(P_DATA, size + PDV_HEADER.size, size + 2, context_id, _LAST_COMMAND_FRAGMENT),
             _GROUP_LENGTH.pack(0, 0, 4, length),
             sop_class,
-            numbers,
+            before_id,
+            message_id,
+            after_id,
             instance,
         )
+    )
+
+
+@lru_cache(maxsize=64)
+def _same_in_answers(sop_class_uid: bytes, field: int, status: int) -> tuple[bytes, bytes, bytes]:
+    """Encode what answers share: the SOP class, then what stands before and behind the message's ID."""
+    return (
+        _uid(_AFFECTED_SOP_CLASS_UID, sop_class_uid),
+        _short(_COMMAND_FIELD, field | _IS_RESPONSE)
+        + _ELEMENT.pack(0, _MESSAGE_ID_BEING_RESPONDED_TO, _NUMBER.size),
+        _short(_DATA_SET_TYPE, _NO_DATA_SET) + _short(_STATUS, status),
     )
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import struct
 import uuid
-from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
+from typing import NamedTuple
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
@@ -21,11 +21,13 @@ IMPLEMENTATION_VERSION_NAME = "DICOM_NODE"
 
 # 128 zero bytes: a preamble can make a file run as a program, so nothing received is ever put there.
 _PREAMBLE = bytes(128) + b"DICM"
-_GROUP_LENGTH = struct.Struct("<HH2sHL")
+_BEFORE_LENGTH = _PREAMBLE + struct.pack("<HH2sH", 0x0002, 0x0000, b"UL", 4)
+_LENGTH = struct.Struct("<L")
+_VERSION = struct.pack("<HH2sHL2s", 0x0002, 0x0001, b"OB", 0, 2, b"\x00\x01")
+_TEXT_HEAD = struct.Struct("<HH2sH")
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """What the file meta information says of an instance and of who sent it.
 
     Attributes
@@ -56,15 +58,12 @@ def file_preface(origin: Origin) -> bytes:
     bytes
         Preamble, prefix and file meta information in Explicit VR Little Endian.
     """
-    meta = b"".join(
-        (
-            struct.pack("<HH2sHL2s", 0x0002, 0x0001, b"OB", 0, 2, b"\x00\x01"),
-            _text(0x0002, b"UI", origin.sop_class_uid),
-            _text(0x0003, b"UI", origin.sop_instance_uid),
-            _same_for_all(origin.transfer_syntax_uid, origin.calling_ae_title, origin.called_ae_title),
-        )
+    sop_class, same = _same_for_all(
+        origin.sop_class_uid, origin.transfer_syntax_uid, origin.calling_ae_title, origin.called_ae_title
     )
-    return _PREAMBLE + _GROUP_LENGTH.pack(0x0002, 0x0000, b"UL", 4, len(meta)) + meta
+    instance = _text(0x0003, b"UI", origin.sop_instance_uid)
+    length = len(sop_class) + len(instance) + len(same)
+    return b"".join((_BEFORE_LENGTH, _LENGTH.pack(length), sop_class, instance, same))
 
 
 def origin_of(preface: bytes) -> Origin:
@@ -95,15 +94,21 @@ def origin_of(preface: bytes) -> Origin:
 
 # Of an association; many objects come over each.
 @lru_cache(maxsize=64)
-def _same_for_all(transfer_syntax_uid: str, calling_ae_title: str, called_ae_title: str) -> bytes:
-    return b"".join(
-        (
-            _text(0x0010, b"UI", transfer_syntax_uid),
-            _text(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
-            _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
-            _text(0x0016, b"AE", calling_ae_title),
-            _text(0x0018, b"AE", called_ae_title),
-        )
+def _same_for_all(
+    sop_class_uid: str, transfer_syntax_uid: str, calling_ae_title: str, called_ae_title: str
+) -> tuple[bytes, bytes]:
+    """Encode what stands between group length and SOP instance, and what follows that."""
+    return (
+        _VERSION + _text(0x0002, b"UI", sop_class_uid),
+        b"".join(
+            (
+                _text(0x0010, b"UI", transfer_syntax_uid),
+                _text(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
+                _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+                _text(0x0016, b"AE", calling_ae_title),
+                _text(0x0018, b"AE", called_ae_title),
+            )
+        ),
     )
 
 
@@ -111,4 +116,4 @@ def _text(number: int, vr: bytes, text: str) -> bytes:
     value = text.encode("ascii", "replace")
     if len(value) % 2:
         value += b"\x00" if vr == b"UI" else b" "
-    return struct.pack("<HH2sH", 0x0002, number, vr, len(value)) + value
+    return _TEXT_HEAD.pack(0x0002, number, vr, len(value)) + value
