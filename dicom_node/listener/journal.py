@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import threading
 import time
@@ -45,6 +46,9 @@ ROOM_WAIT_S = 2.0
 """How long files wait for room; then each is synced by itself until there is some."""
 
 _NEXT_TRY_S = 1.0
+_FIRST_LINUX = 5, 8
+_MOUNTS = Path("/proc/self/mountinfo")
+_REMOTE = ("fuse", "virtiofs", "9p", "cifs", "smb3", "nfs")
 _FILES_IN_SEGMENT = 12
 
 _log = structlog.get_logger(__name__)
@@ -85,7 +89,7 @@ class Journal:
     Raises
     ------
     SpoolError
-        If the disk refuses.
+        If the disk refuses, or the system would not tell of files that it could not write.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class Journal:
             # Before any file is written: the kernel tells of the errors since then.
             self._file_system = FileSystem(spool.root)
             undo.callback(self._file_system.close)
+            _require_told_errors(spool.root)
             with locked(folder):
                 for _ in range(2):
                     segments.append(Segment(folder / f"{secrets.token_hex(16)}{SUFFIX}", segment_bytes))
@@ -312,6 +317,34 @@ def write_again(files: Iterable[JournaledFile], spool: Spool) -> None:
     for each in files:
         if spool.path_of(each.file.name).exists():
             spool.write_again(each.file.name, each.image)
+
+
+def _require_told_errors(folder: Path) -> None:
+    """Keep no journal where a common sync can leave files behind without a word."""
+    release = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
+    if release < _FIRST_LINUX:
+        raise SpoolError("this Linux does not tell which files it could not write; 5.8 or later does")
+    kind = file_system_type(folder.stat().st_dev, _MOUNTS.read_text())
+    if kind.startswith(_REMOTE):
+        raise SpoolError(f"a file system of type {kind} may keep no promise for many files at once")
+
+
+def file_system_type(device: int, mounts: str) -> str:
+    """Return the type of a file system; an empty text where the mounts do not show it.
+
+    Parameters
+    ----------
+    device : int
+        Its number, from :func:`os.stat`.
+    mounts : str
+        ``/proc/self/mountinfo``.
+    """
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in mounts.splitlines():
+        mount, _, source = line.partition(" - ")
+        if mount.split()[2] == number:
+            return source.split()[0]
+    return ""
 
 
 @contextmanager

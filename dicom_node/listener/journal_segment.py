@@ -19,7 +19,7 @@ import secrets
 import struct
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -79,7 +79,7 @@ class Segment:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Written, not reserved: syncs of reserved room would commit the file system's journal as well.
             for begin in range(0, capacity_bytes, _ZEROS_BYTES):
-                _write(self._descriptor, (bytes(min(_ZEROS_BYTES, capacity_bytes - begin)),), begin)
+                _write_zeros(self._descriptor, min(_ZEROS_BYTES, capacity_bytes - begin), begin)
             os.fsync(self._descriptor)
         except BaseException:
             # At once: on a full disk a leftover keeps the disk full.
@@ -111,7 +111,8 @@ class Segment:
         # Of the content there is a digest already.
         checksum = zlib.crc32(image[: len(image) - file.size_bytes], zlib.crc32(header))
         parts = (header + _CHECKSUM.pack(checksum), image)
-        _write(self._descriptor, parts, self._end)
+        if os.pwritev(self._descriptor, parts, self._end) != _HEAD_BYTES + len(image):
+            raise OSError(errno.ENOSPC, "the journal was written in part")
         self._end += size_bytes
         self._ordinal += 1
 
@@ -125,7 +126,7 @@ class Segment:
 
     def clear(self) -> None:
         """Forget all records, durably: a start long after must not bring back what was removed since."""
-        _write(self._descriptor, (bytes(_PAGE_BYTES),), 0)
+        _write_zeros(self._descriptor, _PAGE_BYTES, 0)
         os.fdatasync(self._descriptor)
         self._use = _new_use()
         self._end = self._ordinal = 0
@@ -192,6 +193,6 @@ def _new_use() -> bytes:
     return time.time_ns().to_bytes(8, "big") + secrets.token_bytes(8)
 
 
-def _write(descriptor: int, parts: Sequence[bytes | memoryview], begin: int) -> None:
-    if os.pwritev(descriptor, parts, begin) != sum(map(len, parts)):
+def _write_zeros(descriptor: int, size_bytes: int, begin: int) -> None:
+    if os.pwrite(descriptor, bytes(size_bytes), begin) != size_bytes:
         raise OSError(errno.ENOSPC, "the journal was written in part")

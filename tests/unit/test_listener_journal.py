@@ -16,9 +16,14 @@ from pathlib import Path
 import pytest
 
 from db.errors import DatabaseUnavailableError
-from dicom_node.errors import SpoolFullError
+from dicom_node.errors import SpoolError, SpoolFullError
 from dicom_node.listener import journal as journal_module
-from dicom_node.listener.journal import LARGEST_JOURNALED_BYTES, SEGMENT_BYTES, Journal
+from dicom_node.listener.journal import (
+    LARGEST_JOURNALED_BYTES,
+    SEGMENT_BYTES,
+    Journal,
+    file_system_type,
+)
 from dicom_node.listener.journal_segment import JournaledFile, Segment, files_of
 from dicom_node.spool import Spool, SpooledFile
 
@@ -302,14 +307,14 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_emptying(
 def test_a_journal_for_which_there_is_no_room_leaves_nothing_behind(
     folder: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = os.pwritev
+    write = os.pwrite
 
-    def until_full(descriptor: int, parts: list[bytes], begin: int) -> int:
+    def until_full(descriptor: int, zeros: bytes, begin: int) -> int:
         if len(list(folder.iterdir())) > 1:
             raise OSError(errno.ENOSPC, "full")
-        return write(descriptor, parts, begin)
+        return write(descriptor, zeros, begin)
 
-    monkeypatch.setattr(os, "pwritev", until_full)
+    monkeypatch.setattr(os, "pwrite", until_full)
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(SpoolFullError):
         Journal(folder, spool, Rows().sync)
@@ -396,6 +401,35 @@ def test_files_whose_common_sync_fails_are_written_again_from_the_journal(
     assert damaged.read_bytes() == bytes(kept.image)
     assert not spool.path_of(removed.file.name).exists(), "what was removed since stays away"
     assert list(folder.iterdir()) == []
+
+
+def test_there_is_no_journal_where_a_common_sync_tells_of_no_error(
+    tmp_path: Path, folder: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = os.uname()
+    for release in ("4.18.0-553.el8.x86_64", "5.7.19"):
+        old = os.uname_result((names.sysname, names.nodename, release, names.version, names.machine))
+        monkeypatch.setattr(os, "uname", lambda old=old: old)
+        with pytest.raises(SpoolError, match=r"5\.8 or later"):
+            Journal(folder, spool, Rows().sync)
+    monkeypatch.undo()
+    monkeypatch.setattr(journal_module, "_MOUNTS", mounts := tmp_path / "mountinfo")
+    for kind in ("fuse.sshfs", "nfs4"):
+        device = spool.root.stat().st_dev
+        mounts.write_text(f"22 1 {os.major(device)}:{os.minor(device)} / / rw - {kind} host:/ rw\n")
+        with pytest.raises(SpoolError, match=kind):
+            Journal(folder, spool, Rows().sync)
+    assert not folder.exists()
+
+
+def test_the_type_of_a_file_system_is_that_of_its_mount() -> None:
+    mounts = (
+        "22 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n"
+        "40 22 0:36 / /srv rw,nosuid shared:7 - fuse.sshfs host:/srv rw\n"
+    )
+    assert file_system_type(os.makedev(254, 0), mounts) == "ext4"
+    assert file_system_type(os.makedev(0, 36), mounts) == "fuse.sshfs"
+    assert file_system_type(os.makedev(9, 9), mounts) == ""
 
 
 def test_a_common_sync_that_failed_once_is_not_believed_again(
