@@ -206,7 +206,7 @@ def examine(settings: Settings, database: Database) -> Iterator[Finding]:
     """Run every check; one that breaks is itself a finding."""
     from dicom_node.cli.health_audit import check_audit
     from dicom_node.cli.health_commitment import check_commitment
-    from dicom_node.cli.health_listener import check_listener
+    from dicom_node.cli.health_listener import check_journals, check_listener
     from dicom_node.cli.health_security import check_defences, check_private
 
     yield check_disk(settings)
@@ -227,6 +227,7 @@ def examine(settings: Settings, database: Database) -> Iterator[Finding]:
             yield from ask()
         except DatabaseError as error:
             yield _unanswered(name, error)
+    yield from check_journals(settings)
     yield from check_defences(settings)
     yield from check_destinations(settings)
 
@@ -242,7 +243,7 @@ def examine_without_database(settings: Settings, error: DatabaseError) -> Iterat
         Why it cannot be opened.
     """
     from dicom_node.cli.health_audit import check_clock_by_checkpoints
-    from dicom_node.cli.health_listener import check_ports
+    from dicom_node.cli.health_listener import check_journals, check_ports
     from dicom_node.cli.health_security import check_defences, check_private
 
     yield _unanswered("database", error)
@@ -251,6 +252,7 @@ def examine_without_database(settings: Settings, error: DatabaseError) -> Iterat
     yield check_broker(settings)
     yield check_clock_by_checkpoints(settings)
     yield from check_ports(settings)
+    yield from check_journals(settings)
     yield from check_defences(settings)
     yield from check_stored_bundles(settings)
     yield from check_destinations(settings)

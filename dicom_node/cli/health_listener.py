@@ -1,7 +1,8 @@
-"""What ``doctor`` looks at of the listener: its processes, and who has its port."""
+"""What ``doctor`` looks at of the listener: its processes, its journals, and who has its port."""
 
 from __future__ import annotations
 
+import fcntl
 import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -42,6 +43,30 @@ def check_listener(settings: Settings, database: Database) -> Iterator[Finding]:
             yield Finding(name, Verdict.OK, "the listener has it")
 
 
+def check_journals(settings: Settings) -> Iterator[Finding]:
+    """Look for journals that hold what the node has not registered."""
+    from dicom_node.listener.journal import SET_ASIDE_SUFFIX, SUFFIX
+
+    try:
+        refused = sorted(path.name for path in settings.journal_dir.glob(f"*{SET_ASIDE_SUFFIX}"))
+        left = [path for path in settings.journal_dir.glob(f"*{SUFFIX}") if not _is_held(path)]
+    except PermissionError:
+        return  # the check of permissions names it
+    if refused:
+        found = f"set aside, because the database refused what they hold: {', '.join(refused)}"
+        advice = (
+            f"'dicom-node db check'; when the database is sound, give them their suffix {SUFFIX} again and "
+            "restart the node, or remove them"
+        )
+        yield Finding("journals", Verdict.PROBLEM, found, advice)
+    elif left:
+        found = f"{len(left)} left by a crash, with objects that may not be whole or registered"
+        advice = "start the node: what starts first puts back what they hold"
+        yield Finding("journals", Verdict.WARNING, found, advice)
+    elif settings.listener.journal:
+        yield Finding("journals", Verdict.OK, "none holds anything that waits for a person")
+
+
 def check_ports(settings: Settings) -> Iterator[Finding]:
     """Look whether anybody listens on the ports of this machine; without a database nobody tells who."""
     for port in listener_ports(settings):
@@ -66,6 +91,16 @@ def is_taken(port: int) -> bool:
     return any(
         int(words[_LOCAL].rpartition(":")[2], 16) == port for words in lines if words[_STATE] == _LISTENS
     )
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a living process has a journal, or has just removed it."""
+    try:
+        with path.open("rb") as journal:
+            fcntl.flock(journal, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, FileNotFoundError):
+        return True
+    return False
 
 
 def _check_together(settings: Settings, alive: Iterable[Process]) -> Iterator[Finding]:

@@ -40,6 +40,7 @@ A longer one is synced by itself: to write its bytes twice would take longer tha
 """
 
 SUFFIX = ".journal"
+SET_ASIDE_SUFFIX = ".refused"
 SEGMENT_BYTES = 16 << 20
 EMPTIED_AFTER_S = 2.0
 ROOM_WAIT_S = 2.0

@@ -23,14 +23,12 @@ from dicom_node.errors import SpoolError
 from dicom_node.listener.contexts import TRANSFER_SYNTAX_BY_UID
 from dicom_node.listener.handlers import Register, received_instance
 from dicom_node.listener.header import read_header
-from dicom_node.listener.journal import SUFFIX, locked
+from dicom_node.listener.journal import SET_ASIDE_SUFFIX, SUFFIX, locked
 from dicom_node.listener.journal_segment import JournaledFile, files_of, use_of
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.part10 import origin_of
 from dicom_node.spool import Spool, content_digest, translated_errors
 from dicom_node.spool_writer import FileSystem, sync_file
-
-SET_ASIDE_SUFFIX = ".refused"
 
 _log = structlog.get_logger(__name__)
 

@@ -24,6 +24,9 @@ from db.keys import AuditKey, CheckpointKey
 from db.lifecycle import JobKind
 from db.session import Database
 from db.tables import HostClock, Job, Process
+from dicom_node.listener.journal import SEGMENT_BYTES, Journal
+from dicom_node.listener.journal_segment import Segment
+from dicom_node.spool import Spool
 from models.store import BundleStore, released_bundle
 from tests.command_line import Answer, command
 from tests.free_ports import free_port
@@ -226,6 +229,25 @@ def test_doctor_tells_who_has_the_listeners_port(node: Node) -> None:
     with node.database.transaction("test") as tx:
         processes.goodbye(tx, f"listen@{socket.gethostname()}:7")
     assert node.found("port")[:2] == ("warning", "nobody listens: scanners cannot send")
+
+
+def test_doctor_finds_journals_of_a_crash_and_such_as_were_refused(node: Node) -> None:
+    assert node.found("journals")[0] == "ok"
+    folder = node.data_dir / "journal"
+    living = Journal(folder, Spool(node.data_dir / "spool"), node.database.sync_commits)
+    assert node.found("journals")[0] == "ok", "a listener that runs has one"
+    living.close()
+
+    Segment(folder / "1.journal", SEGMENT_BYTES).close(remove=False)
+    verdict, found, advice = node.found("journals")
+    assert (verdict, found.partition(" ")[0]) == ("warning", "1")
+    assert "start the node" in advice
+
+    (folder / "1.journal").rename(folder / "1.refused")
+    verdict, found, advice = node.found("journals")
+    assert verdict == "problem"
+    assert "1.refused" in found
+    assert "db check" in advice
 
 
 def test_doctor_finds_a_disk_that_is_nearly_full(node: Node) -> None:
