@@ -23,14 +23,13 @@ from db.lifecycle import (
     REVISION_TRANSITIONS,
     CompletionReason,
     JobKind,
-    JobState,
     RevisionState,
     next_state,
 )
 from db.registry import AcceptedFile, Joining, LatestRevision
 from db.registry import ReceivedInstance as ReceivedInstance
 from db.session import Transaction
-from db.tables import Instance, Job, Revision, Study
+from db.tables import Instance, Revision, Study
 
 
 class Registration(StrEnum):
@@ -181,7 +180,7 @@ class _Batch:
                 tx.audit(action, study_instance_uid=uid, detail=detail)
             # Nothing else than a view can complete them.
             if study.has_new_view:
-                self._complete_if_all_views(study)
+                self._complete_if_all_views(uid, study)
         return outcomes
 
     def _outcome_of(self, each: ReceivedInstance) -> Registration:
@@ -239,14 +238,12 @@ class _Batch:
             self._joining[uid] = joining._replace(received=received)
         _audit_later(study, "instance.restored", each)
 
-    def _complete_if_all_views(self, study: _Arriving) -> None:
+    def _complete_if_all_views(self, uid: str, study: _Arriving) -> None:
         """Complete the study's open revision if the standard views are there with it, and were not before."""
         tx, revision = self._tx, study.revision
         assert revision is not None  # something joined it
         if _views_just_completed(tx.connection, study.id, revision.number, self._rules):
-            row = tx.session.get_one(Study, study.id, populate_existing=True)
-            completed = tx.session.get_one(Revision, revision.id, populate_existing=True)
-            _complete(tx, row, completed, CompletionReason.ALL_VIEWS, self._rules)
+            _complete(tx, uid, study.id, revision, CompletionReason.ALL_VIEWS, self._rules)
 
 
 def _audit_later(study: _Arriving, action: str, each: ReceivedInstance, **more: Any) -> None:
@@ -273,13 +270,12 @@ def complete_study(tx: Transaction, study_instance_uid: str, rules: Completeness
     UnknownRecordError
         If there is no such study or nothing of it is open.
     """
-    study = _locked_study(tx.session, study_instance_uid)
-    revision = None if study is None else _latest_revision(tx.session, study)
-    if study is None or revision is None or revision.state != RevisionState.OPEN:
+    study_id, revision = _locked_study(tx.connection, study_instance_uid)
+    if study_id is None or revision is None or not revision.is_open:
         raise UnknownRecordError(
             "no open revision of that study; 'dicom-node study list' shows what is open and what is complete"
         )
-    _complete(tx, study, revision, CompletionReason.COMMAND, rules)
+    _complete(tx, study_instance_uid, study_id, revision, CompletionReason.COMMAND, rules)
     return revision.number
 
 
@@ -299,15 +295,14 @@ def complete_for_recall(tx: Transaction, study_instance_uid: str, task: str, rul
     UnknownRecordError
         If there is no such study.
     """
-    study = _locked_study(tx.session, study_instance_uid)
-    latest = None if study is None else _latest_revision(tx.session, study)
-    if study is None or latest is None:
+    study_id, revision = _locked_study(tx.connection, study_instance_uid)
+    if study_id is None or revision is None:
         raise UnknownRecordError("no such study; 'dicom-node study list' shows all")
-    if latest.state != RevisionState.OPEN:
+    if not revision.is_open:
         # Nothing new arrived, so no other task has anything new to say.
         rules = replace(rules, routes=tuple(route for route in rules.routes if route.task == task))
-    revision = _open_revision(tx, study, rules)
-    _complete(tx, study, revision, CompletionReason.RECALL, rules)
+        revision = _next_revision(tx, study_id, revision.number, rules)
+    _complete(tx, study_instance_uid, study_id, revision, CompletionReason.RECALL, rules)
     return revision.number
 
 
@@ -317,15 +312,16 @@ def complete_quiet_studies(tx: Transaction, rules: Completeness, *, limit: int =
     A study whose lock a listener holds is passed over: it is receiving an instance at this moment.
     """
     rows = tx.session.execute(
-        select(Study, Revision)
+        select(Study.study_instance_uid, Study.id, Revision.id, Revision.number)
         .join(Revision, Revision.study_id == Study.id)
         .where(Revision.state == RevisionState.OPEN, Revision.due_at <= tx.now)
         .order_by(Revision.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True, of=(Study, Revision))
     ).all()
-    for study, revision in rows:
-        _complete(tx, study, revision, CompletionReason.QUIET_PERIOD, rules)
+    for uid, study_id, revision_id, number in rows:
+        revision = LatestRevision(revision_id, number, is_open=True)
+        _complete(tx, uid, study_id, revision, CompletionReason.QUIET_PERIOD, rules)
     return len(rows)
 
 
@@ -359,22 +355,14 @@ def _study(tx: Transaction, received: ReceivedInstance) -> int:
     return study_id
 
 
-def _locked_study(session: Session, study_instance_uid: str) -> Study | None:
-    """Lock a study until the commit, so that all who decide about it do so one after the other.
-
-    Whoever decides looks at the revisions after this, never before.
-    """
-    study = select(Study).where(Study.study_instance_uid == study_instance_uid)
-    return session.scalars(study.with_for_update()).one_or_none()
-
-
-def _open_revision(tx: Transaction, study: Study, rules: Completeness) -> Revision:
-    """Return the study's open revision, or open the next one."""
-    latest = _latest_revision(tx.session, study)
-    if latest is not None and latest.state == RevisionState.OPEN:
-        return latest
-    opened = _next_revision(tx, study.id, 0 if latest is None else latest.number, rules)
-    return tx.session.get_one(Revision, opened.id)
+def _locked_study(
+    connection: Connection, study_instance_uid: str
+) -> tuple[int | None, LatestRevision | None]:
+    """Lock a study until the commit; return its id and, looked at after that, its newest revision."""
+    study_id = registry.locked_study(connection, study_instance_uid)
+    if study_id is None:
+        return None, None
+    return study_id, registry.latest_revisions(connection, [study_id]).get(study_id)
 
 
 def _next_revision(tx: Transaction, study_id: int, latest_number: int, rules: Completeness) -> LatestRevision:
@@ -384,11 +372,6 @@ def _next_revision(tx: Transaction, study_id: int, latest_number: int, rules: Co
 def _due_at(tx: Transaction, rules: Completeness) -> datetime:
     """Return when the quiet period ends that begins now."""
     return tx.now + timedelta(seconds=rules.quiet_period_s)
-
-
-def _latest_revision(session: Session, study: Study) -> Revision | None:
-    newest_first = select(Revision).where(Revision.study_id == study.id).order_by(Revision.number.desc())
-    return session.scalars(newest_first.limit(1)).one_or_none()
 
 
 def _views_just_completed(
@@ -407,50 +390,31 @@ def _views_just_completed(
 
 
 def _complete(
-    tx: Transaction, study: Study, revision: Revision, reason: CompletionReason, rules: Completeness
+    tx: Transaction,
+    study_instance_uid: str,
+    study_id: int,
+    revision: LatestRevision,
+    reason: CompletionReason,
+    rules: Completeness,
 ) -> None:
     """Complete a revision and make its jobs."""
-    revision.state = next_state(REVISION_TRANSITIONS, RevisionState(revision.state), reason)
-    revision.complete_reason = reason
-    revision.completed_at = tx.now
-    tx.session.flush()
-    sop_classes = set(
-        tx.session.scalars(
-            select(Instance.sop_class_uid)
-            .where(
-                Instance.study_id == study.id,
-                Instance.conflict == 0,
-                Instance.revision_number <= revision.number,
-            )
-            .distinct()
-        )
-    )
+    before = RevisionState.OPEN if revision.is_open else RevisionState.COMPLETE
+    after = next_state(REVISION_TRANSITIONS, before, reason)
+    registry.complete_revision(tx.connection, revision.id, after, reason, tx.now)
+    sop_classes = registry.sop_classes(tx.connection, study_id, revision.number)
     tasks = [route.task for route in rules.routes if route.sop_class_uids & sop_classes]
     tx.audit(
         "study.complete",
-        study_instance_uid=study.study_instance_uid,
+        study_instance_uid=study_instance_uid,
         detail={"revision": revision.number, "reason": reason.value, "tasks": tasks},
     )
-    _queue_score_jobs(tx, study, revision, tasks)
-
-
-def _queue_score_jobs(tx: Transaction, study: Study, revision: Revision, tasks: Sequence[str]) -> None:
-    for task in tasks:
-        job = Job(
-            id=uuid.uuid4().hex,
-            kind=JobKind.SCORE,
-            revision_id=revision.id,
-            task=task,
-            state=JobState.QUEUED,
-            attempts=0,
-            next_try_at=tx.now,
-            created_at=tx.now,
-        )
-        tx.session.add(job)
+    task_of_job = {uuid.uuid4().hex: task for task in tasks}
+    registry.insert_score_jobs(tx.connection, revision.id, task_of_job, tx.now)
+    for job_id, task in task_of_job.items():
         tx.audit(
             "job.queued",
-            study_instance_uid=study.study_instance_uid,
-            job_id=job.id,
+            study_instance_uid=study_instance_uid,
+            job_id=job_id,
             detail={"kind": JobKind.SCORE.value, "task": task, "revision": revision.number},
         )
 

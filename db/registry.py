@@ -7,7 +7,7 @@ time of the statements themselves; whoever does not come for every object uses t
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -33,12 +33,13 @@ from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from db.driver_statements import DriverStatement
-from db.lifecycle import RevisionState
-from db.tables import Instance, Revision, Study
+from db.lifecycle import CompletionReason, JobKind, JobState, RevisionState
+from db.tables import Instance, Job, Revision, Study
 
 _STUDY: Table = Study.__table__  # type: ignore[assignment]  # declared as the wider FromClause
 _REVISION: Table = Revision.__table__  # type: ignore[assignment]
 _INSTANCE: Table = Instance.__table__  # type: ignore[assignment]
+_JOB: Table = Job.__table__  # type: ignore[assignment]
 
 
 class _Listed(TypeDecorator[Sequence[Any]]):
@@ -161,11 +162,30 @@ _MOVE_FILE = (
 )
 _VIEWS = DriverStatement(
     select(_INSTANCE.c.laterality, _INSTANCE.c.view, _INSTANCE.c.revision_number).where(
-        _INSTANCE.c.study_id == bindparam("study_id"),
-        _INSTANCE.c.conflict == 0,
-        _INSTANCE.c.for_presentation == 1,
+        _INSTANCE.c.study_id == bindparam("study_id"), _IS_ACCEPTED, _INSTANCE.c.for_presentation == 1
     ),
     ["study_id"],
+)
+_SOP_CLASSES = DriverStatement(
+    select(_INSTANCE.c.sop_class_uid)
+    .where(
+        _INSTANCE.c.study_id == bindparam("study_id"),
+        _IS_ACCEPTED,
+        _INSTANCE.c.revision_number <= bindparam("number"),
+    )
+    .distinct(),
+    ["study_id", "number"],
+)
+
+_COMPLETE_REVISION = DriverStatement(
+    update(_REVISION)
+    .where(_REVISION.c.id == bindparam("revision_id"))
+    .values(state=bindparam("next"), complete_reason=bindparam("reason"), completed_at=bindparam("now")),
+    ["revision_id", "next", "reason", "now"],
+)
+_INSERT_SCORE_JOBS = DriverStatement(
+    insert(_JOB).inline(),
+    ["id", "kind", "revision_id", "task", "order", "state", "attempts", "next_try_at", "created_at"],
 )
 
 
@@ -349,3 +369,24 @@ def move_file(connection: Connection, sop_instance_uid: str, spool_name: str) ->
 def views(connection: Connection, study_id: int) -> list[tuple[str | None, str | None, int]]:
     """Return laterality, view and revision number of every instance for presentation of a study."""
     return [(laterality, view, number) for laterality, view, number in _VIEWS.rows(connection, study_id)]
+
+
+def sop_classes(connection: Connection, study_id: int, revision_number: int) -> set[str]:
+    """Return the SOP classes of a revision's instances."""
+    return {uid for (uid,) in _SOP_CLASSES.rows(connection, study_id, revision_number)}
+
+
+def complete_revision(
+    connection: Connection, revision_id: int, state: RevisionState, reason: CompletionReason, now: datetime
+) -> None:
+    """Give a revision, whose study's lock is held, the state of a complete one."""
+    _COMPLETE_REVISION.execute(connection, [(revision_id, state.value, reason.value, now)])
+
+
+def insert_score_jobs(
+    connection: Connection, revision_id: int, task_of_job: Mapping[str, str], now: datetime
+) -> None:
+    """Queue the jobs of a complete revision: the task of each by its id."""
+    kind, state = JobKind.SCORE.value, JobState.QUEUED.value
+    rows = [(id, kind, revision_id, task, "{}", state, 0, now, now) for id, task in task_of_job.items()]
+    _INSERT_SCORE_JOBS.execute(connection, rows)
