@@ -29,7 +29,7 @@ def main(port: int, folder: Path, *, is_synced: bool) -> None:
     from dicom_node.spool import Spool, SpooledFile
 
     class Unkept(Journal):
-        """Takes the files that a journal takes, and keeps none; to sync the longer ones costs nothing there."""
+        """Takes the files that a journal takes, and keeps none of them."""
 
         def __init__(self) -> None:
             """Nothing lies anywhere."""
