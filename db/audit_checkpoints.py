@@ -102,6 +102,8 @@ class CheckpointWriter:
             ).one()
         if head.seq == 0:
             return None
+        # What is signed must not go with the power, and come back as another event.
+        database.sync_commits()
         at = datetime.now(UTC).strftime(TIME_FORMAT)
         # Events that were removed after their retention count as there: verification knows the cut.
         checkpoint = Checkpoint(head.seq, head.mac, first - 1 + count, at, self._node)

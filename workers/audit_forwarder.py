@@ -90,6 +90,8 @@ class AuditForwarder:
                 if message is not None
             ]
         if messages:
+            # What a repository has been told must not go with the power, and come back as another event.
+            self._database.sync_commits()
             self._sink.send(messages)
         return self._advance(since, events[-1]) if events else 0
 

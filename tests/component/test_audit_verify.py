@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -431,3 +433,36 @@ def test_progress_is_told_while_many_events_are_checked(node: Node, monkeypatch:
     node.verify(progress=seen.append)
 
     assert seen == [4, 8]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_checkpoint_signs_nothing_that_a_power_cut_could_take(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Path(f"{node.database.engine.url.database}-wal")
+    synced = log.stat().st_size
+    sync = os.fsync
+
+    def note_log(descriptor: int) -> None:
+        nonlocal synced
+        sync(descriptor)
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == log:
+            synced = log.stat().st_size
+
+    monkeypatch.setattr(os, "fsync", note_log)
+    with node.database.late_synced() as late:
+        with late.transaction("listener") as tx:
+            tx.audit("instance.stored")
+        assert log.stat().st_size > synced
+        node.checkpoint()
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        shutil.copy(str(node.database.engine.url.database), disk / "node.db")
+        (disk / "node.db-wal").write_bytes(log.read_bytes()[:synced])
+    left = Database(f"sqlite:///{disk / 'node.db'}", node.database.trail)
+    with left.transaction("listener, started again") as tx:
+        tx.audit("instance.stored")
+    report = verify(left, node.key, node.folder, node.checkpoint_key.public_key)
+    assert report.ok, report.problem
+    assert report.checkpoints_checked == 1
+    left.close()
