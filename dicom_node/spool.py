@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import math
 import os
 import re
 import secrets
@@ -31,6 +32,7 @@ from dicom_node.spool_writer import (
 
 _FILES = "[0-9a-f][0-9a-f]/*"
 _NAME = re.compile(r"[0-9a-f]{32}\.dcm")
+_ASKED_EVERY_S = 0.1
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -125,6 +127,7 @@ class Spool:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._folder = str(root)
+        self._free_bytes, self._asked_at = 0, -math.inf
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             root.chmod(0o700)
@@ -229,13 +232,31 @@ class Spool:
         except OSError as error:
             raise _translated(error) from error
 
-    def free_bytes(self) -> int:
-        """Bytes that an unprivileged process may still write on the spool's disk."""
-        try:
-            state = os.statvfs(self._folder)
-        except OSError as error:
-            raise _translated(error) from error
-        return state.f_bavail * state.f_frsize
+    def require_room(self, size_bytes: int, *, reserve_bytes: int) -> None:
+        """Refuse to fill the spool's disk up to a reserve.
+
+        The disk is asked ten times a second at most; what is wanted in between is counted here.
+
+        Parameters
+        ----------
+        size_bytes : int
+            What is about to be written.
+        reserve_bytes : int
+            What an unprivileged process shall still be able to write then.
+
+        Raises
+        ------
+        SpoolFullError
+            If there is less.
+        """
+        now = time.monotonic()
+        if now - self._asked_at >= _ASKED_EVERY_S:
+            with translated_errors():
+                state = os.statvfs(self._folder)
+            self._free_bytes, self._asked_at = state.f_bavail * state.f_frsize, now
+        if self._free_bytes < reserve_bytes + size_bytes:
+            raise SpoolFullError("the spool's reserve is reached; free some space, senders will try again")
+        self._free_bytes -= size_bytes
 
     def names(self) -> list[str]:
         """The names of all whole files, in no order that means anything."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Sequence
@@ -96,6 +97,8 @@ def run(settings: Settings, *, shared_port: int | None = None) -> None:
         ending = threading.Thread(target=_stop_when_told, args=(stopping, listeners), daemon=True)
         ending.start()
         signs = processes.SignsOfLife(database, name, "listen")
+        # What is loaded now stays; to look through it for garbage stops all associations for a while.
+        gc.freeze()
         sign_due_at = 0.0
         while not stopping.is_set():
             file.require_for_good()

@@ -10,7 +10,7 @@ while the other is hashed.
 
     wire --> both blocks --> file    wire --> first block --> file    wire --> second block --> file    sync
                   |                                |                                 |
-                  +--> hashed beside, in pieces    +--> hashed beside                +--> hashed --> digest
+                  +--> hashed beside, by halves    +--> hashed beside                +--> hashed --> digest
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ import os
 import threading
 
 from dicom_node.crashpoints import crashpoint
-from dicom_node.errors import SpoolError, SpoolFullError
+from dicom_node.errors import SpoolError
 from dicom_node.spool import NewFile, Spool, SpooledFile
 from dicom_node.spool_writer import BLOCK_BYTES
 
 MEMORY_BYTES = 2 * BLOCK_BYTES
 """Up to this length a file is in memory, whole, when its object has come in."""
 
-_PIECE_BYTES = BLOCK_BYTES // 2
 # Below this, waking a thread takes longer than hashing.
 _WORTH_A_THREAD_BYTES = 128 * 1024
 # More at once than cores are free would only take turns with those who receive.
@@ -135,7 +134,7 @@ class IncomingObject:
         # Of the memory: from where it is not in the file, not hashed; up to where it is filled, and to be.
         self._begin = 0
         self._hashed = self._filled = len(preface)
-        self._end = _PIECE_BYTES
+        self._end = BLOCK_BYTES
         self._is_long = False
 
     def room(self) -> memoryview:
@@ -201,7 +200,7 @@ class IncomingObject:
         """
         image = self.image()
         self._hash_filled()
-        self._require_room(len(image))
+        self._spool.require_room(len(image), reserve_bytes=self._min_free_bytes)
         name = self._spool.place(image)
         return SpooledFile(name, self._reception.digest(), self._size_bytes)
 
@@ -231,7 +230,7 @@ class IncomingObject:
     def _make_room(self) -> None:
         self._hash_filled()
         if self._filled < MEMORY_BYTES and not self._is_long:
-            self._end += _PIECE_BYTES
+            self._end = MEMORY_BYTES
             return
         self._is_long = True
         self._write_filled()
@@ -249,7 +248,7 @@ class IncomingObject:
         if self._failure is not None or not part:
             return
         try:
-            self._require_room(len(part))
+            self._spool.require_room(len(part), reserve_bytes=self._min_free_bytes)
             if self._file is None:
                 self._file = self._spool.begin()
             self._file.write(part)
@@ -262,7 +261,3 @@ class IncomingObject:
         if self._file is None:
             raise self._failure or SpoolError("the object was given up; its sender may try again")
         return self._file
-
-    def _require_room(self, size_bytes: int) -> None:
-        if self._spool.free_bytes() < self._min_free_bytes + size_bytes:
-            raise SpoolFullError("the spool's reserve is reached; free some space, senders will try again")

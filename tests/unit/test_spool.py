@@ -6,6 +6,7 @@ import gc
 import hashlib
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.errors import SpoolError
+from dicom_node import spool as spool_module
+from dicom_node.errors import SpoolError, SpoolFullError
 from dicom_node.spool import Spool
 
 WRITE_TOO_MUCH = """
@@ -145,4 +147,23 @@ def test_a_sweep_leaves_young_files_and_files_being_written(tmp_path: Path) -> N
 def test_a_spool_opens_again_with_its_files(tmp_path: Path) -> None:
     written = Spool(tmp_path).write(b"content")
     assert Spool(tmp_path).path_of(written.name).read_bytes() == b"content"
-    assert Spool(tmp_path).free_bytes() > 0
+
+
+def test_a_disk_is_filled_up_to_the_reserve_and_no_further(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    spool = Spool(tmp_path)
+    spool.require_room(1000, reserve_bytes=free // 2)
+    with pytest.raises(SpoolFullError, match="reserve is reached"):
+        spool.require_room(1000, reserve_bytes=2 * free)
+
+
+def test_what_is_wanted_before_the_disk_is_asked_again_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "_ASKED_EVERY_S", 3600.0)
+    spool = Spool(tmp_path)
+    share = shutil.disk_usage(tmp_path).free // 4
+    for _ in range(3):
+        spool.require_room(share, reserve_bytes=0)
+    with pytest.raises(SpoolFullError):
+        spool.require_room(2 * share, reserve_bytes=0)
