@@ -153,7 +153,9 @@ class AuditTrail:
         lock_chain(connection)
         head = read_head(connection)
         rows = self._rows(head, self._signing_key(head), entries)
-        begin_of_rest = len(rows) - len(rows) % _TOGETHER
+        # PostgreSQL's driver sends many executions at once anyway, and reads a long statement anew each time.
+        is_worth_it = connection.dialect.name == "sqlite"
+        begin_of_rest = len(rows) - len(rows) % _TOGETHER if is_worth_it else 0
         together = [
             list(chain.from_iterable(rows[begin : begin + _TOGETHER]))
             for begin in range(0, begin_of_rest, _TOGETHER)
