@@ -29,6 +29,8 @@ from db.errors import DatabaseError, DatabaseUnavailableError
 from db.tables import Base
 
 LOCK_TIMEOUT_S = 15.0
+# Of the WAL, 16 MB: some commit in so many pages waits until they are written to the database.
+_LOG_PAGES = 4000
 _READ_ONLY = "dicom_node_read_only"
 # A server that vanished without a word (a pulled cable, a forgetful firewall) is noticed in half a minute.
 _SILENT_PEER = {
@@ -139,6 +141,8 @@ class Database:
         self.trail = trail
         self._lock_timeout_s = lock_timeout_s
         self._clock = clock or clock_for(self.engine)
+        # On SQLite the next transaction spares the pool's work; one to a server may have died meanwhile.
+        self._kept: list[Connection] = []
         self._is_log_in_doubt = False
 
     @property
@@ -160,13 +164,34 @@ class Database:
         DatabaseUnavailableError
             If the database cannot be reached, is locked for longer than the busy time-out, or is full.
         """
-        with translated_errors(), self.engine.begin() as connection:
-            tx = Transaction(connection, actor, self._clock.now(connection, may_write=True))
+        with translated_errors():
+            connection = self._taken_connection()
             try:
-                yield tx
-                tx.finish(self.trail)
-            finally:
-                tx.let_go()
+                with connection.begin():
+                    tx = Transaction(connection, actor, self._clock.now(connection, may_write=True))
+                    try:
+                        yield tx
+                        tx.finish(self.trail)
+                    finally:
+                        tx.let_go()
+            except BaseException:
+                connection.close()
+                raise
+            self._keep(connection)
+
+    def _taken_connection(self) -> Connection:
+        """Return the connection that was kept, or one of the pool's."""
+        try:
+            return self._kept.pop()
+        except IndexError:
+            return self.engine.connect()
+
+    def _keep(self, connection: Connection) -> None:
+        """Keep one connection for the next transaction; more than one would be missed in the pool."""
+        if self.is_sqlite and not self._kept:
+            self._kept.append(connection)
+        else:
+            connection.close()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -254,7 +279,9 @@ class Database:
             raise DatabaseUnavailableError("the database's log is in use; the node tries again by itself")
 
     def close(self) -> None:
-        """Close every pooled connection."""
+        """Close every connection."""
+        while self._kept:
+            self._kept.pop().close()
         self.engine.dispose()
 
 
@@ -338,7 +365,13 @@ def _prepare_sqlite(synchronous: str, connection: Any, _record: ConnectionPoolEn
     """Set what every connection needs: how the WAL is synced, and triggers that REPLACE cannot dodge."""
     connection.isolation_level = None  # BEGIN is ours: see _begin_sqlite
     cursor = connection.cursor()
-    pragmas = ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON", "recursive_triggers=ON")
+    pragmas = (
+        "journal_mode=WAL",
+        f"synchronous={synchronous}",
+        f"wal_autocheckpoint={_LOG_PAGES}",
+        "foreign_keys=ON",
+        "recursive_triggers=ON",
+    )
     for pragma in pragmas:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

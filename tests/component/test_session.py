@@ -243,10 +243,10 @@ def test_a_database_that_cannot_be_reached_is_unavailable(database: Database, ur
 
 @on_sqlite
 def test_a_full_sqlite_file_is_unavailable_and_keeps_what_was_there(database: Database) -> None:
-    database.now()
-    with database.engine.connect() as connection:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    # The limit is the connection's, which the next transaction gets as well.
+    with database.transaction(LISTENER) as tx:
+        pages = tx.connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        tx.connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
     stored = 0
     with pytest.raises(DatabaseUnavailableError, match="SQLITE_FULL"):
         for n in range(1000):
