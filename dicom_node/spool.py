@@ -1,7 +1,7 @@
 """One object to disk, durably: received instances and result objects alike.
 
-A :class:`Spool` knows files, not DICOM. Names are random, never made from a UID or from patient data. What
-has a temporary name was never promised to anybody, nor was what no row names.
+A :class:`Spool` knows files, not DICOM. Names are of the time and at random, never of a UID or patient data.
+What has a temporary name was never promised to anybody, nor was what no row names.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class SpooledFile:
     Attributes
     ----------
     name : str
-        Random name, unique in its spool.
+        Its time and random digits; unique in its spool.
     sha256 : str
         Hex digest of the content, without the preface.
     size_bytes : int
@@ -111,7 +111,7 @@ class NewFile:
 
 
 class Spool:
-    """A folder of durable files under random names.
+    """A folder of durable files under names that say nothing but the time.
 
     Parameters
     ----------
@@ -288,7 +288,16 @@ class Spool:
 
 
 def _new_name() -> str:
-    return f"{secrets.token_hex(16)}.dcm"
+    """Return a name that follows those before it, so that the index of names grows at one place.
+
+    ::
+
+        2 digits     the minute, which is the folder: 256 of them, one after the other
+        13 digits    the time in microseconds
+        17 digits    random
+    """
+    now_us = time.time_ns() // 1000
+    return f"{now_us // 60_000_000 % 256:02x}{now_us:013x}{secrets.randbits(68):017x}.dcm"
 
 
 def content_digest(path: Path, size_bytes: int) -> str:

@@ -53,6 +53,13 @@ def test_a_written_file_is_whole_private_and_named_at_random(tmp_path: Path) -> 
     assert sorted(spool.names()) == sorted((first.name, second.name))
 
 
+def test_names_come_in_the_order_of_their_time(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    names = [spool.write(b"content").name for _ in range(20)]
+    assert names == sorted(names)
+    assert len({name[-21:] for name in names}) == 20, "each has random digits of its own"
+
+
 def test_a_preface_is_written_and_not_counted(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     written = spool.write(b"data", preface=b"head")
