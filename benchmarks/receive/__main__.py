@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -103,7 +105,8 @@ def _measure(
                 # In turn, so that what disturbs the machine disturbs all of them.
                 for receiver in receivers:
                     key = case.name, associations, receiver.name
-                    place = folder / f"{number}-{receiver.name}".replace(" ", "-")
+                    name = f"{case.name}-{associations}-{number}-{receiver.name}"
+                    place = folder / name.replace(" ", "-")
                     with running(
                         receiver, place, is_durable=options.durable, associations=associations
                     ) as peer:
@@ -111,7 +114,16 @@ def _measure(
                         wall_s = send(peer, case, count, associations)
                         time.sleep(_SETTLE_S)
                         measured[key].append(Figures(wall_s, peer.cpu_s() - before, peer.peak_mib()))
+                    _leave(place, is_durable=options.durable)
     return measured
+
+
+def _leave(place: Path, *, is_durable: bool) -> None:
+    """Make room in memory, or let the disk come to rest, before the next run."""
+    if is_durable:
+        os.sync()
+    else:
+        shutil.rmtree(place)
 
 
 def _blast(peer: Running, case: Case, count: int, associations: int, *flags: str) -> float:
