@@ -126,7 +126,6 @@ class IncomingObject:
         self._min_free_bytes = min_free_bytes
         self._file: NewFile | None = None
         self._failure: SpoolError | None = None
-        self._mapped: memoryview | None = None
         self._size_bytes = 0
         reception.begin_object()
         self._memory = reception.memory
@@ -166,7 +165,14 @@ class IncomingObject:
         return self._head_bytes + self._size_bytes
 
     def image(self) -> memoryview:
-        """The whole file, once the object has come in.
+        """The whole file of an object that is in memory and has come in."""
+        assert not self._is_long  # whoever asks has looked at its length
+        return self._memory[: self._filled]
+
+    def data(self) -> memoryview:
+        """The whole data set, for the checks.
+
+        It is not kept here: what is mapped of a long object's file counts as this process's memory.
 
         Raises
         ------
@@ -174,21 +180,9 @@ class IncomingObject:
             If it could not be kept.
         """
         if not self._is_long:
-            return self._memory[: self._filled]
-        if self._mapped is None:
-            self._hash_filled()
-            self._mapped = self._whole_file().mapped()
-        return self._mapped
-
-    def data(self) -> memoryview:
-        """The whole data set, for the checks.
-
-        Raises
-        ------
-        SpoolError
-            If it could not be kept.
-        """
-        return self.image()[self._head_bytes :]
+            return self.image()[self._head_bytes :]
+        self._hash_filled()
+        return self._whole_file().mapped()[self._head_bytes :]
 
     def place(self) -> SpooledFile:
         """Give an object that is in memory its file, without making that durable.
