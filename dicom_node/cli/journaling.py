@@ -65,7 +65,12 @@ def open_journal(
     try:
         journal = Journal(settings.journal_dir, spool, database.sync_commits)
     except SpoolError as error:
-        _log.warning("journal.unavailable", reason=str(error), advice="every file is synced by itself now")
+        _log.warning(
+            "journal.unavailable",
+            folder=settings.journal_dir.name,
+            reason=str(error),
+            advice="every file is synced by itself now",
+        )
         yield None, database
         return
     with database.late_synced() as late_synced:
