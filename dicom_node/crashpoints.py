@@ -1,10 +1,10 @@
 """Named places where a process can be made to die, so that tests can show that nothing is lost there.
 
-In production nothing is set and :func:`crashpoint` returns at once. A test sets ``NODE_CRASHPOINT`` to
-``name[:n][@/marker/file]``: the process kills itself (SIGKILL, no clean-up) at the ``n``-th passage, by
-default the first. With a marker file it dies at that passage or a later one, while that file does not exist,
-and creates it first, so that a supervised process that comes back does not die again. Several of these,
-separated by commas, let several processes of one node die.
+In production nothing is set and :func:`crashpoint` returns at once. A test starts a process with
+``NODE_CRASHPOINT`` set to ``name[:n][@/marker/file]``: the process kills itself (SIGKILL, no clean-up) at the
+``n``-th passage, by default the first. With a marker file it dies at that passage or a later one, while that
+file does not exist, and creates it first, so that a supervised process that comes back does not die again.
+Several of these, separated by commas, let several processes of one node die.
 
 This variable is the only one read below the command line: a crash cannot be injected through parameters.
 """
@@ -53,6 +53,8 @@ CRASHPOINTS: tuple[str, ...] = (
 
 _FORM = re.compile(r"(?P<name>[a-z_]+\.[a-z_]+)(:(?P<passage>[1-9][0-9]{0,5}))?(@(?P<marker>/[^,]+))?")
 
+# As the process was started: looked at for every object that is received.
+_started_with = os.environ.get(VARIABLE)
 _passages: dict[str, int] = {}
 _passages_lock = threading.Lock()
 
@@ -65,17 +67,16 @@ class _Order:
 
 
 def crashpoint(name: str) -> None:
-    """Die here when the environment asks for it; otherwise do nothing.
+    """Die here when the environment that the process was started with asks for it; otherwise do nothing.
 
     Parameters
     ----------
     name : str
         A member of :data:`CRASHPOINTS`.
     """
-    text = os.environ.get(VARIABLE)
-    if not text:
+    if not _started_with:
         return
-    for order in _parse(text):
+    for order in _parse(_started_with):
         if order.name == name:
             _follow(order)
 

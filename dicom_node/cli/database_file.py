@@ -6,7 +6,7 @@ the process, or belongs to a copy that nobody looks into.
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from db.errors import DatabaseUnavailableError, SchemaError
 from dicom_node.settings import Settings
@@ -24,7 +24,8 @@ class DatabaseFile:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._path = settings.database_file if settings.database_url is None else None
+        # A text: it is looked at for every object that is received.
+        self._path = str(settings.database_file) if settings.database_url is None else None
         self._identity = self._present()
 
     def require(self) -> None:
@@ -55,7 +56,7 @@ class DatabaseFile:
         if self._path is None:
             return None
         try:
-            state = Path(self._path).stat()
+            state = os.stat(self._path)  # noqa: PTH116 - see the constructor
         except FileNotFoundError:
             return None
         return state.st_dev, state.st_ino

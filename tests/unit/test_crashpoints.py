@@ -83,6 +83,12 @@ def test_nothing_happens_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_crashpoint() == ()
 
 
+def test_what_is_set_while_a_process_runs_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, CRASHPOINTS[0])
+    crashpoint(CRASHPOINTS[0])
+    assert check_crashpoint() == (CRASHPOINTS[0],)
+
+
 @pytest.mark.parametrize(
     "order",
     ["listener", "listener.nowhere", "listener.durable:0", "listener.durable@rel", "listener.durable,"],
