@@ -46,12 +46,21 @@ def check_listener(settings: Settings, database: Database) -> Iterator[Finding]:
 def check_journals(settings: Settings) -> Iterator[Finding]:
     """Look for journals that hold what the node has not registered."""
     from dicom_node.listener.journal import SET_ASIDE_SUFFIX, SUFFIX
+    from dicom_node.listener.journal_recovery import journals_in
 
     try:
         refused = sorted(path.name for path in settings.journal_dir.glob(f"*{SET_ASIDE_SUFFIX}"))
-        left = [path for path in settings.journal_dir.glob(f"*{SUFFIX}") if not _is_held(path)]
+        journals, others = journals_in(settings.journal_dir)
+        left = [path for path in journals if not _is_held(path)]
     except PermissionError:
         return  # the check of permissions names it
+    if others:
+        found = f"no journals, though they are called so: {', '.join(path.name for path in others)}"
+        advice = (
+            f"links and folders are passed over; move them out of {settings.journal_dir}, and where one "
+            "stands for a journal that was moved, put the file itself there and restart the node"
+        )
+        yield Finding("journals", Verdict.WARNING, found, advice)
     if refused:
         found = f"set aside, because the database refused what they hold: {', '.join(refused)}"
         advice = (
@@ -63,7 +72,7 @@ def check_journals(settings: Settings) -> Iterator[Finding]:
         found = f"{len(left)} left by a crash, with objects that may not be whole or registered"
         advice = "start the node: what starts first puts back what they hold"
         yield Finding("journals", Verdict.WARNING, found, advice)
-    elif settings.listener.journal:
+    elif settings.listener.journal and not others:
         yield Finding("journals", Verdict.OK, "none holds anything that waits for a person")
 
 

@@ -38,7 +38,10 @@ def check_private(settings: Settings) -> Finding:
         exposed = [str(folder) for folder in folders if folder.exists() and folder.stat().st_mode & 0o077]
         secrets = sorted(settings.key_dir.iterdir()) if settings.key_dir.is_dir() else []
         readable = [str(file) for file in secrets if file.is_file() and file.stat().st_mode & 0o077]
-        strange = _of_another_owner(settings.data_dir, [*folders, *secrets, *settings.data_dir.iterdir()])
+        # Of the journals each one: a single one that cannot be read keeps the node from starting.
+        journals = [path for path in settings.journal_dir.glob("*") if not path.is_symlink()]
+        own = [*folders, *secrets, *journals, *settings.data_dir.iterdir()]
+        strange = _of_another_owner(settings.data_dir, own)
     except PermissionError as error:
         found = f"{error.filename} is closed to this user"
         who = "run this command as the node's user; if that is this one, correct the data directory's owner"

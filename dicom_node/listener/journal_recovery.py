@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -72,7 +73,10 @@ class JournalRecovery:
         with translated_errors(), locked(self.folder), ExitStack() as stack:
             is_synced = _is_synced(self.spool.root)
             dead: list[tuple[bytes, Path, int]] = []
-            for path in self.folder.glob(f"*{SUFFIX}"):
+            journals, others = journals_in(self.folder)
+            for path in others:
+                _pass_over(path)
+            for path in journals:
                 descriptor = stack.enter_context(_of_dead_process(path))
                 if descriptor is not None:
                     dead.append((use_of(descriptor), path, descriptor))
@@ -133,6 +137,40 @@ class JournalRecovery:
         except Exception as error:  # noqa: BLE001 - whatever one record is, the node has to start
             _log.warning("journal.file_refused", reason=type(error).__name__)
             return None
+
+
+def journals_in(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Tell journals from what only has their suffix: a link, a folder, or anything else that is no file.
+
+    A listener makes nothing of the kind. What a link leads to may be another node's journal, and is nobody's
+    to recover and remove here.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where the journals lie; it may be absent.
+
+    Returns
+    -------
+    tuple of list of pathlib.Path
+        The journals, and the others.
+    """
+    journals: list[Path] = []
+    others: list[Path] = []
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        with suppress(FileNotFoundError):  # its process has just removed it
+            (journals if stat.S_ISREG(path.lstat().st_mode) else others).append(path)
+    return journals, others
+
+
+def _pass_over(path: Path) -> None:
+    _log.error(
+        "journal.passed_over",
+        name=path.name,
+        advice="a link or a folder is no journal, and nothing of it is recovered; move it out of "
+        f"{path.parent.name}, and where it stands for a journal that was moved, put the file itself there "
+        "and start the node once more",
+    )
 
 
 def _set_aside(path: Path) -> None:

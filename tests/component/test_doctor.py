@@ -134,12 +134,16 @@ def test_doctor_finds_what_another_user_made_in_the_data_directory(node: Node) -
     if os.geteuid() != 0:
         pytest.skip("only root gives files away")
     key = node.data_dir / "keys" / "audit.key"
-    os.chown(key, 4711, -1)
+    journal = node.data_dir / "journal" / "1.journal"
+    journal.parent.mkdir(mode=0o700)
+    journal.touch(mode=0o600)
+    for made in (key, journal):
+        os.chown(made, 4711, -1)
 
     verdict, found, advice = node.found("permissions")
 
     assert (verdict, str(key) in found) == ("problem", True)
-    assert advice == f"chown -R {node.data_dir.stat().st_uid} {key}"
+    assert advice == f"chown -R {node.data_dir.stat().st_uid} {journal} {key}"
 
 
 def test_without_its_database_everything_else_is_still_checked(node: Node) -> None:
@@ -248,6 +252,18 @@ def test_doctor_finds_journals_of_a_crash_and_such_as_were_refused(node: Node) -
     assert verdict == "problem"
     assert "1.refused" in found
     assert "db check" in advice
+
+
+def test_doctor_tells_of_what_only_looks_like_a_journal(node: Node) -> None:
+    folder = node.data_dir / "journal"
+    folder.mkdir(mode=0o700)
+    (folder / "a.journal").mkdir()
+    (folder / "b.journal").symlink_to(node.data_dir / "nothing")
+
+    verdict, found, advice = node.found("journals")
+
+    assert (verdict, "a.journal, b.journal" in found) == ("warning", True)
+    assert f"out of {folder}" in advice
 
 
 def test_doctor_finds_a_disk_that_is_nearly_full(node: Node) -> None:

@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from db import handoff
 from db.errors import DatabaseError, DatabaseUnavailableError
@@ -140,6 +141,32 @@ def test_an_object_that_came_twice_is_kept_once(node: Recovering) -> None:
     node.recover()
     assert [row.spool_name for row in rows(node.database)] == [first.file.name]
     assert node.spool.names() == [first.file.name]
+
+
+@pytest.mark.parametrize("kind", ["link", "link to nothing", "folder"])
+def test_what_is_no_journal_is_told_and_passed_over_and_the_others_are_put_back(
+    node: Recovering, tmp_path: Path, kind: str
+) -> None:
+    elsewhere = Segment(tmp_path / "elsewhere", SEGMENT_BYTES)
+    elsewhere.write(node.placed(2))
+    elsewhere.close(remove=False)
+    before = (tmp_path / "elsewhere").read_bytes()
+    strange = node.journal_dir / "0.journal"
+    if kind == "folder":
+        strange.mkdir()
+    else:
+        strange.symlink_to(tmp_path / ("elsewhere" if kind == "link" else "nothing"))
+    node.crashed_with(node.placed(1))
+
+    with capture_logs() as logs:
+        node.recover()
+
+    assert [row.sop_instance_uid for row in rows(node.database)] == [uid_of(mammogram(1))]
+    (told,) = [entry for entry in logs if entry["event"] == "journal.passed_over"]
+    assert (told["log_level"], told["name"]) == ("error", "0.journal")
+    assert "put the file itself there" in told["advice"]
+    assert list(node.journal_dir.iterdir()) == [strange], "it is left for a person"
+    assert (tmp_path / "elsewhere").read_bytes() == before
 
 
 def test_a_journal_of_a_living_process_is_left_alone(node: Recovering) -> None:
