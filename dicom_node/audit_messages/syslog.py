@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from dicom_node.audit_messages.host_lookup import HostLookup
 from dicom_node.audit_messages.message import AuditMessage
 from dicom_node.audit_messages.tls_conversation import TlsConversation
 from dicom_node.errors import SinkUnavailableError
@@ -68,7 +69,7 @@ class TlsSink:
         Whether messages count as taken only when the sink answers close_notify; otherwise also when it closes
         the connection in order.
     timeout_s : float
-        For the connection, and again for everything after it.
+        For looking its name up, for the connection to each of its addresses, and for everything after it.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class TlsSink:
     ) -> None:
         self._host = host
         self._port = port
+        self._lookup = HostLookup(host, port, socket.SOCK_STREAM, timeout_s=timeout_s)
         self._context = context
         self._wait_for_close = wait_for_close
         self._timeout_s = timeout_s
@@ -90,7 +92,7 @@ class TlsSink:
         """Hand messages over in one connection."""
         context = self._context()
         try:
-            with socket.create_connection((self._host, self._port), self._timeout_s) as connection:
+            with self._connected() as connection:
                 conversation = TlsConversation(connection, context, self._host, self._timeout_s)
                 for message in messages:
                     conversation.write(b"%d %s" % (len(message), message))
@@ -103,6 +105,15 @@ class TlsSink:
                 "they wait; check that it runs, and audit.syslog"
             ) from error
 
+    def _connected(self) -> socket.socket:
+        failure: OSError | None = None
+        for *_, address in self._lookup.addresses():
+            try:
+                return socket.create_connection(address[:2], self._timeout_s)
+            except OSError as error:
+                failure = failure or error
+        raise failure or ConnectionError(errno.EADDRNOTAVAIL, "it has no address")
+
 
 class UdpSink:
     """A sink over UDP, one message a datagram.
@@ -111,18 +122,19 @@ class UdpSink:
     ----------
     host, port : str, int
         Where it listens.
+    timeout_s : float
+        For looking its name up.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, timeout_s: float = 10.0) -> None:
         self._host = host
         self._port = port
+        self._lookup = HostLookup(host, port, socket.SOCK_DGRAM, timeout_s=timeout_s)
 
     def send(self, messages: Sequence[bytes]) -> None:
         """Hand messages over to the network."""
         try:
-            family, kind, protocol, _, address = socket.getaddrinfo(
-                self._host, self._port, type=socket.SOCK_DGRAM
-            )[0]
+            family, kind, protocol, address = self._lookup.addresses()[0]
             with socket.socket(family, kind, protocol) as sender:
                 for message in messages:
                     sender.sendto(message, address)
