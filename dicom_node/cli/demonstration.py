@@ -10,11 +10,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -30,6 +30,9 @@ from dicom_node.delivery.destination import Destination
 from dicom_node.demo_pacs import ArchivedObject, DemoPacs
 from dicom_node.errors import NodeError
 from dicom_node.settings import ENVIRONMENT_PREFIX
+
+if TYPE_CHECKING:
+    from training.datasets.phantoms import LesionKind
 
 FIRST_SEED = 1003
 MARKER = "made-by-dicom-node-demo"
@@ -130,40 +133,60 @@ def prepare_folder(out: Path) -> None:
         (out / name).mkdir()
 
 
-def draw_studies(folder: Path, count: int, advance: Any) -> list[DemoStudy]:
-    """Draw the studies, or find those drawn earlier: a normal one, then every MIAS kind in turn."""
-    from training.datasets.phantom_objects import study
+def draw_studies(folder: Path, count: int, advance: Callable[[], None]) -> list[DemoStudy]:
+    """Draw the studies, or find those drawn earlier: a normal one, then every MIAS kind in turn.
+
+    The folder holds images and nothing else, so that any tool can send it as it is.
+    """
+    from pydicom import dcmread
+
     from training.datasets.phantoms import LesionKind
 
     kinds = [LesionKind.NORM, *(kind for kind in LesionKind if kind is not LesionKind.NORM)]
+    names = [f"{side}-{view}.dcm" for view in ("CC", "MLO") for side in "RL"]
     drawn = []
     for number in range(count):
         kind = kinds[number % len(kinds)]
         side = "RL"[number % 2]
         title = "normal" if kind is LesionKind.NORM else f"malignant {kind.value} in the {side} breast"
         home = folder / f"study-{number + 1}"
-        if not (home / "complete").exists():
-            wanted = {} if kind is LesionKind.NORM else {(side, v): (kind, True) for v in ("CC", "MLO")}
-            home.mkdir(parents=True, exist_ok=True)
-            images = study(
-                seed=FIRST_SEED + number,
-                kinds=wanted,
-                patient_id=f"PHANTOM-{number + 1:04d}",
-                patient_name=f"Phantom^Number{number + 1}",
-                accession_number=f"DEMO{number + 1:04d}",
-            )
-            for image in images:
-                image.save_as(
-                    home / f"{image.ImageLaterality}-{image.ViewPosition}.dcm", enforce_file_format=True
-                )
+        if home.exists() and {path.name for path in home.iterdir()} == set(names):
+            for _ in names:
                 advance()
-            (home / "complete").write_text(str(images[0].StudyInstanceUID))
         else:
-            for _ in range(4):
-                advance()
-        files = [home / f"{side}-{view}.dcm" for view in ("CC", "MLO") for side in "RL"]
-        drawn.append(DemoStudy(title, files, (home / "complete").read_text()))
+            wanted = {} if kind is LesionKind.NORM else {(side, v): (kind, True) for v in ("CC", "MLO")}
+            _draw(home, number, wanted, advance)
+        files = [home / name for name in names]
+        header = dcmread(files[0], stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
+        drawn.append(DemoStudy(title, files, header.StudyInstanceUID))
     return drawn
+
+
+def _draw(
+    home: Path,
+    number: int,
+    wanted: Mapping[tuple[str, str], tuple[LesionKind, bool]],
+    advance: Callable[[], None],
+) -> None:
+    """Draw one study; its folder is there when it is whole."""
+    from training.datasets.phantom_objects import study
+
+    images = study(
+        seed=FIRST_SEED + number,
+        kinds=wanted,
+        patient_id=f"PHANTOM-{number + 1:04d}",
+        patient_name=f"Phantom^Number{number + 1}",
+        accession_number=f"DEMO{number + 1:04d}",
+    )
+    drawing = home.parent.with_name("drawing")
+    for left in (drawing, home):
+        shutil.rmtree(left, ignore_errors=True)
+    drawing.mkdir()
+    for image in images:
+        image.save_as(drawing / f"{image.ImageLaterality}-{image.ViewPosition}.dcm", enforce_file_format=True)
+        advance()
+    home.parent.mkdir(exist_ok=True)
+    drawing.rename(home)
 
 
 @contextmanager
