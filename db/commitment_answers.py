@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session
 
 from db import jobs
 from db.canonical import canonical_json
-from db.commitments import reopen
 from db.errors import TransitionRefusedError
 from db.jobs import Claim, audit_job
 from db.lifecycle import JobKind, JobState
+from db.queueing import queue, reopen
 from db.session import Transaction
 from db.tables import Instance, Job
 
@@ -98,19 +98,7 @@ def queue_answer(
         most_waiting
     ):
         raise TransitionRefusedError("too many requests for storage commitment wait for their answer")
-    job = Job(
-        id=job_id,
-        kind=JobKind.COMMIT,
-        task=TASK,
-        destination=destination,
-        order=order,
-        state=JobState.QUEUED,
-        attempts=0,
-        next_try_at=tx.now,
-        created_at=tx.now,
-    )
-    tx.session.add(job)
-    tx.session.flush()
+    job = queue(tx, JobKind.COMMIT, task=TASK, job_id=job_id, destination=destination, order=order)
     detail = {"asker": asker, "transaction_uid": transaction_uid, "objects": len(objects)}
     audit_job(tx, job, "commitment.asked", detail)
     return job_id

@@ -7,25 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db import jobs
-from db.errors import LeaseLostError, UnknownRecordError
-from db.jobs import Claim, audit_job
-from db.lifecycle import (
-    DELIVERY_TRANSITIONS,
-    JOB_TRANSITIONS,
-    DeliveryEvent,
-    DeliveryState,
-    JobEvent,
-    JobKind,
-    JobState,
-    next_state,
-)
+from db.errors import UnknownRecordError
+from db.jobs import Claim, audit_job, held
+from db.lifecycle import DELIVERY_TRANSITIONS, DeliveryEvent, DeliveryState, JobKind, JobState, next_state
+from db.queueing import is_replaced, queue_after, reopen
 from db.session import Transaction
 from db.tables import CommitmentRequest, Delivery, Job, ResultObject
 
@@ -92,7 +83,7 @@ def queue_request(tx: Transaction, delivery: Claim) -> None:
     parent = tx.session.get_one(Job, delivery.job_id)
     job = tx.session.scalars(_asking(delivery.job_id)).one_or_none()
     if job is None:
-        job = jobs.queue_after(tx, parent, JobKind.COMMIT, parent.destination)
+        job = queue_after(tx, parent, JobKind.COMMIT, parent.destination)
         audit_job(tx, job, "job.queued", {"destination": parent.destination})
     elif job.state == JobState.QUEUED:
         _make_due(tx, job)
@@ -114,7 +105,7 @@ def standing(session: Session, claim: Claim) -> Standing:
         has_open=any(state in _OPEN for state, _, _ in rows),
         unreported=_requests(session, claim.job_id, CommitmentRequest.reported_at.is_(None)),
         reported_missing=_requests(session, claim.job_id, CommitmentRequest.missing > 0),
-        is_replaced=jobs.is_replaced(session, parent),
+        is_replaced=is_replaced(session, parent),
     )
 
 
@@ -126,9 +117,7 @@ def note_request(tx: Transaction, claim: Claim, transaction_uid: str, *, objects
     LeaseLostError
         If another worker has the job: it asks itself.
     """
-    job = tx.session.get_one(Job, claim.job_id, with_for_update=True, populate_existing=True)
-    if (job.state, job.lease_owner, job.attempts) != (JobState.RUNNING, claim.owner, claim.fence):
-        raise LeaseLostError(f"the lease of job {claim.job_id} ended; another worker has it")
+    job = held(tx, claim)
     tx.session.add(
         CommitmentRequest(job_id=job.id, transaction_uid=transaction_uid, objects=objects, asked_at=tx.now)
     )
@@ -205,15 +194,6 @@ def waiting_since(session: Session, moment: datetime) -> int:
     return session.scalars(waiting).one()
 
 
-def reopen(tx: Transaction, job: Job, *, after_s: float) -> None:
-    """Queue a job again that was done or given up, because there is work for it."""
-    job.state = next_state(JOB_TRANSITIONS, JobState(job.state), JobEvent.REOPEN)
-    job.next_try_at = tx.now + timedelta(seconds=after_s)
-    job.finished_at = job.published_at = None
-    job.error_code = job.error = None
-    audit_job(tx, job, "job.reopened", {"delay_s": after_s})
-
-
 def _apply(tx: Transaction, parent: Job, report: Report) -> tuple[int, int, int]:
     """Change what a report speaks of; return how many are committed, missing, and to be sent again."""
     committed = missing = to_resend = 0
@@ -224,7 +204,7 @@ def _apply(tx: Transaction, parent: Job, report: Report) -> tuple[int, int, int]
         .order_by(ResultObject.id)
         .with_for_update(of=Delivery)
     ).all()
-    is_replaced = jobs.is_replaced(tx.session, parent)
+    parent_is_replaced = is_replaced(tx.session, parent)
     for delivery, result in rows:
         uid = result.sop_instance_uid
         if uid in report.failed:
@@ -236,9 +216,9 @@ def _apply(tx: Transaction, parent: Job, report: Report) -> tuple[int, int, int]
             event = DeliveryEvent.COMMIT
         else:
             continue
-        if event is DeliveryEvent.MISS and not is_replaced:
+        if event is DeliveryEvent.MISS and not parent_is_replaced:
             to_resend += 1
-        if event is DeliveryEvent.COMMIT or not is_replaced:
+        if event is DeliveryEvent.COMMIT or not parent_is_replaced:
             delivery.state = next_state(DELIVERY_TRANSITIONS, DeliveryState(delivery.state), event)
         delivery.updated_at = tx.now
         action = "result.committed" if event is DeliveryEvent.COMMIT else "result.missing"

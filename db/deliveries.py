@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session, aliased
 
-from db.errors import LeaseLostError
-from db.jobs import Claim
-from db.lifecycle import DELIVERY_TRANSITIONS, DeliveryEvent, DeliveryState, JobState, next_state
+from db.jobs import Claim, audit_job, held
+from db.lifecycle import DELIVERY_TRANSITIONS, DeliveryEvent, DeliveryState, next_state
 from db.session import Transaction
-from db.tables import Delivery, Job, ResultObject, Revision, Study
+from db.tables import Delivery, Job, ResultObject
 
 SETTLED = (
     DeliveryState.DELIVERED,
@@ -104,9 +103,7 @@ def record(
     LeaseLostError
         If another worker has the job: its own attempt will tell.
     """
-    job = tx.session.get_one(Job, claim.job_id, with_for_update=True, populate_existing=True)
-    if (job.state, job.lease_owner, job.attempts) != (JobState.RUNNING, claim.owner, claim.fence):
-        raise LeaseLostError(f"the lease of job {claim.job_id} ended; another worker has it")
+    job = held(tx, claim)
     delivery = tx.session.get_one(Delivery, delivery_id)
     before = (delivery.state, delivery.last_status, delivery.attempts > 0)
     delivery.state = next_state(DELIVERY_TRANSITIONS, DeliveryState(delivery.state), event)
@@ -122,24 +119,14 @@ def record(
 def _tell(tx: Transaction, job: Job, delivery: Delivery, event: DeliveryEvent) -> None:
     """Write the event of a send that changed something."""
     status = delivery.last_status
-    study = tx.session.scalars(
-        select(Study.study_instance_uid)
-        .join(Revision, Revision.study_id == Study.id)
-        .where(Revision.id == job.revision_id)
-    ).one()
-    tx.audit(
-        f"result.{event.value}",
-        study_instance_uid=study,
-        job_id=job.id,
-        bundle=job.bundle_digest,
-        detail={
-            "sop_instance_uid": delivery.result.sop_instance_uid,
-            "destination": delivery.destination,
-            "state": delivery.state,
-            "status": None if status is None else f"{status:04X}",
-            "attempt": delivery.attempts,
-        },
-    )
+    detail = {
+        "sop_instance_uid": delivery.result.sop_instance_uid,
+        "destination": delivery.destination,
+        "state": delivery.state,
+        "status": None if status is None else f"{status:04X}",
+        "attempt": delivery.attempts,
+    }
+    audit_job(tx, job, f"result.{event.value}", detail)
 
 
 def states(session: Session, claim: Claim) -> tuple[DeliveryState, ...]:

@@ -10,8 +10,9 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from db.canonical import canonical_json
-from db.jobs import Claim, audit_job, end_attempt, queue_after
+from db.jobs import Claim, audit_job, end_attempt
 from db.lifecycle import CompletionReason, DeliveryState, JobEvent, JobKind, JobState
+from db.queueing import queue_after
 from db.session import Transaction
 from db.tables import REJECTION_NOTE, Analysis, Delivery, Instance, Job, ResultObject, Revision
 

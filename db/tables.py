@@ -224,7 +224,7 @@ class Job(Base):
             sqlite_where=text("kind = 'commit'"),
             postgresql_where=text("kind = 'commit'"),
         ),
-        Index("ix_job_due", "kind", "state", "next_try_at"),
+        Index("ix_job_due", "kind", "state", "next_try_at", "created_at"),
         Index("ix_job_revision", "revision_id"),
     )
     id: Mapped[str] = mapped_column(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from db import jobs
+from db import jobs, waiting
 from db.errors import DatabaseError, DatabaseUnavailableError, LeaseLostError
 from db.jobs import Claim
 from db.lifecycle import JobKind
@@ -146,7 +146,7 @@ class ClaimLoop:
         """Whether any job of this kind could be claimed now."""
         with self._database.reading() as session:
             now = self._database.now_in(session)
-            return jobs.has_due(session, self._kind, now, max_attempts=self._limit)
+            return waiting.has_due(session, self._kind, now, max_attempts=self._limit)
 
     @property
     def _limit(self) -> int | None:
@@ -205,6 +205,6 @@ class ClaimLoop:
                 else:
                     jobs.try_later(tx, claim, delay_s=verdict.delay_s, code=code, reason=reason)
                     if isinstance(error, DestinationAwayError) and claim.destination is not None:
-                        jobs.pause_destination(tx, claim.destination, delay_s=verdict.delay_s)
+                        waiting.pause_destination(tx, claim.kind, claim.destination, delay_s=verdict.delay_s)
         except LeaseLostError:
             log.warning("job.lease_lost", job_id=claim.job_id)

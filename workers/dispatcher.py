@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from db import handoff, jobs, processes
+from db import handoff, jobs, processes, waiting
 from db.errors import AuditError, DatabaseError
 from db.handoff import Completeness
 from db.lifecycle import JobKind
@@ -135,12 +135,12 @@ class Dispatcher:
             due = [
                 kind
                 for kind, attempts in self._max_attempts.items()
-                if jobs.has_due(session, kind, now, max_attempts=attempts)
+                if waiting.has_due(session, kind, now, max_attempts=attempts)
             ]
         if not due:
             return
         with self._database.transaction(self._name) as tx:
-            found = jobs.take_unpublished(
+            found = waiting.take_unpublished(
                 tx,
                 again_after_s=self._ring_again_after_s,
                 max_attempts={kind: self._max_attempts[kind] for kind in due},

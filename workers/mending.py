@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from db import jobs
-from db.jobs import failed_with
+from db import queueing
 from db.scoring import instances_of
 from db.session import Database
 from db.tables import Instance, Revision
@@ -60,7 +59,7 @@ class Mending:
         with self._database.reading() as session:
             waiting = {
                 job.id: instances_of(session, session.get_one(Revision, job.revision_id))
-                for job in failed_with(session, CODES)
+                for job in queueing.failed_with(session, CODES)
             }
         return sum(self._mend(job_id, instances) for job_id, instances in waiting.items())
 
@@ -71,7 +70,7 @@ class Mending:
         is_whole = all(state_of(each, self._spool) is FileState.WHOLE for each in instances)
         if is_whole:
             with self._database.transaction(self._name) as tx:
-                jobs.retry(tx, job_id)
+                queueing.retry(tx, job_id)
             log.info("job.mended", job_id=job_id)
         self._looked_at[job_id] = files
         return is_whole

@@ -87,8 +87,8 @@ def show(job_id: JobId, data_dir: DataDir = None, config: ConfigFile = None, jso
 @app.command("retry")
 def retry(job_id: JobId, data_dir: DataDir = None, config: ConfigFile = None) -> None:
     """Queue a failed job again, or end the wait of one that is tried later."""
-    from db import jobs
+    from db import queueing
 
     with open_database(load_settings(data_dir, config)) as database, database.transaction(person()) as tx:
-        jobs.retry(tx, job_id)
+        queueing.retry(tx, job_id)
     console.print("The job is queued.")

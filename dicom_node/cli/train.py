@@ -252,10 +252,10 @@ def _order(chosen: TrainingConfig, name: str | None, version: str, trained_by: s
 
 
 def _queue(recipe: str, order: Mapping[str, Any], data_dir: Path | None, config: Path | None) -> None:
-    from db import jobs
+    from db import queueing
 
     with open_database(load_settings(data_dir, config)) as database, database.transaction(person()) as tx:
-        job_id = jobs.queue_training(tx, recipe=recipe, order=order)
+        job_id = queueing.queue_training(tx, recipe=recipe, order=order)
     console.print(f"Queued as job {job_id}; 'dicom-node job list --kind train' tells how it goes.")
 
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from sqlalchemy import select
 
-from db import deliveries, jobs
+from db import deliveries, jobs, queueing
 from db.audit_cursor import events_after
 from db.lifecycle import DeliveryEvent, JobKind
 from db.retention import audit_removal, confirm, old_study
@@ -187,7 +187,7 @@ def test_attempts_after_the_first_begin_no_transfer_but_a_retry_of_what_failed_d
     with node.transaction(again.owner) as tx:
         jobs.give_up(tx, again, code="UNDELIVERABLE", reason="refused")
     with node.transaction("anna@host-a") as tx:
-        jobs.retry(tx, again.job_id)
+        queueing.retry(tx, again.job_id)
     node.claimed(JobKind.DELIVER)
 
     assert len(of(messages(node), "110102")) == 3

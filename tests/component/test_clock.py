@@ -10,7 +10,7 @@ from sqlalchemy import delete, insert, select, text, update
 
 from db.clock import BOOT_ID
 from db.errors import DatabaseError
-from db.jobs import queue_training
+from db.queueing import queue_training
 from db.session import Database
 from db.tables import HostClock, Job, Process
 from tests.steered_node import SteeredNode, on_postgresql, on_sqlite

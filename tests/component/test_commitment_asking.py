@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from db import commitments, deliveries, jobs
+from db import commitments, deliveries, jobs, queueing
 from db.lifecycle import DeliveryEvent, JobKind, JobState
 from db.tables import CommitmentRequest, Delivery, Job
 from dicom_node.cli.findings import Verdict
@@ -198,7 +198,7 @@ def test_a_destination_that_keeps_missing_what_it_took_needs_a_person(node: Stee
         assert commit_job(node).error_code == "NOT_COMMITTED"
         assert len(pacs.requests) == 2
         with node.transaction("anna") as tx:
-            jobs.retry(tx, commit_job(node).id)
+            queueing.retry(tx, commit_job(node).id)
         pacs.behaviour = Commitment.AT_ONCE
         work(node, most_missing=2)
 

@@ -100,6 +100,7 @@ def test_each_send_is_audited_with_object_destination_state_and_status(
     assert (accepted.action, unanswered.action) == ("result.accepted", "result.no_answer")
     assert (accepted.study_instance_uid, accepted.job_id, accepted.actor) == (STUDY, claimed.job_id, WORKER)
     assert json.loads(accepted.detail) == {
+        "kind": "deliver",
         "sop_instance_uid": first.sop_instance_uid,
         "destination": PACS,
         "state": "delivered",

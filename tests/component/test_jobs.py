@@ -21,17 +21,15 @@ from db.jobs import (
     give_up,
     give_up_dead,
     has_dead,
-    has_due,
-    queue_training,
     release,
     renew,
-    retry,
-    take_unpublished,
     try_later,
 )
 from db.lifecycle import DeliveryEvent, DeliveryState, JobEvent, JobKind, JobState
+from db.queueing import queue_training, retry
 from db.session import Transaction
 from db.tables import Analysis, Delivery, Job, ResultObject
+from db.waiting import has_due, take_unpublished
 from tests.steered_node import (
     ARCHIVE,
     BUNDLE,

@@ -8,8 +8,9 @@ from sqlalchemy.orm import Session
 from db import deliveries, listing
 from db.deployments import BundleFacts, activate, add_bundle
 from db.handoff import register_instance
-from db.jobs import give_up, queue_training
+from db.jobs import give_up
 from db.lifecycle import DeliveryEvent, JobKind, JobState
+from db.queueing import queue_training
 from tests.steered_node import (
     ARCHIVE,
     PACS,

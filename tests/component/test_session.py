@@ -19,8 +19,9 @@ from sqlalchemy import select, text
 
 from db.errors import AuditError, DatabaseError, DatabaseUnavailableError
 from db.handoff import complete_quiet_studies, has_quiet_study, register_instance
-from db.jobs import claim, queue_training
+from db.jobs import claim
 from db.lifecycle import JobKind
+from db.queueing import queue_training
 from db.session import Database
 from db.tables import AuditEvent, Instance, Job, Study
 from tests.steered_node import (

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, insert
+from sqlalchemy.orm import Session
 
-from db import deliveries, jobs
+from db import deliveries, jobs, queueing, waiting
 from db.errors import TransitionRefusedError
 from db.jobs import Claim
 from db.lifecycle import DeliveryEvent, JobKind
 from db.session import Database
-from db.tables import HostClock, Job, Process
+from db.tables import HostClock, Job, Process, Revision
 from tests.steered_node import (
     ARCHIVE,
     LEASE_S,
@@ -25,6 +29,12 @@ from tests.steered_node import (
     on_sqlite,
     result_object,
 )
+from workers.retry import DestinationAwayError, code_of
+
+
+def facts(job: Job) -> dict[str, Any]:
+    """Everything that a job's row says."""
+    return {column.key: getattr(job, column.key) for column in Job.__table__.columns}
 
 
 def wait(node: SteeredNode, claimed: Claim, delay_s: float = 1.0) -> None:
@@ -77,7 +87,7 @@ def test_deliveries_to_a_destination_that_is_away_wait_together_and_leave_the_wo
     first = node.claimed(JobKind.DELIVER)
     with node.transaction(WORKER) as tx:
         jobs.try_later(tx, first, delay_s=30, code="DESTINATION_AWAY", reason="x")
-        jobs.pause_destination(tx, PACS, delay_s=30)
+        waiting.pause_destination(tx, JobKind.DELIVER, PACS, delay_s=30)
 
     other = node.claimed(JobKind.DELIVER)
     assert other.destination == ARCHIVE
@@ -93,13 +103,119 @@ def test_the_first_delivery_that_succeeds_makes_the_others_due_at_once(node: Ste
         scored(node, f"1.2.{number}", PACS)
     first = node.claimed(JobKind.DELIVER)
     with node.transaction(WORKER) as tx:
-        jobs.pause_destination(tx, PACS, delay_s=300)
+        waiting.pause_destination(tx, JobKind.DELIVER, PACS, delay_s=300)
     assert node.claim(JobKind.DELIVER) is None
 
     with node.transaction(WORKER) as tx:
         jobs.finish(tx, first)
 
     assert node.claimed(JobKind.DELIVER).destination == PACS
+
+
+def test_what_waits_for_a_reason_of_its_own_does_so_while_its_destination_goes_and_comes_back(
+    node: SteeredNode,
+) -> None:
+    for number in range(3):
+        scored(node, f"1.2.{number}", PACS)
+    refused, asking = node.claimed(JobKind.DELIVER), node.claimed(JobKind.DELIVER)
+    with node.transaction(WORKER) as tx:
+        jobs.try_later(tx, refused, delay_s=3600, code="DESTINATION_UNAVAILABLE", reason="out of resources")
+    before = facts(node.job(refused))
+
+    with node.transaction(WORKER) as tx:
+        waiting.pause_destination(tx, JobKind.DELIVER, PACS, delay_s=300)
+    (paused,) = [job for job in node.jobs(JobKind.DELIVER) if job.error_code == waiting.DESTINATION_AWAY]
+    assert paused.next_try_at == node.clock.time + timedelta(seconds=300)
+    with node.transaction(WORKER) as tx:
+        jobs.finish(tx, asking)
+
+    assert facts(node.job(refused)) == before
+    assert node.claimed(JobKind.DELIVER).job_id == paused.id
+    assert node.claim(JobKind.DELIVER) is None
+
+
+def test_a_delivery_that_ends_touches_no_other_one_that_is_due(node: SteeredNode) -> None:
+    for number in range(3):
+        scored(node, f"1.2.{number}", PACS)
+    ending = node.claimed(JobKind.DELIVER)
+    with node.transaction() as tx:
+        waiting.take_unpublished(tx, again_after_s=5, max_attempts={JobKind.DELIVER: None})
+    others = [facts(job) for job in node.jobs(JobKind.DELIVER) if job.id != ending.job_id]
+    assert all(job["published_at"] for job in others)
+
+    node.clock.advance(1)
+    with node.transaction(WORKER) as tx:
+        jobs.finish(tx, ending)
+
+    assert [facts(job) for job in node.jobs(JobKind.DELIVER) if job.id != ending.job_id] == others
+
+
+def test_the_code_of_those_that_wait_together_is_that_of_the_one_that_asked() -> None:
+    assert code_of(DestinationAwayError("")) == waiting.DESTINATION_AWAY
+
+
+@on_sqlite
+@pytest.mark.parametrize("kind", [JobKind.SCORE, JobKind.DELIVER, JobKind.COMMIT])
+def test_a_look_and_a_claim_cost_the_same_however_many_jobs_wait(node: SteeredNode, kind: JobKind) -> None:
+    """Counted in steps of SQLite's machine, of which a slow computer does not make more."""
+    steps = []
+    for count in (20, 2000):
+        queue_for_one_moment(node, kind, count)
+        with node.reading() as session, counted_steps(session) as look:
+            assert waiting.has_due(session, kind, node.clock.time, max_attempts=None)
+        with node.transaction(WORKER) as tx, counted_steps(tx.session) as taking:
+            assert waiting.next_due(tx.session, kind, tx.now, max_attempts=None) is not None
+        steps.append((look[0], taking[0]))
+
+    (few_look, few_take), (many_look, many_take) = steps
+    assert 0 < many_look < 2 * few_look
+    assert 0 < many_take < 2 * few_take
+
+
+def queue_for_one_moment(node: SteeredNode, kind: JobKind, count: int) -> None:
+    """Queue jobs that are due together, as they are when their destination came back."""
+    study = f"2.25.{uuid.uuid4().int}"
+    node.receive(mammogram(study=study))
+    revision = node.rows(Revision)[-1]
+    columns = {
+        "revision_id": revision.id,
+        "destination": PACS,
+        "order": "{}",
+        "state": "queued",
+        "attempts": 0,
+    }
+    with node.transaction() as tx:
+        tx.session.execute(
+            insert(Job),
+            [
+                {
+                    "id": uuid.uuid4().hex,
+                    "kind": kind,
+                    "task": f"task-{number}",
+                    "next_try_at": tx.now,
+                    "created_at": tx.now + timedelta(microseconds=number),
+                    **columns,
+                }
+                for number in range(count)
+            ],
+        )
+
+
+@contextmanager
+def counted_steps(session: Session) -> Iterator[list[int]]:
+    """Count the steps of SQLite's machine in a block."""
+    steps = [0]
+
+    def count() -> int:
+        steps[0] += 1
+        return 0
+
+    connection = session.connection().connection.driver_connection
+    connection.set_progress_handler(count, 1)
+    try:
+        yield steps
+    finally:
+        connection.set_progress_handler(None, 1)
 
 
 def test_attempts_that_change_nothing_are_counted_without_an_event_each(node: SteeredNode) -> None:
@@ -123,22 +239,22 @@ def test_attempts_that_change_nothing_are_counted_without_an_event_each(node: St
 def test_of_many_waiting_jobs_a_few_are_rung_for_and_the_longer_they_wait_the_seldomer(
     node: SteeredNode,
 ) -> None:
-    for number in range(jobs.MOST_DOORBELLS + 3):
+    for number in range(waiting.MOST_DOORBELLS + 3):
         node.receive(*four_views(f"1.2.{number}"))
 
     def rung() -> int:
         with node.transaction() as tx:
-            return len(jobs.take_unpublished(tx, again_after_s=5, max_attempts={JobKind.SCORE: 5}))
+            return len(waiting.take_unpublished(tx, again_after_s=5, max_attempts={JobKind.SCORE: 5}))
 
-    assert rung() == jobs.MOST_DOORBELLS
+    assert rung() == waiting.MOST_DOORBELLS
     node.clock.advance(5)
-    assert rung() == jobs.MOST_DOORBELLS
+    assert rung() == waiting.MOST_DOORBELLS
     node.clock.advance(3600)
-    assert rung() == jobs.MOST_DOORBELLS
-    node.clock.advance(jobs.LONGEST_DOORBELL_PAUSE_S - 1)
+    assert rung() == waiting.MOST_DOORBELLS
+    node.clock.advance(waiting.LONGEST_DOORBELL_PAUSE_S - 1)
     assert rung() == 0
     node.clock.advance(1)
-    assert rung() == jobs.MOST_DOORBELLS
+    assert rung() == waiting.MOST_DOORBELLS
 
 
 def test_a_delivery_whose_results_a_later_revision_replaced_is_not_retried(node: SteeredNode) -> None:
@@ -151,7 +267,7 @@ def test_a_delivery_whose_results_a_later_revision_replaced_is_not_retried(node:
     node.finish_scoring(node.claimed())
 
     with pytest.raises(TransitionRefusedError, match="later revision"), node.transaction("anna") as tx:
-        jobs.retry(tx, refused.job_id)
+        queueing.retry(tx, refused.job_id)
     assert node.job(refused).state == "failed"
 
 

@@ -89,7 +89,7 @@ def test_a_claimed_job_is_not_rung_for_until_its_lease_ends(node: SteeredNode) -
 
 
 def test_every_kind_of_job_is_rung_for_on_its_own_queue(node: SteeredNode) -> None:
-    from db.jobs import queue_training
+    from db.queueing import queue_training
 
     node.receive(*four_views("2.25.1"))
     node.finish_scoring(node.claimed())

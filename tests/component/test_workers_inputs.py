@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from db import jobs
+from db import jobs, queueing
 from db.lifecycle import JobKind, JobState
 from db.tables import Analysis, AuditEvent, Instance, Job, ResultObject
 from dicom_node.images import ImageReader, SourceImage
@@ -61,7 +61,7 @@ def test_one_flipped_bit_of_one_image_fails_the_job_and_gives_no_score(node: Sco
 
     path.write_bytes(received)
     with node.steered.transaction("anna") as tx:
-        jobs.retry(tx, job.id)
+        queueing.retry(tx, job.id)
     node.worker().drain()
     assert only_job(node).state == JobState.DONE
     assert len(node.steered.rows(Analysis)) == 1
@@ -108,7 +108,7 @@ def test_an_attempt_whose_job_went_to_another_leaves_no_file_of_its_own(node: Sc
     node.steered.clock.advance(LONG_S)
     with node.steered.transaction("anna") as tx:
         assert jobs.give_up_dead(tx, max_attempts={JobKind.SCORE: 2}) == 1
-        jobs.retry(tx, job.id)
+        queueing.retry(tx, job.id)
     node.worker().drain()
     assert node.job_of(study).state == JobState.DONE
     assert sorted(result_files(node)) == sorted(row.file_name for row in node.steered.rows(ResultObject))

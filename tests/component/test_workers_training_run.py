@@ -19,8 +19,9 @@ import pytest
 
 from db.deployments import BundleFacts, add_bundle
 from db.errors import LeaseLostError
-from db.jobs import Claim, queue_training
+from db.jobs import Claim
 from db.lifecycle import JobKind, JobState
+from db.queueing import queue_training
 from dicom_node.cli.exit_codes import ExitCode, exit_code_of
 from tests.steered_node import BUNDLE, SteeredNode, on_sqlite
 from training.errors import RunInUseError
