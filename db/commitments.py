@@ -142,15 +142,18 @@ def record_report(tx: Transaction, report: Report) -> None:
         If no such request was made.
     """
     session = tx.session
-    request = session.scalars(
-        select(CommitmentRequest)
+    named = session.execute(
+        select(CommitmentRequest.id, Job.id, Job.parent_job_id)
+        .join(Job, CommitmentRequest.job_id == Job.id)
         .where(CommitmentRequest.transaction_uid == report.transaction_uid)
-        .with_for_update()
     ).one_or_none()
-    if request is None:
+    if named is None:
         raise UnknownRecordError("the report names no request of this node")
-    job = session.get_one(Job, request.job_id, with_for_update=True, populate_existing=True)
-    parent = session.get_one(Job, job.parent_job_id, with_for_update=True, populate_existing=True)
+    request_id, job_id, parent_id = named
+    # In the order in which a deliver worker that ends its job takes them, or both would wait for each other.
+    parent = session.get_one(Job, parent_id, with_for_update=True)
+    job = session.get_one(Job, job_id, with_for_update=True)
+    request = session.get_one(CommitmentRequest, request_id, with_for_update=True)
     committed, missing, to_resend = _apply(tx, parent, report)
     if request.reported_at is None:
         request.reported_at, request.committed, request.missing = tx.now, committed, missing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from db import commitments, deliveries, jobs, queueing
+from db.deliveries import OutgoingObject
+from db.jobs import Claim
 from db.lifecycle import DeliveryEvent, JobKind, JobState
 from db.tables import CommitmentRequest, Delivery, Job
 from dicom_node.cli.findings import Verdict
@@ -24,7 +27,7 @@ from tests import results_contexts as given
 from tests.listening import Node, listening
 from tests.simulators.committing_pacs import Commitment, CommittingPacs, Request
 from tests.simulators.pacs import SimulatedPacs
-from tests.steered_node import SteeredNode, four_views, result_object
+from tests.steered_node import SteeredNode, four_views, held_up, result_object
 from workers.claim_loop import ClaimLoop, Terms
 from workers.committing import CommitmentTerms, Committer
 from workers.lease import Lease
@@ -39,14 +42,18 @@ ASK_AGAIN_S = 3600.0
 def deliver(node: SteeredNode, destination: str) -> None:
     """Let the destination take everything that waits for it, and the node want it committed."""
     claimed = node.claimed(JobKind.DELIVER)
-    with node.reading() as session:
-        outgoing = deliveries.outgoing(session, claimed)
+    waiting = outgoing(node, claimed)
     with node.transaction(claimed.owner) as tx:
-        for item in outgoing:
+        for item in waiting:
             deliveries.record(tx, claimed, item.delivery_id, DeliveryEvent.ACCEPTED, status=0x0000, detail="")
         jobs.finish(tx, claimed)
         commitments.queue_request(tx, claimed)
     assert claimed.destination == destination
+
+
+def outgoing(node: SteeredNode, claimed: Claim) -> tuple[OutgoingObject, ...]:
+    with node.reading() as session:
+        return deliveries.outgoing(session, claimed)
 
 
 def delivered_to(node: SteeredNode, pacs: CommittingPacs, objects: int = 2) -> None:
@@ -258,6 +265,34 @@ def test_a_report_of_a_class_that_was_not_sent_commits_nothing(node: SteeredNode
         assert pacs.report_to(listener.port, Request(request.transaction_uid, other)) == 0x0000
 
     assert states(node) == ["delivered", "delivered"]
+
+
+def test_a_report_that_comes_while_a_delivery_ends_waits_for_it_and_holds_nothing_up(
+    node: SteeredNode,
+) -> None:
+    with CommittingPacs(Commitment.SOME_MISSING) as pacs:
+        delivered_to(node, pacs)
+        work(node)
+        (request,) = pacs.requests
+        ending = node.claimed(JobKind.DELIVER)
+        (item,) = outgoing(node, ending)
+    with node.transaction(ending.owner) as tx:
+        deliveries.record(tx, ending, item.delivery_id, DeliveryEvent.ACCEPTED, status=0x0000, detail="")
+    told = commitments.Report(request.transaction_uid, frozenset(request.objects), {}, "PACS")
+
+    def report() -> None:
+        with node.transaction("listen@host:1") as tx:
+            commitments.record_report(tx, told)
+
+    with ThreadPoolExecutor(1) as listener:
+        with node.transaction(ending.owner) as tx:
+            jobs.finish(tx, ending)
+            reporting = held_up(node, listener.submit(report))
+            commitments.queue_request(tx, ending)
+        reporting.result(PATIENCE_S)
+
+    assert states(node) == ["committed", "committed"]
+    assert node.job(ending).state == JobState.DONE
 
 
 def test_results_that_a_later_revision_replaced_are_asked_for_no_more(node: SteeredNode) -> None:
