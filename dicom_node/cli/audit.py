@@ -12,7 +12,7 @@ import typer
 
 from dicom_node.cli.exit_codes import ExitCode
 from dicom_node.cli.options import ConfigFile, DataDir, Json, Limit
-from dicom_node.cli.output import console, errors, print_facts, print_rows
+from dicom_node.cli.output import console, errors, print_facts, print_json
 from dicom_node.cli.wiring import load_settings, open_database, person
 
 app = typer.Typer(no_args_is_help=True, help="The audit trail.")
@@ -25,7 +25,6 @@ Action = Annotated[str | None, typer.Option("--action", help="Action, such as jo
 TIMES = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"]
 Since = Annotated[datetime | None, typer.Option("--since", formats=TIMES, help="From this time on.")]
 Until = Annotated[datetime | None, typer.Option("--until", formats=TIMES, help="Before this time.")]
-COLUMNS = ("seq", "at", "actor", "action", "study_instance_uid", "job_id", "bundle", "detail")
 
 
 def _aware(moment: datetime | None) -> datetime | None:
@@ -63,6 +62,7 @@ def query(
     from db.audit_actions import check_action
     from db.audit_query import AuditFilter
     from db.audit_query import query as query_events
+    from dicom_node.cli.audit_view import print_events
 
     wanted = AuditFilter(study, patient_id, accession, job, bundle, action, _aware(since), _aware(until))
     with open_database(load_settings(data_dir, config)) as database:
@@ -72,7 +72,12 @@ def query(
             rows = query_events(session, wanted, limit=limit, newest_first=True)
         with database.transaction(person()) as tx:
             tx.audit("audit.queried", detail={"filter": wanted.without_patient_data(), "events": len(rows)})
-    print_rows([asdict(row) for row in reversed(rows)], COLUMNS, as_json=json, empty="No event matches.")
+    if json:
+        print_json([asdict(row) for row in reversed(rows)])
+    elif rows:
+        print_events(list(reversed(rows)), console)
+    else:
+        console.print("No event matches.")
 
 
 @app.command("verify")
