@@ -22,6 +22,7 @@ from db.audit_query import AuditRow
 from dicom_node import crashpoints
 from dicom_node.cli.exit_codes import ExitCode
 from dicom_node.cli.main import app
+from dicom_node.cli.monitoring import METRICS
 from dicom_node.delivery.status import STATUS_TABLE
 from dicom_node.listener import status as listener_status
 from dicom_node.listener.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
@@ -325,6 +326,22 @@ def crash_points() -> str:
     )
 
 
+def metrics() -> str:
+    """Return what is told to Prometheus."""
+    rows = [
+        (code(name), each.measure.value, ", ".join(map(code, each.labels)), each.meaning)
+        for name, each in METRICS.items()
+    ]
+    return "\n\n".join(
+        [
+            "# Metrics",
+            "What `dicom-node metrics` tells Prometheus ([how to use it](../how-to/monitor.md)). Kinds of "
+            "jobs and their states: [states](states.md).",
+            table(("metric", "type", "labels", "what it tells"), rows),
+        ]
+    )
+
+
 def data_sets() -> str:
     """Return the page of the data sets that training reads."""
     parts = [
@@ -369,4 +386,5 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "states.md": states,
     "refusal-codes.md": refusal_codes,
     "crash-points.md": crash_points,
+    "metrics.md": metrics,
 }

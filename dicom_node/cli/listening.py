@@ -11,12 +11,12 @@ from functools import partial
 
 import structlog
 
-from db import handoff, processes
-from db.errors import DatabaseError
+from db import handoff
 from db.handoff import ReceivedInstance, Registration
 from db.session import Database
 from dicom_node.cli.database_file import DatabaseFile
 from dicom_node.cli.journaling import open_journal, recover_journals
+from dicom_node.cli.presence import SIGN_OF_LIFE_S, Presence
 from dicom_node.cli.security import admission, listener_tls
 from dicom_node.cli.stopping import when_told_to_stop
 from dicom_node.cli.sweep import sweep
@@ -41,7 +41,6 @@ from dicom_node.tls import ServerTls
 STOP_DEADLINE_S = 20.0
 ABORT_S = 1.0  # for the peers that are told of the end
 GOODBYE_S = 4.0  # after STOP_DEADLINE_S; 'serve' kills what is left after 30 s
-SIGN_OF_LIFE_S = 10.0
 LOOK_EVERY_S = 0.5
 STOPPING_THREAD = "listener-stop"
 
@@ -96,19 +95,19 @@ def run(settings: Settings, *, shared_port: int | None = None) -> None:
         # In a thread of its own: this one may wait for the database when the signal comes.
         ending = threading.Thread(target=_stop_when_told, args=(stopping, listeners), daemon=True)
         ending.start()
-        signs = processes.SignsOfLife(database, name, "listen")
+        presence = Presence(database, name, "listen")
         # What is loaded now stays; to look through it for garbage stops all associations for a while.
         gc.freeze()
         sign_due_at = 0.0
         while not stopping.is_set():
             file.require_for_good()
             if time.monotonic() >= sign_due_at:
-                _sign(signs)
+                presence.sign()
                 backlog.look()
                 sign_due_at = time.monotonic() + SIGN_OF_LIFE_S
             stopping.wait(LOOK_EVERY_S)
         ending.join()
-        _say_goodbye(database, name)
+        presence.say_goodbye()
 
 
 def _listeners(
@@ -222,18 +221,3 @@ def listener_limits(settings: Settings) -> ListenerLimits:
         message_timeout_s=listener.message_timeout_s,
         network_timeout_s=listener.network_timeout_s,
     )
-
-
-def _say_goodbye(database: Database, name: str) -> None:
-    try:
-        with database.transaction(name) as tx:
-            processes.goodbye(tx, name)
-    except DatabaseError as error:
-        structlog.get_logger(__name__).warning("listener.no_goodbye", reason=str(error))
-
-
-def _sign(signs: processes.SignsOfLife) -> None:
-    try:
-        signs.give()
-    except DatabaseError as error:
-        structlog.get_logger(__name__).warning("listener.database_away", reason=str(error))

@@ -22,6 +22,7 @@ from dicom_node.cli import (
     evaluate,
     job,
     listen,
+    metrics,
     model,
     result,
     serve,
@@ -43,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (serve, listen, dispatch, work, demo, status, doctor, evaluate, compare):
+for module in (serve, listen, dispatch, work, metrics, demo, status, doctor, evaluate, compare):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 app.add_typer(study.app, name="study")
 app.add_typer(job.app, name="job")

@@ -57,19 +57,20 @@ def command(
 
 
 def _check_port(settings: Settings) -> None:
-    """Refuse to start half a node: one whose listener would wait for its port."""
-    tls = settings.listener.tls
-    ports = [settings.port] if settings.listener.plain else []
-    ports += [tls.port] if tls.files is not None else []
-    for port in ports:
+    """Refuse to start half a node: one of whose parts would wait for its port."""
+    tls, metrics = settings.listener.tls, settings.metrics
+    places = [(settings.host, settings.port)] if settings.listener.plain else []
+    places += [(settings.host, tls.port)] if tls.files is not None else []
+    places += [(metrics.host, metrics.port)] if metrics.port is not None else []
+    for host, port in places:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((settings.host, port))
+                probe.bind((host, port))
             except OSError as error:
                 raise PortUnavailableError(
-                    f"port {port} of {settings.host} cannot be listened on ({error.strerror}); end the "
-                    "program that has it, or choose another (--port, listener.tls.port)"
+                    f"port {port} of {host} cannot be listened on ({error.strerror}); end the program that "
+                    "has it, or choose another (--port, listener.tls.port, metrics.port)"
                 ) from error
 
 
@@ -117,4 +118,6 @@ def _parts(settings: Settings) -> list[Part]:
             Part(f"{queue}-{number}", [*command, "work", "--queues", queue, *where], queue)
             for number in range(1, count + 1)
         ]
+    if settings.metrics.port is not None:
+        parts.append(Part("metrics", [*command, "metrics", *where]))
     return parts

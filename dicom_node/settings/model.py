@@ -26,6 +26,7 @@ from dicom_node.settings.sections import (
     DeliverySettings,
     JobSettings,
     ListenerSettings,
+    MetricsSettings,
     ProfileSettings,
     RetentionSettings,
     ScoringSettings,
@@ -118,6 +119,7 @@ class Settings(BaseSettings):
     training: TrainingSettings = TrainingSettings()
     retention: RetentionSettings = RetentionSettings()
     audit: AuditSettings = AuditSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @model_validator(mode="after")
     def _check_routes(self) -> Settings:

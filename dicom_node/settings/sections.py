@@ -349,6 +349,17 @@ class RetentionSettings(Section):
     )
 
 
+class MetricsSettings(Section):
+    """Numbers for Prometheus; off without a port."""
+
+    host: str = Field(
+        "127.0.0.1", description="Address on which scrapes are answered.", examples=["10.1.2.3"]
+    )
+    port: int | None = Field(
+        None, ge=1, le=65535, description="Its port; anybody who reaches it may ask.", examples=[9108]
+    )
+
+
 class AuditSyslogSettings(TlsSettings):
     """The syslog sink (ATNA audit repository) of PS3.15 A.5 audit messages; off without a host."""
 

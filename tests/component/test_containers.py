@@ -37,12 +37,12 @@ from workers import app
 __all__ = ["wheel"]
 
 DOCKER = ROOT / "docker"
-COMPOSE_FILES = ("compose.yaml", "compose.gpu.yaml", "compose.tls.yaml")
+COMPOSE_FILES = ("compose.yaml", "compose.gpu.yaml", "compose.tls.yaml", "compose.metrics.yaml")
 NODE_SERVICES = {"listen", "dispatch", "deliver", "score", "train"}
 BACKING_SERVICES = {"postgres", "redis"}
 COMMANDS = (
-    *("serve", "listen", "dispatch", "work", "status", "doctor", "study list", "job list", "result list"),
-    *("model list", "audit query", "audit verify", "audit export", "db check", "config show"),
+    *("serve", "listen", "dispatch", "work", "metrics", "status", "doctor", "study list", "job list"),
+    *("result list", "model list", "audit query", "audit verify", "audit export", "db check", "config show"),
 )
 DEADLINE_S = 60.0
 
@@ -152,6 +152,25 @@ def test_listener_receives_and_is_healthy_without_torch(listener_image: Environm
     ended = healthcheck(listener_image, tmp_path)
     assert ended.returncode == 1
     assert "no process on this host" in ended.stderr
+
+
+def test_metrics_are_told_without_torch_by_what_their_compose_file_says(
+    listener_image: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlay = yaml.safe_load((DOCKER / "compose.metrics.yaml").read_text())["services"]["metrics"]
+    assert overlay["extends"] == {"file": "compose.yaml", "service": "dispatch"}
+    assert [port.rpartition(":")[2] for port in overlay["ports"]] == ["9108"]
+    assert re.match(r"\$\{\w+:-127\.0\.0\.1:", overlay["ports"][0])
+    for name, value in overlay["environment"].items():
+        monkeypatch.setenv(name, value)
+    where = ["--data-dir", str(tmp_path / "data")]
+    told = load(config_file=None, flags={"data_dir": tmp_path}).metrics
+    assert (told.host, told.port) == ("0.0.0.0", 9108)
+    assert listener_image.run("db", "upgrade", *where, cwd=tmp_path).returncode == 0
+    (tmp_path / "data" / "node.toml").write_text(f"[metrics]\nport = {free_port()}\n")
+    with running(listener_image, tmp_path, *overlay["command"], *where) as process:
+        wait_until_healthy(listener_image, tmp_path, process)
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("command", [["dispatch"], ["work", "--queues", "deliver"]])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,7 @@ from pydicom.uid import generate_uid
 
 from db.lifecycle import JobState
 from tests.command_line import command
+from tests.free_ports import free_port
 from tests.running_node import WORK_S, RunningNode, until
 from tests.simulators.pacs import Behaviour, SimulatedPacs
 from training.datasets.phantom_objects import study
@@ -41,6 +43,7 @@ class Hospital:
     pacs: SimulatedPacs
     archive: SimulatedPacs
     supervisor: psutil.Process
+    metrics_port: int
 
     def command(self, *arguments: str | Path) -> str:
         """Run a command that finds the node by its data directory alone; return what it printed."""
@@ -96,12 +99,12 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
             folder,
             [pacs.destination, archive.destination],
             # Two tests wait for it; the others need it to be longer than a slow disk takes for an image.
-            settings={"completeness": {"quiet_period_s": 20.0}},
+            settings={"completeness": {"quiet_period_s": 20.0}, "metrics": {"port": (port := free_port())}},
         ) as node,
     ):
         supervisor = node.start("serve")
-        node.wait_for_processes({"listen", "dispatch", "score", "deliver"})
-        yield Hospital(node, pacs, archive, psutil.Process(supervisor.pid))
+        node.wait_for_processes({"listen", "dispatch", "score", "deliver", "metrics"})
+        yield Hospital(node, pacs, archive, psutil.Process(supervisor.pid), port)
 
 
 def images_of(
@@ -330,6 +333,8 @@ def test_nobody_learns_whose_study_it_was(hospital: Hospital, tmp_path: Path) ->
             ("doctor", "--json"),
         )
     )
+    with urllib.request.urlopen(f"http://127.0.0.1:{hospital.metrics_port}/metrics", timeout=60) as scraped:
+        metrics = scraped.read().decode()
     family = [hospital.supervisor, *hospital.supervisor.children()]
     titles = "".join(" ".join(process.cmdline()) for process in family)
     names = "\n".join(str(path) for path in hospital.node.data_dir.rglob("*"))
@@ -337,6 +342,7 @@ def test_nobody_learns_whose_study_it_was(hospital: Hospital, tmp_path: Path) ->
         "logs": hospital.node.log,
         "export": out.read_text(),
         "commands": printed,
+        "metrics": metrics,
         "process titles": titles,
         "file names": names,
     }
@@ -344,6 +350,7 @@ def test_nobody_learns_whose_study_it_was(hospital: Hospital, tmp_path: Path) ->
         assert text, where
         assert "ZZCANARY" not in text.upper(), where
     assert uid not in names, "no file is named after a UID"
+    assert uid not in metrics, "no metric names a study"
     assert PATIENT_ID.encode() in (hospital.node.data_dir / "node.db").read_bytes() + b"".join(
         path.read_bytes() for path in hospital.node.data_dir.glob("node.db-wal")
     ), "the canary did fly: the database holds it for the auditor's queries"

@@ -1,0 +1,121 @@
+"""How much there is and how much waits, in numbers that cost little: a monitor asks every few seconds.
+
+Nothing here walks through all objects, studies or events: what is counted is what an index holds apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session, aliased
+
+from db.lifecycle import JobKind, JobState, RevisionState
+from db.tables import AuditEvent, Instance, Job, Revision, Study
+
+UNFINISHED = (JobState.QUEUED, JobState.RUNNING, JobState.FAILED)
+LATEST_DELIVERIES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """The node in numbers, at one moment.
+
+    Attributes
+    ----------
+    instances, studies, audit_events : int
+        Number of the newest row: how many there ever were. Numbers of rows that were given up count on
+        PostgreSQL, which leaves gaps.
+    open_revisions : int
+        Studies that wait for more images or for the end of their quiet period.
+    jobs : dict of (JobKind, JobState) to int
+        Jobs that are not done: every kind in every such state.
+    oldest_waiting_s : dict of JobKind to float
+        Seconds since the oldest queued job of a kind came; 0 for none.
+    deliveries : dict of (str, JobState) to int
+        Deliver jobs that are not done, by destination.
+    turnaround_s : tuple of float
+        Seconds from a study's completion to its delivered results, of the latest deliveries, ascending.
+    """
+
+    instances: int
+    studies: int
+    audit_events: int
+    open_revisions: int
+    jobs: dict[tuple[JobKind, JobState], int]
+    oldest_waiting_s: dict[JobKind, float]
+    deliveries: dict[tuple[str, JobState], int]
+    turnaround_s: tuple[float, ...]
+
+
+def census(session: Session, now: datetime) -> Census:
+    """Count.
+
+    Parameters
+    ----------
+    session : sqlalchemy.orm.Session
+        See :meth:`db.session.Database.reading`.
+    now : datetime.datetime
+        The database's time.
+    """
+    jobs = {(kind, state): 0 for kind in JobKind for state in UNFINISHED}
+    oldest = dict.fromkeys(JobKind, 0.0)
+    # Kinds and states by name: the index begins with them.
+    by_state = (
+        select(Job.kind, Job.state, func.count(), func.min(Job.created_at))
+        .where(Job.kind.in_(list(JobKind)), Job.state.in_(UNFINISHED))
+        .group_by(Job.kind, Job.state)
+    )
+    for kind, state, count, since in session.execute(by_state):
+        jobs[JobKind(kind), JobState(state)] = count
+        if state == JobState.QUEUED:
+            oldest[JobKind(kind)] = max(0.0, (now - since).total_seconds())
+    by_destination = (
+        select(Job.destination, Job.state, func.count())
+        .where(Job.kind == JobKind.DELIVER, Job.state.in_(UNFINISHED))
+        .group_by(Job.destination, Job.state)
+    )
+    return Census(
+        instances=_newest(session, select(func.max(Instance.id))),
+        studies=_newest(session, select(func.max(Study.id))),
+        audit_events=_newest(session, select(func.max(AuditEvent.seq))),
+        open_revisions=session.scalars(
+            select(func.count()).select_from(Revision).where(Revision.state == RevisionState.OPEN)
+        ).one(),
+        jobs=jobs,
+        oldest_waiting_s=oldest,
+        deliveries={
+            (destination, JobState(state)): count
+            for destination, state, count in session.execute(by_destination)
+            if destination is not None
+        },
+        turnaround_s=_turnaround_s(session),
+    )
+
+
+def _newest(session: Session, query: Select[int]) -> int:
+    return session.scalars(query).one() or 0
+
+
+def _turnaround_s(session: Session) -> tuple[float, ...]:
+    score = aliased(Job)
+    latest = (
+        select(Job.id)
+        .where(Job.kind == JobKind.DELIVER, Job.state == JobState.DONE)
+        .order_by(Job.next_try_at.desc())
+        .limit(LATEST_DELIVERIES)
+    )
+    times = session.execute(
+        select(Revision.completed_at, Job.finished_at)
+        .join(score, Job.parent_job_id == score.id)
+        .join(Revision, score.revision_id == Revision.id)
+        .where(Job.id.in_(latest))
+    )
+    return tuple(
+        sorted(
+            (finished - completed).total_seconds()
+            for completed, finished in times
+            if finished is not None and completed is not None
+        )
+    )
