@@ -15,6 +15,7 @@ from dicom_node.settings import Settings
 
 LONGEST_WAIT_S = 600.0
 BACKLOG_PERIOD_S = 900.0
+ROOM_FOR_OBJECTS = 128 << 20  # bytes that must be left above the reserve: few objects are longer
 
 
 def check_disk(settings: Settings) -> Finding:
@@ -22,13 +23,13 @@ def check_disk(settings: Settings) -> Finding:
     usage = shutil.disk_usage(settings.data_dir)
     scale, unit = (1 << 30, "GiB") if usage.free >= 1 << 30 else (1 << 20, "MiB")
     free = f"{usage.free / scale:.1f} {unit} free in {settings.data_dir}"
-    if usage.free < settings.listener.minimum_free_bytes:
+    if usage.free < settings.listener.minimum_free_bytes + ROOM_FOR_OBJECTS:
         return Finding(
             "disk",
             Verdict.PROBLEM,
             free,
-            "objects are turned away (A700); free space, enlarge the disk, or let old studies go "
-            "('dicom-node study prune --dry-run', retention.received_days)",
+            "objects that reach into listener.minimum_free_bytes are turned away (A700); free space, enlarge "
+            "the disk, or let old studies go ('dicom-node study prune --dry-run', retention.received_days)",
         )
     if usage.free < 5 * settings.listener.minimum_free_bytes:
         return Finding("disk", Verdict.WARNING, free, "plan for more room")
@@ -131,6 +132,8 @@ def check_processes(settings: Settings, database: Database) -> Finding:
     if missing:
         found.append(f"not running: {', '.join(missing)}")
         advice.append("start the node with 'dicom-node serve'; the log tells why a part ended")
+    # Where a whole kind is missing, those of it that fell silent are what is told already.
+    silent = [process for process in silent if process.kind not in missing]
     if silent:
         found.append(f"silent without a goodbye: {', '.join(process.name for process in silent)}")
         advice.append(
@@ -138,7 +141,8 @@ def check_processes(settings: Settings, database: Database) -> Finding:
             "(kind@host:pid) and start it again; its work goes to another worker when its lease ends"
         )
     if found:
-        return Finding("processes", Verdict.WARNING, "; ".join(found), "; ".join(advice))
+        verdict = Verdict.PROBLEM if missing else Verdict.WARNING
+        return Finding("processes", verdict, "; ".join(found), "; ".join(advice))
     return Finding("processes", Verdict.OK, f"{len(alive)} running")
 
 

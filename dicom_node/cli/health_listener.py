@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import socket
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from db import processes
@@ -15,7 +17,7 @@ from dicom_node.cli.findings import Finding, Verdict
 from dicom_node.settings import Settings
 
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
-_LOCAL, _STATE, _LISTENS = 1, 3, "0A"
+_LOCAL, _STATE, _INODE, _LISTENS = 1, 3, 9, "0A"
 
 
 def check_listener(settings: Settings, database: Database) -> Iterator[Finding]:
@@ -34,11 +36,10 @@ def check_listener(settings: Settings, database: Database) -> Iterator[Finding]:
             advice = "the log of 'dicom-node listen' tells why; start it again"
             yield Finding(name, Verdict.PROBLEM, "the listener runs, but does not listen", advice)
         elif has_taker and not is_here:
-            advice = "end that program, or choose another port (port, listener.tls.port)"
-            yield Finding(name, Verdict.PROBLEM, "another program has it, and no listener runs", advice)
+            yield _taken_by_somebody(settings, name, port)
         elif not has_taker:
             advice = "start the node with 'dicom-node serve'"
-            yield Finding(name, Verdict.WARNING, "nobody listens: scanners cannot send", advice)
+            yield Finding(name, Verdict.PROBLEM, "nobody listens: scanners cannot send", advice)
         else:
             yield Finding(name, Verdict.OK, "the listener has it")
 
@@ -86,6 +87,18 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
             yield Finding(f"port {port}", Verdict.WARNING, "nobody listens on this machine", advice)
 
 
+def _taken_by_somebody(settings: Settings, name: str, port: int) -> Finding:
+    """Tell a stranger on the port from this node's listener that cannot tell the database that it lives."""
+    holder = holder_of(port)
+    if holder is not None and {"listen", str(settings.data_dir)} <= set(holder.words):
+        found = f"this node's listener (process {holder.pid}) has it, but the database takes no sign of life"
+        advice = "mend what is found of disk and database; where nothing is, its log tells why"
+        return Finding(name, Verdict.PROBLEM, found, advice)
+    who = "another program" if holder is None else f"process {holder.pid} ({holder.program})"
+    advice = "end that program, or choose another port (port, listener.tls.port)"
+    return Finding(name, Verdict.PROBLEM, f"{who} has it, and no listener runs", advice)
+
+
 def listener_ports(settings: Settings) -> list[int]:
     """Return the ports on which the listener accepts; without one that it chooses by itself."""
     tls = settings.listener.tls
@@ -94,12 +107,61 @@ def listener_ports(settings: Settings) -> list[int]:
     return [port for port in ports if port]
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that listens on a port.
+
+    Attributes
+    ----------
+    pid : int
+        Its id.
+    words : sequence of str
+        Its command line.
+    """
+
+    pid: int
+    words: Sequence[str]
+
+    @property
+    def program(self) -> str:
+        """What it is called, without its options."""
+        return Path(self.words[0]).name if self.words else "unknown"
+
+
 def is_taken(port: int) -> bool:
     """Whether a program of this machine listens on a port, asked of the kernel: nobody has to answer."""
+    return bool(_listening_sockets(port))
+
+
+def holder_of(port: int) -> Holder | None:
+    """Return who listens on a port; None where nobody does, or where it is another user's process."""
+    wanted = {f"socket:[{inode}]" for inode in _listening_sockets(port)}
+    for process in sorted(Path("/proc").glob("[0-9]*")):
+        with suppress(OSError):  # it ended meanwhile
+            if wanted & set(_opened(process)):
+                words = (process / "cmdline").read_text(errors="replace").split("\0")
+                return Holder(int(process.name), [word for word in words if word])
+    return None
+
+
+def _opened(process: Path) -> Iterator[str]:
+    """Return what a process has open; nothing of other users' processes, which are closed to this one."""
+    descriptors: list[Path] = []
+    with suppress(OSError):
+        descriptors = list((process / "fd").iterdir())
+    for descriptor in descriptors:
+        with suppress(FileNotFoundError):  # closed meanwhile
+            yield str(descriptor.readlink())
+
+
+def _listening_sockets(port: int) -> list[str]:
+    """Return the inodes of the sockets that listen on a port."""
     lines = [line.split() for table in _TABLES if table.exists() for line in table.read_text().splitlines()]
-    return any(
-        int(words[_LOCAL].rpartition(":")[2], 16) == port for words in lines if words[_STATE] == _LISTENS
-    )
+    return [
+        words[_INODE]
+        for words in lines
+        if words[_STATE] == _LISTENS and int(words[_LOCAL].rpartition(":")[2], 16) == port
+    ]
 
 
 def _is_held(path: Path) -> bool:

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -222,7 +224,7 @@ def test_doctor_tells_who_has_the_listeners_port(node: Node) -> None:
         with node.database.transaction("test") as tx:
             processes.goodbye(tx, "listen@host-a:7")
         verdict, found, advice = node.found("port")
-        assert (verdict, "another program" in found) == ("problem", True)
+        assert (verdict, f"process {os.getpid()} (" in found) == ("problem", True)
         assert "choose another port" in advice
 
         with node.database.transaction("test") as tx:
@@ -232,7 +234,32 @@ def test_doctor_tells_who_has_the_listeners_port(node: Node) -> None:
     assert node.found("port")[0] == "problem", "it lives and does not listen"
     with node.database.transaction("test") as tx:
         processes.goodbye(tx, f"listen@{socket.gethostname()}:7")
-    assert node.found("port")[:2] == ("warning", "nobody listens: scanners cannot send")
+    assert node.found("port")[:2] == ("problem", "nobody listens: scanners cannot send")
+
+
+LISTENS = """
+import socket, sys
+taken = socket.create_server(("127.0.0.1", 0))
+print(taken.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_doctor_sends_nobody_to_end_a_listener_that_cannot_sign(node: Node) -> None:
+    """On a full disk SQLite takes no sign of life: the listener runs, and is the one that has the port."""
+    with node.database.transaction("test") as tx:
+        processes.goodbye(tx, "listen@host-a:7")
+    words = [sys.executable, "-c", LISTENS, "listen", "--data-dir", str(node.data_dir)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as listener:
+        assert listener.stdout is not None
+        node.config.write_text(f"port = {listener.stdout.readline()}\n{node.config.read_text()}")
+
+        verdict, found, advice = node.found("port")
+
+        listener.communicate()
+    assert (verdict, f"this node's listener (process {listener.pid}) has it" in found) == ("problem", True)
+    assert "disk" in advice
+    assert "end" not in advice.split()
 
 
 def test_doctor_finds_journals_of_a_crash_and_such_as_were_refused(node: Node) -> None:
@@ -277,9 +304,31 @@ def test_doctor_finds_a_disk_that_is_nearly_full(node: Node) -> None:
     assert "free space" in advice
 
 
+def test_doctor_finds_a_disk_on_which_ordinary_objects_reach_into_the_reserve(node: Node) -> None:
+    free = shutil.disk_usage(node.data_dir).free
+    node.config.write_text(f"[listener]\nminimum_free_bytes = {free - (64 << 20)}\n")
+
+    verdict, _, advice = node.found("disk")
+
+    assert (verdict, "A700" in advice) == ("problem", True)
+
+
+@pytest.mark.parametrize("kind", ["listen", "dispatch", "score", "deliver"])
+def test_doctor_fails_where_a_process_is_missing_without_which_nothing_moves(node: Node, kind: str) -> None:
+    with node.database.transaction("test") as tx:
+        tx.session.get_one(Process, f"{kind}@host-a:7").seen_at = tx.now - timedelta(minutes=5)
+
+    verdict, found, advice = node.found("processes")
+
+    assert (verdict, found) == ("problem", f"not running: {kind}")
+    assert advice.startswith("start the node")
+    assert node.doctor().status == 1
+
+
 def test_doctor_finds_a_worker_that_fell_silent(node: Node) -> None:
     with node.database.transaction("test") as tx:
         tx.session.get_one(Process, "score@host-a:7").seen_at = tx.now - timedelta(minutes=5)
+        processes.sign_of_life(tx, "score@host-b:7", "score")
 
     verdict, found, advice = node.found("processes")
 
