@@ -8,6 +8,7 @@ so that no value of a data set can reach a log or move a terminal's cursor.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import traceback
@@ -33,7 +34,7 @@ def configure_logs(
     Parameters
     ----------
     process : str
-        The process's name, such as ``"listener"``; it stands in every line.
+        The process's name, such as ``"listener"``; it stands in every line, with the process id beside it.
     stream : text stream, optional
         Where to; standard error by default.
     level : int
@@ -113,6 +114,7 @@ def _calls(trace: TracebackType | None) -> list[str]:
 def _process_name(process: str) -> Processor:
     def add(_logger: Any, _method: str, event: EventDict) -> EventDict:
         event["process"] = process
+        event["process_id"] = os.getpid()
         return event
 
     return add

@@ -85,7 +85,7 @@ class _Running:
         self.pause_s = SHORTEST_PAUSE_S if lived_s >= GOOD_RUN_S else min(self.pause_s * 2, LONGEST_PAUSE_S)
         self.start_again_at = time.monotonic() + self.pause_s
         pid, self.process = self.process.pid, None
-        log.error("part.died", part=self.part.name, status=status, again_in_s=self.pause_s)
+        log.error("part.died", part=self.part.name, **_told(status), again_in_s=self.pause_s)
         self._unsettled.append(pid)
         self._settle()
 
@@ -150,6 +150,16 @@ class Supervisor:
                 process.kill()
                 process.wait()
         log.info("node.stopped")
+
+
+def _told(status: int) -> dict[str, int | str]:
+    """Say how a process ended; a signal by its name."""
+    if status >= 0:
+        return {"status": status}
+    told: dict[str, int | str] = {"status": status, "signal": signal.Signals(-status).name}
+    if -status == signal.SIGKILL:
+        told["advice"] = "somebody killed it; where nobody did, the kernel for want of memory: its log tells"
+    return told
 
 
 def _own_group(bind: Callable[[], None]) -> Callable[[], None]:

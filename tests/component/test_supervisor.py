@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from structlog.testing import capture_logs
+
 from dicom_node.cli.supervisor import Part, Supervisor
 
 
@@ -21,3 +24,28 @@ def test_a_death_is_told_again_until_what_follows_from_it_is_done(tmp_path: Path
     assert supervisor.run() == 0
     assert len(told) == 2
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("exit 3", {"status": 3}),
+        ("kill -TERM $$", {"status": -15, "signal": "SIGTERM"}),
+        ("kill -KILL $$", {"status": -9, "signal": "SIGKILL", "advice": "for want of memory"}),
+    ],
+)
+def test_the_log_says_how_a_part_ended(end: str, told: dict[str, int | str]) -> None:
+    def note(_part: Part, _pid: int) -> bool:
+        supervisor.stop()
+        return True
+
+    supervisor = Supervisor([Part("score-1", ["sh", "-c", end])], note)
+    with capture_logs() as logs:
+        supervisor.run()
+
+    (died,) = [entry for entry in logs if entry["event"] == "part.died"]
+    assert {key: died[key] for key in ("status", "signal") if key in died} == {
+        key: value for key, value in told.items() if key != "advice"
+    }
+    assert str(told.get("advice", "")) in died.get("advice", "")
+    assert ("advice" in died) == ("advice" in told)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import sys
 import threading
 import warnings
@@ -48,6 +49,7 @@ def test_an_event_is_one_line_with_time_level_and_process(stream: io.StringIO) -
     (event,) = lines(stream)
     assert event["event"] == "listener.ready"
     assert (event["port"], event["level"], event["process"]) == (11112, "info", "listen")
+    assert event["process_id"] == os.getpid(), "of several workers, which one"
     assert event["timestamp"].endswith("Z")
 
 
