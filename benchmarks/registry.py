@@ -2,10 +2,10 @@
 
     python -m benchmarks.registry --rows 10000 100000 1000000 10000000 --plot docs/reference/registry.png
 
-A database grows in steps. Rows are inserted in bulk, without audit events, in studies of 100 instances;
-random file names are what makes the large index. At each step instances are registered as the listener does
-it, one at a time with their audit events, and the questions of the listener and of people are asked. SQLite
-in a file, or PostgreSQL where ``--database`` names an empty one.
+A database grows in steps. Rows are inserted in bulk, without audit events, in studies of 100 instances; file
+names are the spool's own. At each step instances are registered as the listener does it, one at a time with
+their audit events, and the questions of the listener and of people are asked. SQLite in a file, or PostgreSQL
+where ``--database`` names an empty one.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from db import handoff, listing, schema
 from db.audit import AuditTrail
 from db.keys import AuditKey
 from db.session import Database
+from dicom_node.spool import new_name
 
 _PER_STUDY = 100
 _REGISTRATIONS = 100
@@ -134,7 +135,7 @@ def _instances(studies: range, moment: object) -> Iterator[tuple[Any, ...]]:
             yield (
                 *(study, 1, f"1.2.826.0.1.3680043.9.{study}.1.{number}", "1.2.840.10008.5.1.4.1.1.2"),
                 *(f"1.2.826.0.1.3680043.9.{study}.1", "1.2.840.10008.1.2.1", "CT", None, None, 0, 0),
-                *(f"{secrets.token_hex(16)}.dcm", secrets.token_hex(32), 525_000, "SCANNER", moment),
+                *(new_name(), secrets.token_hex(32), 525_000, "SCANNER", moment),
             )
 
 
@@ -171,7 +172,7 @@ def _register_ms(database: Database) -> float:
             laterality=None,
             view=None,
             for_presentation=False,
-            spool_name=f"{secrets.token_hex(16)}.dcm",
+            spool_name=new_name(),
             sha256=secrets.token_hex(32),
             size_bytes=525_000,
             calling_ae_title="SCANNER",
@@ -187,7 +188,7 @@ def _questions_ms(database: Database, rows: int) -> dict[str, float]:
     def random_study() -> int:
         return 1 + secrets.randbelow(rows // _PER_STUDY)
 
-    names = [f"{secrets.token_hex(16)}.dcm" for _ in range(500)]
+    names = [new_name() for _ in range(500)]
     with database.reading() as session:
         return {
             "study_by_uid_ms": _median_ms(

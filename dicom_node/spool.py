@@ -181,7 +181,7 @@ class Spool:
         SpoolError
             If the disk refuses.
         """
-        name = _new_name()
+        name = new_name()
         return NewFile(f"{self._folder}/{name[:2]}", name)
 
     def place(self, image: Bytes) -> str:
@@ -192,7 +192,7 @@ class Spool:
         SpoolError
             If the disk refuses. Nothing is left behind.
         """
-        name = _new_name()
+        name = new_name()
         with translated_errors():
             write_unsynced(f"{self._folder}/{name[:2]}/{name}", image)
         return name
@@ -288,7 +288,7 @@ class Spool:
         return Sweep(removed, tuple(orphans))
 
 
-def _new_name() -> str:
+def new_name() -> str:
     """Return a name that follows those before it, so that the index of names grows at one place.
 
     ::
