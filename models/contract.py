@@ -141,8 +141,13 @@ class Refusal:
         if self.sop_instance_uid is None:
             incomplete = self.code is RefusalCode.VIEWS_MISSING
             subject = "Study incomplete" if incomplete else "Study not scored"
+        return f"{subject}: {self.reason}"
+
+    @property
+    def reason(self) -> str:
+        """Why alone, such as ``"breast implant present"``."""
         meaning = REFUSAL_MEANINGS[self.code]
-        return f"{subject}: {meaning}{f' ({self.detail})' if self.detail else ''}"
+        return f"{meaning} ({self.detail})" if self.detail else meaning
 
 
 @dataclass(frozen=True, slots=True)

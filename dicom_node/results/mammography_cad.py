@@ -167,7 +167,7 @@ def _summary(context: ResultContext, marks: Sequence[Dataset], *, complete: bool
         value = cad_codes.ALL_WITH_FINDINGS if marks else cad_codes.ALL_WITHOUT_FINDINGS
     else:
         value = cad_codes.SOME_WITH_FINDINGS if marks else cad_codes.SOME_WITHOUT_FINDINGS
-    sentences = wording.impression(context) + [f"{r.sentence}." for r in prediction.refusals]
+    sentences = wording.impression(context) + wording.refusals(context)
     items = [plain_items.text(HAS_PROPERTIES, cad_codes.IMPRESSION_DESCRIPTION, " ".join(sentences))]
     if prediction.study_probability is not None and prediction.outcome is Outcome.SCORED:
         # Of the impression, which is negative below the threshold: not the probability of cancer.

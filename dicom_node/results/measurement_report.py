@@ -175,6 +175,6 @@ def _comments(context: ResultContext) -> list[ContentItem]:
     sentences = wording.impression(context)
     sentences += wording.breasts(context)
     sentences += wording.findings(context)
-    sentences += [f"{refusal.sentence}." for refusal in context.prediction.refusals]
+    sentences += wording.refusals(context)
     sentences.append(wording.model(context))
     return [TextContentItem(codes.COMMENT, " ".join(sentences), CONTAINS)]

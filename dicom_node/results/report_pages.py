@@ -22,7 +22,7 @@ from dicom_node.results.context import ResultContext
 from dicom_node.results.overlay_picture import has_overlay, overlay_picture
 from dicom_node.results.printed_identity import printed_identity
 from dicom_node.results.source import local_time
-from models.contract import ImageScore, Laterality
+from models.contract import ImageScore, Outcome
 
 TITLE = "AI mammography report"
 
@@ -31,7 +31,6 @@ _FRAME_PADDING = 6
 _WIDTH = A4[0] - 2 * _MARGIN - 2 * _FRAME_PADDING
 _PICTURE_COLUMNS = 420
 _PICTURES_ACROSS = 4
-_SIDES = {Laterality.RIGHT: "Right", Laterality.LEFT: "Left"}
 
 _GREY, _RULE_GREY = colors.HexColor("#444444"), colors.HexColor("#bbbbbb")
 _BODY = ParagraphStyle("body", fontName="Helvetica", fontSize=10, leading=13.5)
@@ -116,23 +115,28 @@ def _pairs(pairs: Sequence[tuple[str, str]]) -> Flowable:
 
 def _scores(context: ResultContext) -> Flowable:
     prediction = context.prediction
-    rows = [(wording.place(score), score.probability, _BODY) for score in prediction.images]
-    rows += [(f"{_SIDES[b.laterality]} breast", b.probability, _BODY) for b in prediction.breasts]
-    if prediction.study_probability is not None:
-        rows.append(("Study", prediction.study_probability, _BOLD))
+    images = {(score.laterality, score.view): score.probability for score in prediction.images}
+    breasts = {breast.laterality: breast.probability for breast in prediction.breasts}
+    study = "Study" if prediction.outcome is Outcome.SCORED else "Study, incomplete"
+    rows = [(f"{side} {view}", images.get((side, view)), _BODY) for side, view in wording.STANDARD_VIEWS]
+    rows += [(f"{name} breast", breasts.get(side), _BODY) for side, name in wording.SIDE_NAMES.items()]
+    rows.append((study, prediction.study_probability, _BOLD))
     cells = [[Paragraph(text, _SMALL) for text in ("Image, breast or study", "Score and threshold")]]
-    for place, probability, style in rows:
-        compared = wording.compared(probability, prediction.threshold)
-        cells.append([Paragraph(place, style), Paragraph(compared, style)])
+    for label, probability, style in rows:
+        said = "not analysed"
+        if probability is not None:
+            said = wording.compared(probability, prediction.threshold)
+        cells.append([Paragraph(label, style), Paragraph(said, style)])
     return Table(cells, colWidths=[_WIDTH * 0.35, _WIDTH * 0.65], style=_CELLS)
 
 
 def _refusals(context: ResultContext) -> Flowable:
-    rows = []
+    rows = [[Paragraph(text, _SMALL) for text in ("What and why", "The node's code; DICOM's code")]]
     for refusal in context.prediction.refusals:
         reason = codes.refusal_reason(refusal.code)
         code = f"{refusal.code}; {reason.scheme_designator} {reason.value} {reason.meaning}"
-        rows.append([Paragraph(escape(f"{refusal.sentence}."), _BODY), Paragraph(escape(code), _SMALL)])
+        sentence = wording.refusal(context, refusal)
+        rows.append([Paragraph(escape(sentence), _BODY), Paragraph(escape(code), _SMALL)])
     return Table(rows, colWidths=[_WIDTH * 0.55, _WIDTH * 0.45], style=_CELLS)
 
 
@@ -175,6 +179,6 @@ def _footer(canvas: Canvas, document: SimpleDocTemplate) -> None:
     canvas.setFont("Helvetica", 8.5)
     canvas.setFillColor(_GREY)
     canvas.drawString(
-        _MARGIN + _FRAME_PADDING, 10 * mm, "AI - not verified by a radiologist - not for diagnosis alone"
+        _MARGIN + _FRAME_PADDING, 10 * mm, "AI - not verified by a radiologist - not for diagnosis"
     )
     canvas.drawRightString(A4[0] - _MARGIN - _FRAME_PADDING, 10 * mm, f"Page {document.page}")

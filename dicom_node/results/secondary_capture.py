@@ -73,7 +73,7 @@ def _sentences(context: ResultContext, score: ImageScore) -> Iterator[str]:
 def _of_study(context: ResultContext) -> Iterator[str]:
     yield from wording.impression(context)
     yield from wording.breasts(context)
-    yield from (f"{refusal.sentence}." for refusal in context.prediction.refusals)
+    yield from wording.refusals(context)
     yield wording.model(context)
 
 

@@ -23,7 +23,7 @@ from dicom_node.results.content_tree import (
 from dicom_node.results.context import Analysis, BuiltObject
 from dicom_node.results.header import new_instance
 from dicom_node.results.source import referenced
-from dicom_node.results.text_report import ENHANCED_SR, STATUS
+from dicom_node.results.text_report import ENHANCED_SR, OUTCOME_IN_CODES, STATUS
 from dicom_node.results.wording import compared, model_of
 from models.contract import Outcome, RefusalCode, SlidePrediction, SlideStudyPrediction
 
@@ -129,7 +129,7 @@ def _procedure(context: Analysis, prediction: SlideStudyPrediction) -> Iterator[
         outcome += dict.fromkeys(codes.refusal_reason(refusal.code) for refusal in prediction.refusals)
     for code in outcome:
         yield CodeContentItem(codes.PROCEDURE_DESCRIPTION, code, CONTAINS)
-    sentences = ["(outcome of the automatic analysis of the slides).", model_of(context.bundle)]
+    sentences = [OUTCOME_IN_CODES, model_of(context.bundle)]
     if prediction.slides:
         sentences.append(_HOW_SCORES_COMBINE)
     yield TextContentItem(codes.PROCEDURE_DESCRIPTION, " ".join(sentences), CONTAINS)

@@ -31,6 +31,10 @@ STATUS = {
 }
 """How far an analysis went, in the standard's codes."""
 
+# OHIF prints codes and text without a break: the brackets and the space before them keep the two apart.
+OUTCOME_IN_CODES = " (outcome of the automatic analysis, in codes of DICOM)."
+"""The sentence that follows the codes of :data:`STATUS` and of the refusals."""
+
 _HOW_SCORES_COMBINE = "Score of a breast: mean of its views. Score of the study: the higher breast."
 
 
@@ -74,7 +78,7 @@ def _findings(context: ResultContext) -> list[ContentItem]:
 
 
 def _refused(context: ResultContext, refusal: Refusal) -> ContentItem:
-    item = TextContentItem(codes.FINDING, f"{refusal.sentence}.", CONTAINS)
+    item = TextContentItem(codes.FINDING, wording.refusal(context, refusal), CONTAINS)
     if refusal.sop_instance_uid is None:
         return item
     source = context.source(refusal.sop_instance_uid)
@@ -86,7 +90,7 @@ def _procedure(context: ResultContext) -> list[ContentItem]:
     prediction = context.prediction
     outcome = [STATUS[prediction.outcome]]
     outcome += dict.fromkeys(codes.refusal_reason(refusal.code) for refusal in prediction.refusals)
-    sentences = ["(outcome of the automatic analysis of the mammograms).", wording.model(context)]
+    sentences = [OUTCOME_IN_CODES, wording.model(context)]
     if prediction.outcome is not Outcome.REFUSED:
         sentences.append(_HOW_SCORES_COMBINE)
     return [

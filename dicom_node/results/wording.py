@@ -6,9 +6,23 @@ A study that was not analysed, or not wholly, must never read like a normal one.
 from __future__ import annotations
 
 from dicom_node.results.context import ResultContext
-from models.contract import BundleIdentity, ClassScore, ImageScore, Laterality, LesionMark, Outcome
+from models.contract import (
+    BreastScore,
+    BundleIdentity,
+    ClassScore,
+    ImageScore,
+    Laterality,
+    LesionMark,
+    Outcome,
+    Refusal,
+)
 
-_SIDE_NAMES = {Laterality.RIGHT: "Right", Laterality.LEFT: "Left"}
+STANDARD_VIEWS = tuple((side, view) for side in Laterality for view in ("CC", "MLO"))
+"""Side and view of the four images that a mammography task scores, in the order of reports."""
+
+SIDE_NAMES = {Laterality.RIGHT: "Right", Laterality.LEFT: "Left"}
+"""How reports name the breasts, in their order."""
+
 _MOST_DECIMALS = 6
 
 
@@ -29,8 +43,10 @@ def percent(probability: float, threshold: float) -> str:
 
 
 def impression(context: ResultContext) -> list[str]:
-    """Give the sentences that a reader must see first: result, standing, revision."""
+    """Give the sentences that a reader must see first: result, what it leaves out, standing, revision."""
     sentences = [_result(context)]
+    if context.prediction.outcome is Outcome.PARTIAL:
+        sentences.append(f"Not analysed: {_left_out(context)}.")
     if context.prediction.outcome is not Outcome.SCORED:
         sentences.append("What was not analysed may contain disease.")
     sentences.append("Not verified by a radiologist.")
@@ -44,20 +60,49 @@ def impression(context: ResultContext) -> list[str]:
 
 
 def breasts(context: ResultContext) -> list[str]:
-    """Give one sentence for each breast scored."""
+    """Give one sentence for each breast of a scored study: its score, and of each view the score or none."""
     prediction = context.prediction
-    scores = {score.sop_instance_uid: score for score in prediction.images}
-    sentences = []
-    for breast in prediction.breasts:
-        views = ", ".join(
-            f"{score.view} {percent(score.probability, prediction.threshold)}"
-            for uid in breast.sop_instance_uids
-            if (score := scores.get(uid)) is not None
-        )
-        value = percent(breast.probability, prediction.threshold)
-        side = _SIDE_NAMES[breast.laterality]
-        sentences.append(f"{side} breast: probability of {prediction.target} {value} ({views}).")
-    return sentences
+    if prediction.outcome is Outcome.REFUSED:
+        return []
+    scored = {breast.laterality: breast for breast in prediction.breasts}
+    return [_breast(context, side, scored.get(side)) for side in Laterality]
+
+
+def _breast(context: ResultContext, side: Laterality, breast: BreastScore | None) -> str:
+    if breast is None:
+        return f"{SIDE_NAMES[side]} breast: not analysed."
+    prediction = context.prediction
+    views = [
+        f"{score.view} {percent(score.probability, prediction.threshold)}"
+        for score in prediction.images
+        if score.laterality is side
+    ]
+    views += [f"{view} not analysed" for unscored, view in not_analysed(context) if unscored is side]
+    value = percent(breast.probability, prediction.threshold)
+    return f"{SIDE_NAMES[side]} breast: probability of {prediction.target} {value} ({', '.join(views)})."
+
+
+def not_analysed(context: ResultContext) -> list[tuple[Laterality, str]]:
+    """Give side and view of the standard images that have no score: refused, unreadable or never sent."""
+    scored = {(score.laterality, score.view) for score in context.prediction.images}
+    return [place for place in STANDARD_VIEWS if place not in scored]
+
+
+def refusals(context: ResultContext) -> list[str]:
+    """Give one sentence for each refusal, in their order."""
+    return [refusal(context, one) for one in context.prediction.refusals]
+
+
+def refusal(context: ResultContext, refusal: Refusal) -> str:
+    """Say why something was not scored.
+
+    A study may hold several images of one side and view. The refusal of one of them must not read as if the
+    view had no score.
+    """
+    for score in context.prediction.images:
+        if (score.laterality, score.view) == (refusal.laterality, refusal.view):
+            return f"A further {place(score)} image not analysed: {refusal.reason}."
+    return f"{refusal.sentence}."
 
 
 def findings(context: ResultContext) -> list[str]:
@@ -120,8 +165,8 @@ def model(context: ResultContext) -> str:
 
 
 def model_of(bundle: BundleIdentity) -> str:
-    """Name a model: name, version, and the first digits of its digest."""
-    return f"AI model {bundle.name}, version {bundle.version}, digest {bundle.digest[:12]}."
+    """Name a model: name, version, and the first digits of its digest in brackets."""
+    return f"AI model {bundle.name}, version {bundle.version} ({bundle.digest[:12]})."
 
 
 def place(score: ImageScore) -> str:
@@ -162,6 +207,12 @@ def _result(context: ResultContext) -> str:
     value, target = compared(score, prediction.threshold), prediction.target
     if prediction.outcome is Outcome.PARTIAL:
         word = "POSITIVE, but INCOMPLETE" if prediction.is_positive else "INCOMPLETE"
-        return f"AI result: {word}. Not every image was analysed; probability of {target} {value}."
+        return f"AI result: {word}. Probability of {target} in what was analysed {value}."
     word = "POSITIVE" if prediction.is_positive else "NEGATIVE"
     return f"AI result: {word}. Probability of {target} {value}."
+
+
+def _left_out(context: ResultContext) -> str:
+    """Name the standard views without a score; where all have one, further images are what was left out."""
+    places = [f"{side} {view}" for side, view in not_analysed(context)]
+    return ", ".join(places) or "further images of the study, named below"

@@ -75,13 +75,15 @@ def test_a_negative_study_has_every_score_and_no_picture() -> None:
 
 def test_a_partial_study_names_in_words_and_codes_what_was_not_analysed() -> None:
     text = words(pages(document(given.partial())))
-    assert "AI result: INCOMPLETE. Not every image was analysed;" in text
-    assert "What was not analysed may contain disease." in text
+    assert "AI result: INCOMPLETE. Probability of cancer in what was analysed 11.0 %, below" in text
+    assert "Not analysed: R MLO. What was not analysed may contain disease." in text
     assert (
         "R MLO not analysed: breast implant present. IMPLANT; DCM 110522 Object Types not supported" in text
     )
     assert "NEGATIVE" not in text
-    assert "R MLO 9.0 %" not in text
+    assert "R CC 11.0 %, below the threshold of 50.0 % R MLO not analysed L CC" in text
+    assert "Right breast 11.0 %, below the threshold of 50.0 %" in text
+    assert "Study, incomplete 11.0 %" in text
 
 
 def test_a_refused_study_says_why_and_has_no_score() -> None:

@@ -13,7 +13,7 @@ from pydicom import Dataset
 from dicom_node.results import wording
 from dicom_node.results.builders import build_all
 from dicom_node.results.context import ResultContext
-from models.contract import Outcome, Refusal, RefusalCode, StudyPrediction
+from models.contract import Laterality, Outcome, Refusal, RefusalCode, StudyPrediction
 from tests import results_contexts as given
 
 SCORED = [given.positive, given.negative, given.partial, given.superseding]
@@ -34,6 +34,12 @@ def reports(context: ResultContext) -> list[Dataset]:
 
 def flags(report: Dataset) -> tuple[str, str, str]:
     return report.CompletionFlag, report.VerificationFlag, report.PreliminaryFlag
+
+
+def implant(number: int) -> Refusal:
+    side, view = given.VIEWS[number]
+    uid = str(given.images()[number].SOPInstanceUID)
+    return Refusal(RefusalCode.IMPLANT, uid, Laterality(side), view)
 
 
 @pytest.mark.parametrize("outcome", SCORED)
@@ -143,7 +149,7 @@ def test_no_report_is_verified_or_final_or_observed_by_a_person(outcome: type) -
 def test_every_report_names_the_model_and_that_it_is_a_demonstration(outcome: type) -> None:
     for report in reports(outcome()):
         words = " ".join(given.texts(report))
-        assert "AI model phantom-mammography, version 1.2.0, digest ab12ab12ab12." in words
+        assert "AI model phantom-mammography, version 1.2.0 (ab12ab12ab12)." in words
         assert "Demonstration model, not for clinical use." in words
         assert words.isascii()
 
@@ -193,13 +199,47 @@ def test_a_partial_study_is_never_called_negative_and_names_what_was_refused() -
     for report in reports(given.partial()):
         words = " ".join(given.texts(report))
         assert flags(report)[0] == "PARTIAL"
-        assert "AI result: INCOMPLETE. Not every image was analysed;" in words
+        assert "AI result: INCOMPLETE. Probability of cancer in what was analysed 11.0 %, below" in words
+        assert "Not analysed: R MLO. What was not analysed may contain disease." in words
+        assert "Right breast: probability of cancer 11.0 % (CC 11.0 %, MLO not analysed)." in words
         assert "R MLO not analysed: breast implant present." in words
-        assert "What was not analysed may contain disease." in words
         assert "NEGATIVE" not in words
     (named,) = (i for i in given.content_items(text_report(given.partial())) if i.get("ValueType") == "IMAGE")
     assert named.RelationshipType == "INFERRED FROM"
     assert named.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == given.images()[1].SOPInstanceUID
+
+
+def test_a_breast_of_which_nothing_was_analysed_is_named_all_the_same() -> None:
+    said = given.prediction(given.NEGATIVE, (implant(0), implant(1)))
+    for report in reports(given.context(said)):
+        words = " ".join(given.texts(report))
+        assert "Not analysed: R CC, R MLO." in words
+        assert "Right breast: not analysed. Left breast: probability of cancer 10.0 %" in words
+
+
+def test_a_view_that_was_never_sent_is_not_called_an_image() -> None:
+    said = given.prediction(given.NEGATIVE, (implant(3),))
+    missing = replace(said, refusals=(Refusal(RefusalCode.VIEWS_MISSING, detail="L MLO"),))
+    for report in reports(given.context(missing)):
+        words = " ".join(given.texts(report))
+        assert "Not analysed: L MLO. What was not analysed may contain disease." in words
+        assert "Left breast: probability of cancer 12.0 % (CC 12.0 %, MLO not analysed)." in words
+        assert "Study incomplete: standard views are missing (L MLO)." in words
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SCORED, Outcome.PARTIAL])
+def test_a_refused_image_beside_a_scored_one_of_its_view_does_not_read_as_if_the_view_had_no_score(
+    outcome: Outcome,
+) -> None:
+    spot = Refusal(RefusalCode.SPOT_VIEW, "2.25.99", Laterality.RIGHT, "CC")
+    headers = (*given.sources(), given.header(given.images()[0], overrides={"SOPInstanceUID": "2.25.99"}))
+    said = replace(given.prediction(given.NEGATIVE), outcome=outcome, refusals=(spot,))
+    for report in reports(given.context(said, headers)):
+        words = " ".join(given.texts(report))
+        assert "R CC not analysed" not in words
+        further = "Not analysed: further images of the study, named below." in words
+        assert further is (outcome is Outcome.PARTIAL)
+        assert "A further R CC image not analysed: spot compression view." in words
 
 
 def test_a_refused_study_gets_a_text_report_alone_that_says_why_in_words_and_codes() -> None:

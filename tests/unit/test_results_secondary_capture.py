@@ -118,7 +118,7 @@ def test_the_words_above_the_picture_are_complete() -> None:
         "Demonstration model, not for clinical use.",
         "Right breast: probability of cancer 87.0 % (CC 91.0 %, MLO 83.0 %).",
         "Left breast: probability of cancer 10.0 % (CC 12.0 %, MLO 8.0 %).",
-        "AI model phantom-mammography, version 1.2.0, digest ab12ab12ab12.",
+        "AI model phantom-mammography, version 1.2.0 (ab12ab12ab12).",
     )
     assert np.array_equal(capture.pixel_array[: -given.ROWS], expected)
     assert (expected == (255, 214, 10)).all(axis=2).any()
@@ -140,12 +140,13 @@ def test_the_words_above_the_picture_are_complete() -> None:
         (
             given.partial,
             (
-                "AI result: INCOMPLETE. Not every image was analysed; probability of cancer 11.0 %, "
+                "AI result: INCOMPLETE. Probability of cancer in what was analysed 11.0 %, "
                 "below the threshold of 50.0 %.",
+                "Not analysed: R MLO.",
                 "What was not analysed may contain disease.",
                 "Not verified by a radiologist.",
                 "Demonstration model, not for clinical use.",
-                "Right breast: probability of cancer 11.0 % (CC 11.0 %).",
+                "Right breast: probability of cancer 11.0 % (CC 11.0 %, MLO not analysed).",
                 "Left breast: probability of cancer 10.0 % (CC 12.0 %, MLO 8.0 %).",
                 "R MLO not analysed: breast implant present.",
             ),
@@ -167,7 +168,7 @@ def test_a_study_without_anything_to_show_has_one_card_in_words(
     outcome: Any, sentences: tuple[str, ...]
 ) -> None:
     (card,) = captures(outcome())
-    expected = words(1024, *sentences, "AI model phantom-mammography, version 1.2.0, digest ab12ab12ab12.")
+    expected = words(1024, *sentences, "AI model phantom-mammography, version 1.2.0 (ab12ab12ab12).")
     assert np.array_equal(card.pixel_array[: len(expected)], expected)
     assert not card.pixel_array[len(expected) :].any()
     assert len(card.SourceImageSequence) == 4
