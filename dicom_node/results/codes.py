@@ -144,7 +144,8 @@ _DAMAGED = frozenset(
         RefusalCode.SLIDE_PLACEMENT,
     }
 )
-_INCOMPLETE = frozenset({RefusalCode.VIEWS_MISSING, RefusalCode.NO_SCORABLE_IMAGE, RefusalCode.NO_TISSUE})
+# Not NO_SCORABLE_IMAGE: everything may have come, and been refused.
+_INCOMPLETE = frozenset({RefusalCode.VIEWS_MISSING, RefusalCode.NO_TISSUE})
 
 
 def refusal_reason(code: RefusalCode) -> Code:

@@ -260,6 +260,15 @@ def test_a_refused_study_gets_a_text_report_alone_that_says_why_in_words_and_cod
     ]
 
 
+def test_a_whole_study_whose_images_are_all_refused_is_not_coded_as_an_incomplete_set() -> None:
+    reasons = (Refusal(RefusalCode.NO_SCORABLE_IMAGE), *map(implant, range(4)))
+    (report,) = reports(given.context(replace(given.refused().prediction, refusals=reasons)))
+    coded = [
+        i.ConceptCodeSequence[0].CodeMeaning for i in given.named(report, "121065") if "TextValue" not in i
+    ]
+    assert coded == ["Not Attempted", "Object Types not supported"]
+
+
 @pytest.mark.parametrize("code", list(RefusalCode))
 def test_every_refusal_code_can_be_reported(code: RefusalCode) -> None:
     said = StudyPrediction("task", Outcome.REFUSED, threshold=0.5, refusals=(Refusal(code),))
