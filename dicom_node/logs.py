@@ -71,6 +71,8 @@ def configure_logs(
     logging.basicConfig(handlers=[handler], level=level, force=True)
     silence_libraries()
     warnings.showwarning = _log_warning
+    # Where logging captures warnings, as Celery has it do, another function takes the place of that one.
+    warnings.formatwarning = _format_warning
     sys.excepthook = _log_crash
     threading.excepthook = _log_thread_crash
 
@@ -162,6 +164,12 @@ def _log_warning(
     structlog.get_logger("warnings").warning(
         "warning", category=category.__name__, at=f"{Path(filename).name}:{lineno}"
     )
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"{category.__name__} at {Path(filename).name}:{lineno}"
 
 
 def _log_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -26,7 +26,7 @@ def stream() -> Iterator[io.StringIO]:
     """What a process configured as "listen" writes; everything is put back afterwards."""
     root = logging.getLogger()
     kept_handlers, kept_level = root.handlers[:], root.level
-    hooks = (warnings.showwarning, sys.excepthook, threading.excepthook)
+    hooks = (warnings.showwarning, warnings.formatwarning, sys.excepthook, threading.excepthook)
     root.handlers[:] = []
     target = io.StringIO()
     try:
@@ -35,7 +35,7 @@ def stream() -> Iterator[io.StringIO]:
     finally:
         root.handlers[:] = kept_handlers
         root.setLevel(kept_level)
-        warnings.showwarning, sys.excepthook, threading.excepthook = hooks
+        warnings.showwarning, warnings.formatwarning, sys.excepthook, threading.excepthook = hooks
         structlog.reset_defaults()
 
 
@@ -63,6 +63,22 @@ def test_libraries_of_the_standard_kind_are_written_the_same_way(stream: io.Stri
 def test_libraries_that_quote_values_are_silent(stream: io.StringIO, name: str) -> None:
     logging.getLogger(name).critical("value %s", CANARY)
     assert stream.getvalue() == ""
+
+
+def test_warnings_that_logging_captures_as_under_celery_are_written_without_their_text(
+    stream: io.StringIO,
+) -> None:
+    """Celery has them captured after its process has directed its logs: pydicom's quote values."""
+    logging.captureWarnings(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn(f"invalid value {CANARY!r}", UserWarning, stacklevel=1)
+    finally:
+        logging.captureWarnings(False)
+    (event,) = lines(stream)
+    assert event["event"].startswith("UserWarning at test_logs.py:")
+    assert CANARY not in stream.getvalue()
 
 
 def test_warnings_are_written_without_their_text(stream: io.StringIO) -> None:
