@@ -19,6 +19,7 @@ ACTIONS = frozenset(
         "account.removed",
         "association.aborted",
         "association.rejected",
+        "association.unserved",
         "audit.exported",
         "audit.guards_restored",
         "audit.pruned",

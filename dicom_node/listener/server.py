@@ -34,6 +34,8 @@ _LOCAL_LIMIT_EXCEEDED = Refusal(2, 3, 2, "too many associations")
 _TOO_MANY_OF_ONE_PEER = Refusal(2, 3, 2, "too many associations of this peer")
 _CONGESTED = Refusal(2, 3, 1, "too much work is waiting")
 _UNDECIDED = Refusal(2, 3, 1, "could not be decided on; the log tells why")
+_NOTHING_ACCEPTED = "none of the proposed presentation contexts is for this caller"
+_MOST_PROPOSED_TOLD = 8
 _OPERATION_OF = {VERIFICATION: Operation.ECHO, PUSH_MODEL: Operation.COMMIT}
 _STOP_POLL_S = 0.01
 _LAST_WORDS_S = 1.5
@@ -61,8 +63,9 @@ class Listener:
         Bounds of associations and objects.
     on_event : callable
         Told what the audit trail must know and the database does not see: ``on_event(action, detail)`` with
-        the actions ``association.rejected``, ``association.aborted``, ``security.tls_refused`` and
-        ``instance.refused``. No patient data. Called from the associations' threads.
+        the actions ``association.rejected``, ``association.aborted``, ``association.unserved``,
+        ``security.tls_refused`` and ``instance.refused``. No patient data. Called from the associations'
+        threads.
     admission : Admission, optional
         Who may come in, and for what. By default everybody.
     tls : ServerTls, optional
@@ -138,6 +141,7 @@ class Listener:
                 (evt.EVT_REQUESTED, self._admit),
                 (evt.EVT_USER_ID, self._confirm_user),
                 (evt.EVT_ABORTED, self._aborted),
+                (evt.EVT_RELEASED, self._released),
             ],
             server_class=SharedPortServer if self._shares_port else BoundedAssociationServer,
             request_handler=BoundedRequestHandler,
@@ -228,12 +232,26 @@ class Listener:
         return True, None
 
     def _aborted(self, event: evt.Event) -> None:
+        detail: dict[str, Any] = {
+            "calling_ae_title": _calling_ae_title(event.assoc),
+            "peer_address": event.assoc.requestor.address,
+            "reason": event.assoc.end_reason,
+        }
+        if event.assoc.end_reason == _NOTHING_ACCEPTED:
+            detail["proposed"] = _proposed(event.assoc)
+        self._report("association.aborted", detail)
+
+    def _released(self, event: evt.Event) -> None:
+        # A peer whose every proposal was turned down mostly leaves politely, and its user sees a failure.
+        if event.assoc.accepted_contexts:
+            return
         self._report(
-            "association.aborted",
+            "association.unserved",
             {
                 "calling_ae_title": _calling_ae_title(event.assoc),
                 "peer_address": event.assoc.requestor.address,
-                "reason": event.assoc.end_reason,
+                "reason": _NOTHING_ACCEPTED,
+                "proposed": _proposed(event.assoc),
             },
         )
 
@@ -249,6 +267,12 @@ def _calling_ae_title(association: Any) -> str:
     # PS3.5 6.2: leading and trailing spaces of an AE title are not significant.
     primitive = association.requestor.primitive
     return str(primitive.calling_ae_title).strip() if primitive is not None else ""
+
+
+def _proposed(association: Any) -> list[str]:
+    """Return which SOP classes a peer proposed, as many as tell what it is."""
+    proposed = [str(each.abstract_syntax) for each in association.requestor.requested_contexts]
+    return list(dict.fromkeys(proposed))[:_MOST_PROPOSED_TOLD]
 
 
 def _knock(association: Any) -> Knock:

@@ -335,6 +335,24 @@ def test_an_association_that_ends_because_nothing_was_accepted_says_so(tmp_path:
         assert node.event_happened.wait(PATIENCE_S)
         ((_, detail),) = node.events
         assert detail["reason"] == "none of the proposed presentation contexts is for this caller"
+        assert detail["proposed"] == [MG_FOR_PRESENTATION]
+
+
+def test_a_peer_that_leaves_politely_because_nothing_was_accepted_is_told_of(tmp_path: Path) -> None:
+    with listening(tmp_path) as node:
+        with node.scu("1.2.840.10008.5.1.4.1.1.88.33") as scu:
+            scu.release()
+        assert node.event_happened.wait(PATIENCE_S)
+        with node.scu() as scu:
+            scu.release()
+        ((action, detail),) = node.events
+    assert action == "association.unserved"
+    assert detail == {
+        "calling_ae_title": "RAWSCU",
+        "peer_address": "127.0.0.1",
+        "reason": "none of the proposed presentation contexts is for this caller",
+        "proposed": ["1.2.840.10008.5.1.4.1.1.88.33"],
+    }
 
 
 def test_looking_whether_the_port_is_open_is_no_event(tmp_path: Path) -> None:
