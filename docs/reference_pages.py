@@ -182,11 +182,11 @@ def dicom() -> str:
                 ("status", "name", "meaning"),
                 [(f"`{s:04X}`", s.name, meanings[s.name]) for s in listener_status.Status],
             ),
-            "## As storage SCU\nResults are sent in one transfer syntax, "
-            f"{next(s.name for s in TRANSFER_SYNTAXES if s.uid == TRANSFER_SYNTAX_UID)}, in one "
-            "presentation context per SOP class: Segmentation, Enhanced SR (the text report) and "
-            "Comprehensive 3D SR (the measurement report). `doctor` asks by Verification. What the "
-            "destination's status means for the object:",
+            "## As storage SCU\nResults are sent in "
+            f"{next(s.name for s in TRANSFER_SYNTAXES if s.uid == TRANSFER_SYNTAX_UID)}, where a profile "
+            "does not compress them; which SOP classes a destination is offered follows from its profile "
+            "([the table](conformance.md#sending)). `doctor` asks by Verification. What the destination's "
+            "status means for the object:",
             table(
                 ("status", "meaning", "the object is", "stored with a warning"),
                 [
