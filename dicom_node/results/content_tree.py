@@ -110,6 +110,31 @@ def add_content(document: Dataset, title: Code, template_id: str, children: Sequ
         document[element.tag] = element
 
 
+def add_key_objects(
+    document: Dataset, context: Analysis, title: Code, description: str, references: Sequence[ContentItem]
+) -> None:
+    """Add the content tree of a Key Object Selection (PS3.16 TID 2010).
+
+    Parameters
+    ----------
+    document : pydicom.dataset.Dataset
+        Header; gets the attributes of PS3.3 C.17.3.
+    context : Analysis
+        Whose device is the observer.
+    title : pydicom.sr.coding.Code
+        Document title (PS3.16 CID 7010).
+    description : str
+        Key Object Description, one line.
+    references : sequence of highdicom.sr.ContentItem
+        The objects selected; they lose their concept names.
+    """
+    text = TextContentItem(codes.KEY_OBJECT_DESCRIPTION, description, CONTAINS)
+    add_content(document, title, "2010", [*observation_context(context), text, *references])
+    for reference in references:
+        # TID 2010 gives references no concept name, without which highdicom puts them in no sequence.
+        del reference.ConceptNameCodeSequence
+
+
 def add_general_module(document: Dataset, context: Analysis, evidence: list[Dataset]) -> None:
     """Make a header that of an SR document (PS3.3 C.17.2).
 

@@ -6,17 +6,10 @@ on one that was not analysed, would teach readers to overlook it.
 
 from __future__ import annotations
 
-from highdicom.sr import ContainerContentItem, TextContentItem
 from pydicom.dataset import Dataset
 
 from dicom_node.results import codes, wording
-from dicom_node.results.content_tree import (
-    CONTAINS,
-    hierarchy,
-    image,
-    observation_context,
-    with_children,
-)
+from dicom_node.results.content_tree import CONTAINS, add_key_objects, hierarchy, image
 from dicom_node.results.context import BuildOrder, ResultContext
 from dicom_node.results.header import new_instance
 from dicom_node.results.rejection_note import KEY_OBJECT_SELECTION
@@ -53,17 +46,8 @@ def build(order: BuildOrder) -> list[Dataset]:
         (str(source.StudyInstanceUID), str(source.SeriesInstanceUID), *referenced(source))
         for source in images
     )
-    children = [
-        *observation_context(context),
-        TextContentItem(codes.KEY_OBJECT_DESCRIPTION, wording.headline(context), CONTAINS),
-        *(image(codes.SOURCE, source, CONTAINS) for source in images),
-    ]
-    root = with_children(ContainerContentItem(codes.OF_INTEREST, template_id="2010"), children)
-    for item in root.ContentSequence[-len(images) :]:
-        # TID 2010 row 8 has no concept name, which highdicom insists on.
-        del item.ConceptNameCodeSequence
-    for element in root:
-        document[element.tag] = element
+    references = [image(codes.SOURCE, source, CONTAINS) for source in images]
+    add_key_objects(document, context, codes.OF_INTEREST, wording.headline(context), references)
     return [document]
 
 

@@ -10,22 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from highdicom.sr import (
-    CompositeContentItem,
-    ContainerContentItem,
-    ContentItem,
-    ImageContentItem,
-    TextContentItem,
-)
+from highdicom.sr import CompositeContentItem, ContentItem, ImageContentItem
 from pydicom.dataset import Dataset
 
 from dicom_node.results import codes
 from dicom_node.results.content_tree import (
     CONTAINS,
     SEGMENTATION_STORAGE,
+    add_key_objects,
     hierarchy,
-    observation_context,
-    with_children,
 )
 from dicom_node.results.context import Analysis
 from dicom_node.results.header import new_instance
@@ -111,18 +104,8 @@ def build(
     note.CurrentRequestedProcedureEvidenceSequence = hierarchy(
         (study, item.series_instance_uid, item.sop_class_uid, item.sop_instance_uid) for item in rejected
     )
-    root = ContainerContentItem(_TITLES[reason], template_id="2010")
-    children = [
-        *observation_context(context),
-        TextContentItem(codes.KEY_OBJECT_DESCRIPTION, _DESCRIPTIONS[reason], CONTAINS),
-        *(_reference(item) for item in rejected),
-    ]
-    with_children(root, children)
-    for item in root.ContentSequence[-len(rejected) :]:
-        # PS3.16 TID 2010 gives references no concept name; highdicom wants one.
-        del item.ConceptNameCodeSequence
-    for element in root:
-        note[element.tag] = element
+    references = [_reference(item) for item in rejected]
+    add_key_objects(note, context, _TITLES[reason], _DESCRIPTIONS[reason], references)
     return note
 
 
