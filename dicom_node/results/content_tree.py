@@ -151,7 +151,7 @@ def add_general_module(document: Dataset, context: Analysis, evidence: list[Data
     document.PerformedProcedureCodeSequence = []
     document.CompletionFlag = "COMPLETE" if context.is_complete else "PARTIAL"
     if document.CompletionFlag == "PARTIAL":
-        document.CompletionFlagDescription = "Not every image was analysed"
+        document.CompletionFlagDescription = "The analysis does not cover the whole study"
     # An algorithm cannot verify (PS3.3 C.17.2): the radiologist's own report is the final one.
     document.VerificationFlag = "UNVERIFIED"
     document.PreliminaryFlag = "PRELIMINARY"

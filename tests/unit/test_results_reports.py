@@ -199,6 +199,7 @@ def test_a_partial_study_is_never_called_negative_and_names_what_was_refused() -
     for report in reports(given.partial()):
         words = " ".join(given.texts(report))
         assert flags(report)[0] == "PARTIAL"
+        assert report.CompletionFlagDescription == "The analysis does not cover the whole study"
         assert "AI result: INCOMPLETE. Probability of cancer in what was analysed 11.0 %, below" in words
         assert "Not analysed: R MLO. What was not analysed may contain disease." in words
         assert "Right breast: probability of cancer 11.0 % (CC 11.0 %, MLO not analysed)." in words
