@@ -79,7 +79,7 @@ def _segment(context: ResultContext, score: ImageScore, band: int) -> Dataset:
         context,
         score,
         number=band,
-        label=f"AI model attention {extent} of map maximum",
+        label=f"AI attention, {extent} of the maximum in this image",
         description="Where the AI model looked; not the outline of a lesion",
         category=codes.SPATIAL_CONCEPT,
         property_type=codes.CLASS_ACTIVATION,

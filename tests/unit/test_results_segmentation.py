@@ -71,9 +71,9 @@ def test_a_size_that_fills_no_whole_byte_is_packed_without_gaps() -> None:
 def test_the_bands_are_coded_and_described_as_attention_with_three_colours() -> None:
     for overlay, side in zip(overlays(given.positive()), ("Right", "Right"), strict=True):
         assert [s.SegmentLabel for s in overlay.SegmentSequence] == [
-            "AI model attention 30-60 % of map maximum",
-            "AI model attention 60-85 % of map maximum",
-            "AI model attention 85-100 % of map maximum",
+            "AI attention, 30-60 % of the maximum in this image",
+            "AI attention, 60-85 % of the maximum in this image",
+            "AI attention, 85-100 % of the maximum in this image",
         ]
         assert len({tuple(s.RecommendedDisplayCIELabValue) for s in overlay.SegmentSequence}) == 3
         for segment in overlay.SegmentSequence:
