@@ -33,7 +33,7 @@ from sqlalchemy import URL
 from benchmarks.tables import percentile, table
 from db import listing
 from db.audit_query import AuditFilter, query
-from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, SendState, send
+from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, Requestor, SendState, send
 from dicom_node.demo_pacs import ArchivedObject, DemoPacs
 from dicom_node.images import ImageReader
 from dicom_node.results.measurement_report import COMPREHENSIVE_3D_SR
@@ -269,8 +269,7 @@ def _send(node: RunningNode, each: SentStudy) -> None:
     results = send(
         each.images,
         node.address,
-        calling_ae_title="BENCHMARK",
-        timeouts=TIMEOUTS,
+        Requestor("BENCHMARK", TIMEOUTS),
         on_result=lambda _uid, _result: None,
     )
     refused = [result.detail for result in results if result.state is not SendState.DELIVERED]

@@ -49,6 +49,11 @@ class Standing:
     reported_missing: int
     is_replaced: bool
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to be committed, or nobody wants it any more."""
+        return self.is_replaced or not (self.delivered or self.has_open)
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -128,6 +133,15 @@ def note_request(tx: Transaction, claim: Claim, transaction_uid: str, *, objects
         "attempt": claim.fence,
     }
     audit_job(tx, job, "commitment.requested", detail)
+
+
+def is_reported(session: Session, transaction_uid: str) -> bool:
+    """Whether the destination reported on a request of this node."""
+    reported = (
+        CommitmentRequest.transaction_uid == transaction_uid,
+        CommitmentRequest.reported_at.is_not(None),
+    )
+    return session.scalars(select(CommitmentRequest.id).where(*reported)).one_or_none() is not None
 
 
 def record_report(tx: Transaction, report: Report) -> None:

@@ -79,3 +79,7 @@ class DeliveryError(NodeError):
 
 class DestinationUnavailableError(DeliveryError):
     """The destination is down, busy or slow; the same bytes are sent again later."""
+
+
+class DestinationAwayError(DestinationUnavailableError):
+    """No association could be made: everything for this destination waits for it together."""

@@ -131,7 +131,8 @@ def _commitment() -> list[str]:
         "the objects of one study that were delivered, each with a transaction UID of its own. The report "
         "(N-EVENT-REPORT, event types 1 and 2) is taken on the association of the request for "
         f"{DeliverySettings().commitment_wait_s:g} s by default, and at any time on an association that the "
-        "SCP opens, as SCP by role selection. What is reported as failed is sent again, the same bytes, and "
+        "SCP opens, as SCP by role selection. The node releases the association of the request at once where "
+        "the SCP was seen to open its own. What is reported as failed is sent again, the same bytes, and "
         "asked for again. Without a report the node asks again after "
         f"{DeliverySettings().commitment_ask_again_s:g} s by default, and then seldomer. A report that names "
         "no request of the node is answered with 0115H.",

@@ -22,7 +22,7 @@ from db.keys import AuditKey, CheckpointKey
 from db.session import Database
 from dicom_node import installation
 from dicom_node.delivery.destination import Destination
-from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, SendState, send
+from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, Requestor, SendState, send
 from dicom_node.settings import ENVIRONMENT_PREFIX
 from tests.free_ports import free_port
 
@@ -184,8 +184,7 @@ class RunningNode:
             results = send(
                 list(left.values()),
                 self.address,
-                calling_ae_title="SCANNER",
-                timeouts=TIMEOUTS,
+                Requestor("SCANNER", TIMEOUTS),
                 on_result=lambda _uid, _result: None,
             )
             for result in results:

@@ -18,9 +18,10 @@ from db.jobs import Claim
 from db.lifecycle import JobKind
 from db.session import Database
 from dicom_node.crashpoints import crashpoint
+from dicom_node.errors import DestinationAwayError
 from workers.absence import Absence
-from workers.lease import Lease, WorkerStopsError
-from workers.retry import DestinationAwayError, GiveUp, Policy, code_of, decide, reason_of
+from workers.lease import JobWaitsError, Lease, WorkerStopsError
+from workers.retry import GiveUp, Policy, code_of, decide, reason_of
 
 Handler = Callable[[Claim, Lease], None]
 
@@ -177,6 +178,9 @@ class ClaimLoop:
                 self._handler(claim, lease)
             except LeaseLostError:
                 log.warning("job.lease_lost", job_id=claim.job_id)
+                return
+            except JobWaitsError as waits:
+                log.info("job.waits", job_id=claim.job_id, kind=self._kind.value, reason=str(waits))
                 return
             except WorkerStopsError:
                 self.give_back()

@@ -29,6 +29,10 @@ class WorkerStopsError(NodeError):
     """The job was ended in the middle because its worker stops; another goes on with it."""
 
 
+class JobWaitsError(NodeError):
+    """The job was put back with when and why, by the transaction that found what it waits for."""
+
+
 class Lease:
     """The lease of one claim, renewed every third of its length while the block runs.
 

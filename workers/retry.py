@@ -50,26 +50,6 @@ class UndeliverableError(NodeError):
     """A destination refused an object for good; look at the delivery's status with ``result list``."""
 
 
-class DestinationAwayError(DestinationUnavailableError):
-    """No association could be made: every result for this destination waits for it together."""
-
-
-class CommitmentAwaitedError(DestinationUnavailableError):
-    """A destination has not reported yet what it commits; it is asked again.
-
-    Parameters
-    ----------
-    message : str
-        What is awaited.
-    ask_again_s : float
-        In so many seconds.
-    """
-
-    def __init__(self, message: str, *, ask_again_s: float) -> None:
-        super().__init__(message)
-        self.ask_again_s = ask_again_s
-
-
 class NotCommittedError(UndeliverableError):
     """A destination keeps reporting objects missing that it took; look into its log, then retry the job."""
 
@@ -88,8 +68,6 @@ def decide(error: Exception, attempt: int, policy: Policy) -> Verdict:
     """
     if isinstance(error, UndeliverableError | DamagedInputError | TrainingRefusedError):
         return GiveUp()
-    if isinstance(error, CommitmentAwaitedError):
-        return TryLater(error.ask_again_s)
     # An unreachable PACS, database or disk comes back one day: results wait for it without limit.
     waits_for_others = isinstance(error, DestinationUnavailableError | DatabaseUnavailableError | SpoolError)
     if attempt >= policy.attempts and not waits_for_others:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,12 +13,12 @@ from db.lifecycle import DeliveryEvent, DeliveryState
 from db.session import Database
 from dicom_node.crashpoints import crashpoint
 from dicom_node.delivery.destination import Destination
-from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, SendResult, send
+from dicom_node.delivery.dimse import Outgoing, Requestor, SendResult, send
 from dicom_node.delivery.status import SendState
-from dicom_node.errors import DestinationUnavailableError, ResultError, SpoolError
+from dicom_node.errors import DestinationAwayError, DestinationUnavailableError, ResultError, SpoolError
 from dicom_node.results.checks.checker import faults_of_file, in_short
 from workers.lease import Lease
-from workers.retry import DestinationAwayError, UndeliverableError
+from workers.retry import UndeliverableError
 
 _EVENT_OF = {
     SendState.DELIVERED: DeliveryEvent.ACCEPTED,
@@ -39,12 +38,8 @@ class Sender:
         Where the state of each object at each destination is kept.
     path_of : callable
         Result file name to path.
-    calling_ae_title : str
-        The node's AE title.
-    timeouts : DeliveryTimeouts
-        Bounds of every network wait.
-    tls_for : callable
-        The TLS context of a destination; None for one that is reached without.
+    requestor : Requestor
+        Who sends, and how long it waits.
     commits : callable
         Whether a destination is asked to commit what it was sent.
     """
@@ -53,17 +48,13 @@ class Sender:
         self,
         database: Database,
         path_of: Callable[[str], Path],
+        requestor: Requestor,
         *,
-        calling_ae_title: str,
-        timeouts: DeliveryTimeouts,
-        tls_for: Callable[[Destination], ssl.SSLContext | None] = lambda _destination: None,
         commits: Callable[[str], bool] = lambda _destination: False,
     ) -> None:
         self._database = database
         self._path_of = path_of
-        self._calling_ae_title = calling_ae_title
-        self._timeouts = timeouts
-        self._tls_for = tls_for
+        self._requestor = requestor
         self._commits = commits
 
     def deliver(self, claim: Claim, lease: Lease) -> None:
@@ -73,7 +64,7 @@ class Sender:
         ------
         DestinationUnavailableError
             If objects remain that the destination may take later; of the kind
-            :class:`workers.retry.DestinationAwayError` where there was no association at all.
+            :class:`~dicom_node.errors.DestinationAwayError` where there was no association at all.
         UndeliverableError
             If all are settled and it refused one.
         LeaseLostError
@@ -97,15 +88,8 @@ class Sender:
             self._record(claim, by_uid[sop_instance_uid], result)
             last.append(result)
 
-        destination = Destination.parse(claim.destination)
-        send(
-            [self._outgoing(o) for o in by_uid.values()],
-            destination,
-            calling_ae_title=self._calling_ae_title,
-            timeouts=self._timeouts,
-            on_result=on_result,
-            tls=self._tls_for(destination),
-        )
+        outgoing = [self._outgoing(item) for item in by_uid.values()]
+        send(outgoing, Destination.parse(claim.destination), self._requestor, on_result=on_result)
         crashpoint("deliver.all_sent")
         self._end(claim, last)
 

@@ -13,7 +13,7 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from benchmarks.chaos.hospital import Hospital
-from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, SendState, send
+from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, Requestor, SendState, send
 from training.datasets.phantom_objects import study
 from training.datasets.phantoms import LesionKind
 
@@ -87,8 +87,7 @@ class Scanners:
             results = send(
                 list(left.values()),
                 self._hospital.node.address,
-                calling_ae_title="SCANNER",
-                timeouts=TIMEOUTS,
+                Requestor("SCANNER", TIMEOUTS),
                 on_result=lambda _uid, _result: None,
             )
             for result in results:

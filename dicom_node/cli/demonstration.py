@@ -236,7 +236,7 @@ def send_study(study: DemoStudy, node: Destination, advance: Any) -> None:
     """Send a study's images over one association, as a scanner does."""
     from pydicom import dcmread
 
-    from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, SendState, send
+    from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, Requestor, SendState, send
 
     outgoing = []
     for path in study.files:
@@ -246,8 +246,7 @@ def send_study(study: DemoStudy, node: Destination, advance: Any) -> None:
     results = send(
         outgoing,
         node,
-        calling_ae_title=SCANNER_TITLE,
-        timeouts=DeliveryTimeouts(connect_s=5, acse_s=10, dimse_s=30),
+        Requestor(SCANNER_TITLE, DeliveryTimeouts(connect_s=5, acse_s=10, dimse_s=30)),
         on_result=lambda _uid, _result: advance(),
     )
     study.sent_at = time.monotonic()

@@ -9,8 +9,7 @@ from db.errors import DatabaseError, DatabaseUnavailableError
 from db.session import Database
 from db.workload import score_workload
 from dicom_node.cli.findings import Finding, Verdict
-from dicom_node.cli.wiring import delivery_timeouts
-from dicom_node.errors import DestinationUnavailableError
+from dicom_node.cli.wiring import requestor
 from dicom_node.settings import Settings
 
 LONGEST_WAIT_S = 600.0
@@ -185,22 +184,14 @@ def check_keeping_up(database: Database) -> Finding:
 
 def check_destinations(settings: Settings) -> Iterator[Finding]:
     """Ask every destination by C-ECHO whether it listens and knows this node."""
-    from dicom_node.cli.security import tls_for
     from dicom_node.delivery.dimse import echo
 
     if not settings.destinations:
         advice = "results stay in the node; set destinations or --destination"
         yield Finding("destinations", Verdict.WARNING, "none configured", advice)
-    timeouts = delivery_timeouts(settings)
-    context = tls_for(settings)
+    asking = requestor(settings)
     for destination in settings.parsed_destinations:
-        try:
-            tls = context(destination)
-        except DestinationUnavailableError as error:
-            advice = "results wait for it; correct delivery.tls"
-            yield Finding(f"C-ECHO {destination}", Verdict.PROBLEM, str(error), advice)
-            continue
-        result = echo(destination, calling_ae_title=settings.ae_title, timeouts=timeouts, tls=tls)
+        result = echo(destination, asking)
         verdict = Verdict.OK if result.ok else Verdict.PROBLEM
         advice = "" if result.ok else "results wait for it; check its address, AE titles and that it runs"
         yield Finding(f"C-ECHO {destination}", verdict, f"{result.detail} ({result.seconds:.2f} s)", advice)

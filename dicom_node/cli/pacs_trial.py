@@ -15,9 +15,8 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
 from dicom_node import __version__
-from dicom_node.cli.security import tls_for
 from dicom_node.cli.trial_slide import slide_objects
-from dicom_node.cli.wiring import delivery_timeouts
+from dicom_node.cli.wiring import requestor
 from dicom_node.delivery.destination import Destination
 from dicom_node.delivery.dimse import Outgoing, SendResult, SendState, send
 from dicom_node.delivery.query import Found, OnQuery, find_series
@@ -120,30 +119,15 @@ def try_pacs(settings: Settings, name: str, node: NodeIdentity, *, on_query: OnQ
         If the name is no destination.
     """
     destination = destination_named(settings, name)
-    timeouts = delivery_timeouts(settings)
-    tls = tls_for(settings)(destination)
+    asking = requestor(settings)
     objects = trial_objects(node, with_slides=any(task_named(task).slides for task in settings.tasks))
     with tempfile.TemporaryDirectory(prefix="dicom-node-test-objects-") as folder:
         outgoing = [_outgoing(item, Path(folder)) for item in objects]
-        results = send(
-            outgoing,
-            destination,
-            calling_ae_title=settings.ae_title,
-            timeouts=timeouts,
-            on_result=lambda _uid, _result: None,
-            tls=tls,
-        )
+        results = send(outgoing, destination, asking, on_result=lambda _uid, _result: None)
     found = Found(False, frozenset(), "not asked, because nothing was accepted")
     if any(result.state is SendState.DELIVERED for result in results):
         study = objects[0].study_instance_uid
-        found = find_series(
-            destination,
-            study,
-            calling_ae_title=settings.ae_title,
-            timeouts=timeouts,
-            on_query=on_query,
-            tls=tls,
-        )
+        found = find_series(destination, asking, study, on_query=on_query)
     trials = tuple(_trial(item, result, found) for item, result in zip(objects, results, strict=True))
     accepted = {trial.kind for trial in trials if trial.accepted}
     return Outcomes(trials, found.detail, best_profile(accepted, BUILT_IN))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from db.handoff import Completeness
     from db.schema import Upgrade
     from db.session import Database
-    from dicom_node.delivery.association import DeliveryTimeouts
+    from dicom_node.delivery.association import Requestor
     from dicom_node.results.context import NodeIdentity
     from workers.claim_loop import Terms
 
@@ -212,15 +212,17 @@ def worker_terms(settings: Settings) -> Terms:
     )
 
 
-def delivery_timeouts(settings: Settings) -> DeliveryTimeouts:
-    """Return how long destinations are waited for."""
-    from dicom_node.delivery.association import DeliveryTimeouts
+def requestor(settings: Settings) -> Requestor:
+    """Return who asks destinations for associations, and how long it waits for them."""
+    from dicom_node.cli.security import tls_for
+    from dicom_node.delivery.association import DeliveryTimeouts, Requestor
 
-    return DeliveryTimeouts(
+    timeouts = DeliveryTimeouts(
         connect_s=settings.delivery.connect_timeout_s,
         acse_s=settings.delivery.acse_timeout_s,
         dimse_s=settings.delivery.dimse_timeout_s,
     )
+    return Requestor(settings.ae_title, timeouts, tls_for(settings))
 
 
 def audit_checkpoints(settings: Settings, database: Database) -> Callable[[], None]:

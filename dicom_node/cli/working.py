@@ -15,10 +15,10 @@ from dicom_node.cli.journaling import recover_journals
 from dicom_node.cli.stopping import when_told_to_stop
 from dicom_node.cli.wiring import (
     audit_configuration,
-    delivery_timeouts,
     node_identity,
     open_database,
     process_name,
+    requestor,
     start_process,
     worker_terms,
 )
@@ -117,36 +117,30 @@ def _scorer(settings: Settings, database: Database) -> Handler:
 
 
 def _sender(settings: Settings, database: Database) -> Handler:
-    from dicom_node.cli.security import tls_for
     from dicom_node.spool import Spool
     from workers.sending import Sender
 
     return Sender(
         database,
         Spool(settings.results_dir).path_of,
-        calling_ae_title=settings.ae_title,
-        timeouts=delivery_timeouts(settings),
-        tls_for=tls_for(settings),
+        requestor(settings),
         commits=settings.committing_destinations.__contains__,
     ).deliver
 
 
 def _committer(settings: Settings, database: Database) -> Handler:
-    from dicom_node.cli.security import tls_for
     from dicom_node.spool import Spool
     from workers.committing import CommitmentTerms, Committer
 
     return Committer(
         database,
         Spool(settings.spool_dir).path_of,
-        calling_ae_title=settings.ae_title,
-        timeouts=delivery_timeouts(settings),
+        requestor(settings),
         terms=CommitmentTerms(
             report_wait_s=settings.delivery.commitment_wait_s,
             ask_again_s=settings.delivery.commitment_ask_again_s,
             most_missing=settings.jobs.attempts,
         ),
-        tls_for=tls_for(settings),
     ).commit
 
 

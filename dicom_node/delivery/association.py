@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import ssl
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO, Self, TypeVar
@@ -27,7 +27,7 @@ from dicom_node.delivery.negotiation import (
     encoded_request,
     rejection_reason,
 )
-from dicom_node.errors import DestinationUnavailableError
+from dicom_node.errors import DestinationAwayError, DestinationUnavailableError
 
 SLOWEST_LINE_BYTES_PER_S = 125_000
 """An object has the DIMSE time-out plus the time that its bytes take at this rate (1 Mbit/s)."""
@@ -55,6 +55,31 @@ class DeliveryTimeouts:
     connect_s: float
     acse_s: float
     dimse_s: float
+
+
+def _without_tls(_destination: Destination) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Requestor:
+    """Who requests associations, and on what terms (PS3.8 7.1.1.1: the association-requestor).
+
+    Parameters
+    ----------
+    ae_title : str
+        The calling AE title.
+    timeouts : DeliveryTimeouts
+        Bounds of every network wait.
+    tls_for : callable
+        The TLS context of a destination, see :meth:`dicom_node.tls.TlsFiles.client_context`; None for one
+        that is reached without. Raises :class:`DestinationUnavailableError` where it should be reached over
+        TLS and cannot be now.
+    """
+
+    ae_title: str
+    timeouts: DeliveryTimeouts
+    tls_for: Callable[[Destination], ssl.SSLContext | None] = _without_tls
 
 
 class Association:
@@ -273,12 +298,7 @@ _Kind = TypeVar("_Kind", bound=Association)
 
 
 def request_association(
-    destination: Destination,
-    contexts: Sequence[Context],
-    *,
-    calling_ae_title: str,
-    timeouts: DeliveryTimeouts,
-    tls: ssl.SSLContext | None = None,
+    destination: Destination, requestor: Requestor, contexts: Sequence[Context]
 ) -> Association:
     """Connect and negotiate, one presentation context per pair.
 
@@ -289,14 +309,10 @@ def request_association(
     ----------
     destination : Destination
         The acceptor.
+    requestor : Requestor
+        This node; its ``connect_s`` and ``acse_s`` bound this call.
     contexts : sequence of (str, str)
         Distinct (SOP class UID, transfer syntax UID), 1 to 128.
-    calling_ae_title : str
-        This node's AE title.
-    timeouts : DeliveryTimeouts
-        ``connect_s`` and ``acse_s`` bound this call.
-    tls : ssl.SSLContext, optional
-        Reach the acceptor over TLS alone; see :meth:`dicom_node.tls.TlsFiles.client_context`.
 
     Returns
     -------
@@ -305,29 +321,30 @@ def request_association(
 
     Raises
     ------
-    DestinationUnavailableError
+    DestinationAwayError
         If no association could be established.
     """
-    request = encoded_request(destination, calling_ae_title, contexts)
-    return opened(Association, request, destination, contexts, timeouts=timeouts, tls=tls)
+    request = encoded_request(destination, requestor.ae_title, contexts)
+    return opened(Association, request, destination, requestor, contexts)
 
 
 def opened(
     kind: type[_Kind],
     request: bytes,
     destination: Destination,
+    requestor: Requestor,
     contexts: Sequence[Context],
-    *,
-    timeouts: DeliveryTimeouts,
-    tls: ssl.SSLContext | None,
 ) -> _Kind:
     """Connect and negotiate with an encoded request; see :func:`request_association`."""
-    line = connection.connect(destination, timeouts.connect_s, tls)
     try:
-        association = kind(line, timeouts)
-        association.negotiate(request, contexts)
-    except BaseException:
-        line.abort()
-        line.close()
-        raise
+        line = connection.connect(destination, requestor.timeouts.connect_s, requestor.tls_for(destination))
+        try:
+            association = kind(line, requestor.timeouts)
+            association.negotiate(request, contexts)
+        except BaseException:
+            line.abort()
+            line.close()
+            raise
+    except DestinationUnavailableError as exc:
+        raise DestinationAwayError(str(exc)) from exc
     return association

@@ -8,7 +8,6 @@ sent twice is the same object.
 from __future__ import annotations
 
 import errno
-import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,22 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import split_dataset
 from pynetdicom.sop_class import Verification
 
-from dicom_node.delivery.association import Association, DeliveryTimeouts, request_association
+from dicom_node.delivery.association import Association, DeliveryTimeouts, Requestor, request_association
 from dicom_node.delivery.destination import Destination
 from dicom_node.delivery.negotiation import MOST_CONTEXTS, Context
 from dicom_node.delivery.status import SendState, meaning_of
 from dicom_node.errors import DestinationUnavailableError, SpoolError
 
-__all__ = ["DeliveryTimeouts", "EchoResult", "Outgoing", "SendResult", "SendState", "echo", "send"]
+__all__ = [
+    "DeliveryTimeouts",
+    "EchoResult",
+    "Outgoing",
+    "Requestor",
+    "SendResult",
+    "SendState",
+    "echo",
+    "send",
+]
 
 
 @dataclass(frozen=True)
@@ -107,11 +115,9 @@ class EchoResult:
 def send(
     objects: Sequence[Outgoing],
     destination: Destination,
+    requestor: Requestor,
     *,
-    calling_ae_title: str,
-    timeouts: DeliveryTimeouts,
     on_result: Callable[[str, SendResult], None],
-    tls: ssl.SSLContext | None = None,
 ) -> tuple[SendResult, ...]:
     """Send objects over one association, in order, until all are answered or the association fails.
 
@@ -124,15 +130,11 @@ def send(
         At most 128 different pairs of SOP class and transfer syntax.
     destination : Destination
         The storage SCP.
-    calling_ae_title : str
-        This node's AE title.
-    timeouts : DeliveryTimeouts
-        How long to wait.
+    requestor : Requestor
+        Who sends, and how long it waits.
     on_result : callable
         Called with the SOP Instance UID and its result as soon as that is known, so that the caller can
         record it before the next object is sent. What it raises aborts the association and is passed on.
-    tls : ssl.SSLContext, optional
-        Send over TLS alone.
 
     Returns
     -------
@@ -154,9 +156,7 @@ def send(
         on_result(result.sop_instance_uid, result)
 
     try:
-        association = request_association(
-            destination, contexts, calling_ae_title=calling_ae_title, timeouts=timeouts, tls=tls
-        )
+        association = request_association(destination, requestor, contexts)
     except DestinationUnavailableError as exc:
         for item in objects:
             record(_unsent(item, str(exc), associated=False))
@@ -170,25 +170,15 @@ def send(
     return tuple(results)
 
 
-def echo(
-    destination: Destination,
-    *,
-    calling_ae_title: str,
-    timeouts: DeliveryTimeouts,
-    tls: ssl.SSLContext | None = None,
-) -> EchoResult:
+def echo(destination: Destination, requestor: Requestor) -> EchoResult:
     """Ask a destination by C-ECHO whether it listens and knows this node.
 
     Parameters
     ----------
     destination : Destination
         The SCP.
-    calling_ae_title : str
-        This node's AE title.
-    timeouts : DeliveryTimeouts
-        How long to wait.
-    tls : ssl.SSLContext, optional
-        Ask over TLS alone.
+    requestor : Requestor
+        Who asks, and how long it waits.
 
     Returns
     -------
@@ -200,9 +190,7 @@ def echo(
         (str(Verification), str(syntax)) for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
     ]
     try:
-        with request_association(
-            destination, contexts, calling_ae_title=calling_ae_title, timeouts=timeouts, tls=tls
-        ) as association:
+        with request_association(destination, requestor, contexts) as association:
             accepted = next((context for context in contexts if association.accepts(context)), None)
             if accepted is None:
                 ok, detail = False, "the destination offers no verification service (C-ECHO)"

@@ -6,13 +6,12 @@ one who tells, in the role of the provider.
 
 from __future__ import annotations
 
-import ssl
 import struct
 from dataclasses import dataclass
 from io import BytesIO
 
 from dicom_node.delivery import command_set, connection
-from dicom_node.delivery.association import Association, DeliveryTimeouts, opened
+from dicom_node.delivery.association import Association, Requestor, opened
 from dicom_node.delivery.command_set import ReportRequest
 from dicom_node.delivery.connection import Deadline
 from dicom_node.delivery.destination import Destination
@@ -139,20 +138,14 @@ class NormalizedAssociation(Association):
 
 
 def request_normalized(
-    destination: Destination,
-    context: Context,
-    *,
-    calling_ae_title: str,
-    timeouts: DeliveryTimeouts,
-    tls: ssl.SSLContext | None = None,
-    as_provider: bool = False,
+    destination: Destination, requestor: Requestor, context: Context, *, as_provider: bool = False
 ) -> NormalizedAssociation:
     """Connect and negotiate one presentation context; as its provider where that is said.
 
     Raises
     ------
-    DestinationUnavailableError
+    DestinationAwayError
         If no association could be established.
     """
-    request = encoded_request(destination, calling_ae_title, [context], as_provider=as_provider)
-    return opened(NormalizedAssociation, request, destination, [context], timeouts=timeouts, tls=tls)
+    request = encoded_request(destination, requestor.ae_title, [context], as_provider=as_provider)
+    return opened(NormalizedAssociation, request, destination, requestor, [context])

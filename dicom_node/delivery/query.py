@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ImplicitVRLittleEndian
 from pynetdicom import AE
+from pynetdicom.association import Association
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
-from dicom_node.delivery.association import DeliveryTimeouts
+from dicom_node.delivery.association import Requestor
 from dicom_node.delivery.destination import Destination
 
 ENCODING = ImplicitVRLittleEndian
@@ -62,12 +62,10 @@ class Found:
 
 def find_series(
     destination: Destination,
+    requestor: Requestor,
     study_instance_uid: str,
     *,
-    calling_ae_title: str,
-    timeouts: DeliveryTimeouts,
     on_query: OnQuery,
-    tls: ssl.SSLContext | None = None,
 ) -> Found:
     """Ask for the series of one study.
 
@@ -75,23 +73,20 @@ def find_series(
     ----------
     destination : Destination
         The archive.
+    requestor : Requestor
+        Who asks, and how long it waits.
     study_instance_uid : str
         The study.
-    calling_ae_title : str
-        This node's AE title.
-    timeouts : DeliveryTimeouts
-        How long to wait.
     on_query : callable
         Told of the query, where the archive takes any.
-    tls : ssl.SSLContext, optional
-        Ask over TLS alone.
 
     Returns
     -------
     Found
         Nothing is raised for what the archive does.
     """
-    ae = AE(ae_title=calling_ae_title)
+    timeouts, tls = requestor.timeouts, requestor.tls_for(destination)
+    ae = AE(ae_title=requestor.ae_title)
     ae.connection_timeout = timeouts.connect_s
     ae.acse_timeout = timeouts.acse_s
     ae.dimse_timeout = ae.network_timeout = timeouts.dimse_s
@@ -111,7 +106,7 @@ def find_series(
             association.release()
 
 
-def _answers(association: Dataset, study_instance_uid: str, on_query: OnQuery) -> Found:
+def _answers(association: Association, study_instance_uid: str, on_query: OnQuery) -> Found:
     query = Dataset()
     query.QueryRetrieveLevel = "SERIES"
     query.StudyInstanceUID = study_instance_uid

@@ -20,7 +20,7 @@ from db import commitment_answers, jobs
 from db.errors import TransitionRefusedError
 from db.lifecycle import JobKind, JobState
 from db.tables import Instance, Job
-from dicom_node.delivery.dimse import DeliveryTimeouts
+from dicom_node.delivery.dimse import DeliveryTimeouts, Requestor
 from dicom_node.listener.admission import Admission, Caller, Operation
 from dicom_node.listener.commitment import CommitmentService
 from dicom_node.listener.limits import ListenerLimits
@@ -75,8 +75,7 @@ class Receiving:
         committer = Committer(
             self.node.database,
             self.spool.path_of,
-            calling_ae_title="NODE",
-            timeouts=TIMEOUTS,
+            Requestor("NODE", TIMEOUTS),
             terms=CommitmentTerms(1, 3600, 3),
         )
         terms = Terms(30, None, Policy(5, 300))

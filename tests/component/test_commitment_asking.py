@@ -19,7 +19,7 @@ from db.lifecycle import DeliveryEvent, JobKind, JobState
 from db.tables import CommitmentRequest, Delivery, Job
 from dicom_node.cli.findings import Verdict
 from dicom_node.cli.health_commitment import check_commitment
-from dicom_node.delivery.dimse import DeliveryTimeouts
+from dicom_node.delivery.dimse import DeliveryTimeouts, Requestor
 from dicom_node.listener.commitment import CommitmentService
 from dicom_node.results.builders import build_all
 from dicom_node.settings import Settings
@@ -27,7 +27,7 @@ from tests import results_contexts as given
 from tests.listening import Node, listening
 from tests.simulators.committing_pacs import Commitment, CommittingPacs, Request
 from tests.simulators.pacs import SimulatedPacs
-from tests.steered_node import SteeredNode, four_views, held_up, result_object
+from tests.steered_node import STUDY, WORKER, SteeredNode, four_views, held_up, result_object
 from workers.claim_loop import ClaimLoop, Terms
 from workers.committing import CommitmentTerms, Committer
 from workers.lease import Lease
@@ -37,6 +37,8 @@ from workers.sending import Sender
 PATIENCE_S = 60.0
 TIMEOUTS = DeliveryTimeouts(connect_s=PATIENCE_S, acse_s=PATIENCE_S, dimse_s=PATIENCE_S)
 ASK_AGAIN_S = 3600.0
+NEVER_S = 3600.0
+"""Who waits so long for a report hangs."""
 
 
 def deliver(node: SteeredNode, destination: str) -> None:
@@ -56,23 +58,28 @@ def outgoing(node: SteeredNode, claimed: Claim) -> tuple[OutgoingObject, ...]:
         return deliveries.outgoing(session, claimed)
 
 
-def delivered_to(node: SteeredNode, pacs: CommittingPacs, objects: int = 2) -> None:
+def delivered_to(node: SteeredNode, pacs: CommittingPacs, objects: int = 2, *, study: str = STUDY) -> None:
     """Score a study and deliver its results."""
-    node.receive(*four_views())
+    node.receive(*four_views(study))
     results = [result_object(n) for n in range(objects)]
     node.finish_scoring(node.claimed(), results=results, destinations=[str(pacs.destination)])
     deliver(node, str(pacs.destination))
 
 
-def work(node: SteeredNode, *, wait_s: float = PATIENCE_S, most_missing: int = 3) -> None:
+def committer_of(node: SteeredNode, *, wait_s: float = PATIENCE_S, most_missing: int = 3) -> Committer:
+    terms = CommitmentTerms(wait_s, ASK_AGAIN_S, most_missing)
+    return Committer(node.database, Path, Requestor("NODE", TIMEOUTS), terms=terms)
+
+
+def work(
+    node: SteeredNode,
+    committer: Committer | None = None,
+    *,
+    wait_s: float = PATIENCE_S,
+    most_missing: int = 3,
+) -> None:
     """Do the commit jobs that are due."""
-    committer = Committer(
-        node.database,
-        Path,
-        calling_ae_title="NODE",
-        timeouts=TIMEOUTS,
-        terms=CommitmentTerms(wait_s, ASK_AGAIN_S, most_missing),
-    )
+    committer = committer or committer_of(node, wait_s=wait_s, most_missing=most_missing)
     terms = Terms(30, None, Policy(5, 300))
     ClaimLoop(node.database, JobKind.COMMIT, committer.commit, terms=terms, owner="commit@host:1").drain()
 
@@ -137,6 +144,113 @@ def test_a_report_on_a_new_association_commits_everything(node: SteeredNode, tmp
     work(node)
     assert commit_job(node).state == JobState.DONE
     assert len(pacs.requests) == 1, "nothing was asked twice"
+
+
+def test_a_destination_seen_to_report_on_associations_of_its_own_is_not_waited_for(
+    node: SteeredNode, tmp_path: Path
+) -> None:
+    committer = committer_of(node, wait_s=NEVER_S)
+    with CommittingPacs() as pacs, reported_to(node, tmp_path) as listener:
+        pacs.before_answering = lambda request: pacs.report_to(listener.port, request)
+        delivered_to(node, pacs)
+        work(node, committer)
+        assert commit_job(node).state == JobState.DONE, "the wait ended with the report"
+
+        pacs.before_answering = lambda _request: None
+        for number in range(3):
+            delivered_to(node, pacs, study=f"1.2.{number}")
+        work(node, committer)
+        waiting = [job for job in node.jobs(JobKind.COMMIT) if job.state != JobState.DONE]
+        assert [(job.state, job.error_code) for job in waiting] == [("queued", "COMMITMENT_AWAITED")] * 3
+        for request in pacs.requests[1:]:
+            assert pacs.report_to(listener.port, request) == 0x0000
+        work(node, committer)
+
+    assert len(pacs.requests) == 4, "each was asked for once"
+    assert set(states(node)) == {"committed"}
+    assert {job.state for job in node.jobs(JobKind.COMMIT)} == {JobState.DONE}
+
+
+def test_a_destination_whose_report_came_long_after_the_wait_is_not_waited_for_again(
+    node: SteeredNode, tmp_path: Path
+) -> None:
+    committer = committer_of(node, wait_s=NEVER_S)
+    with CommittingPacs() as pacs, reported_to(node, tmp_path) as listener:
+        delivered_to(node, pacs)
+        work(node, wait_s=0.05)
+        assert pacs.report_to(listener.port, pacs.requests[0]) == 0x0000
+        work(node, committer)
+        delivered_to(node, pacs, study="1.2.9")
+
+        work(node, committer)
+
+    assert {job.state for job in node.jobs(JobKind.COMMIT)} == {JobState.DONE, JobState.QUEUED}
+    assert len(pacs.requests) == 2
+
+
+def test_a_report_that_comes_while_its_job_is_put_back_makes_it_due(node: SteeredNode) -> None:
+    with CommittingPacs() as pacs:
+        delivered_to(node, pacs)
+    asking = node.claimed(JobKind.COMMIT)
+    with node.reading() as session:
+        objects = commitments.standing(session, asking).delivered
+    with node.transaction(asking.owner) as tx:
+        commitments.note_request(tx, asking, "2.25.7", objects=len(objects))
+    told = commitments.Report("2.25.7", frozenset(objects), {}, "PACS")
+
+    def report() -> None:
+        with node.transaction("listen@host:1") as tx:
+            commitments.record_report(tx, told)
+
+    with ThreadPoolExecutor(1) as listener:
+        with node.transaction(asking.owner) as tx:
+            jobs.held(tx, asking)
+            reporting = held_up(node, listener.submit(report))
+            jobs.try_later(tx, asking, delay_s=ASK_AGAIN_S, code="COMMITMENT_AWAITED", reason="x")
+        reporting.result(PATIENCE_S)
+
+    assert states(node) == ["committed", "committed"]
+    assert commit_job(node).next_try_at == node.clock.time
+
+
+def test_what_is_delivered_while_other_objects_are_asked_for_is_asked_for_at_once(node: SteeredNode) -> None:
+    with CommittingPacs() as pacs:
+        node.receive(*four_views())
+        results = [result_object(n) for n in range(2)]
+        node.finish_scoring(node.claimed(), results=results, destinations=[str(pacs.destination)])
+        delivery = node.claimed(JobKind.DELIVER)
+        taken, refused = outgoing(node, delivery)
+        with node.transaction(WORKER) as tx:
+            for item, event in ((taken, DeliveryEvent.ACCEPTED), (refused, DeliveryEvent.REFUSE)):
+                deliveries.record(tx, delivery, item.delivery_id, event, status=None, detail="")
+            jobs.give_up(tx, delivery, code="UNDELIVERABLE", reason="x")
+            commitments.queue_request(tx, delivery)
+
+        def deliver_the_other(_request: Request) -> None:
+            pacs.before_answering = lambda _request: None
+            with node.transaction("anna") as tx:
+                queueing.retry(tx, delivery.job_id)
+            deliver(node, str(pacs.destination))
+
+        pacs.before_answering = deliver_the_other
+        work(node, wait_s=0.05)
+
+    assert [len(request.objects) for request in pacs.requests] == [1, 2]
+    assert commit_job(node).state == JobState.QUEUED
+
+
+def test_commitments_of_a_destination_that_is_away_wait_together_and_nothing_counts_as_asked(
+    node: SteeredNode,
+) -> None:
+    with CommittingPacs() as pacs:
+        for number in range(3):
+            delivered_to(node, pacs, study=f"1.2.{number}")
+    work(node)
+
+    waiting = node.jobs(JobKind.COMMIT)
+    assert [job.error_code for job in waiting] == ["DESTINATION_AWAY"] * 3
+    assert sorted(job.attempts for job in waiting) == [0, 0, 1], "one of them asked"
+    assert node.rows(CommitmentRequest) == []
 
 
 def test_a_late_report_on_an_earlier_request_counts_and_a_repeated_one_changes_nothing(
@@ -337,8 +451,7 @@ def test_a_delivery_is_followed_by_asking_where_the_destination_commits(
         sender = Sender(
             node.database,
             lambda name: tmp_path / name,
-            calling_ae_title="NODE",
-            timeouts=TIMEOUTS,
+            Requestor("NODE", TIMEOUTS),
             commits=lambda asked: commits and asked == destination,
         )
         sender.deliver(claimed, Lease(node.database, claimed, lease_s=30, hard_limit_s=None))

@@ -12,7 +12,7 @@ from pydicom import dcmread
 from db import commitments, deliveries, jobs
 from db.lifecycle import DeliveryEvent, JobKind, JobState
 from db.tables import Delivery
-from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, send
+from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, Requestor, send
 from dicom_node.listener.commitment import CommitmentService
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.registration import Registrar
@@ -60,8 +60,7 @@ def worker_of(node: SteeredNode, spool: Spool) -> ClaimLoop:
     committer = Committer(
         node.database,
         spool.path_of,
-        calling_ae_title="NODE",
-        timeouts=TIMEOUTS,
+        Requestor("NODE", TIMEOUTS),
         terms=CommitmentTerms(0.2, 3600, 3),
     )
     terms = Terms(30, None, Policy(5, 300))
@@ -105,8 +104,7 @@ def test_orthanc_commits_what_it_has_and_reports_what_it_has_not(node: SteeredNo
             send(
                 [first],
                 orthanc.destination,
-                calling_ae_title="NODE",
-                timeouts=TIMEOUTS,
+                Requestor("NODE", TIMEOUTS),
                 on_result=lambda _uid, result: told.append(result.status),
             )
             assert told == [0x0000]

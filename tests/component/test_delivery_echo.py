@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from dicom_node.delivery.destination import Destination
-from dicom_node.delivery.dimse import DeliveryTimeouts, echo
+from dicom_node.delivery.dimse import DeliveryTimeouts, Requestor, echo
 from tests.simulators.pacs import Behaviour, SimulatedPacs
 
 PATIENCE_S = 40
@@ -19,7 +19,7 @@ SHORT_S = 1.0
 
 def test_a_destination_that_listens_is_well() -> None:
     with SimulatedPacs(sop_class_uids=frozenset()) as pacs:
-        answer = echo(pacs.destination, calling_ae_title="DICOM_NODE", timeouts=PATIENT_TIMEOUTS)
+        answer = echo(pacs.destination, Requestor("DICOM_NODE", PATIENT_TIMEOUTS))
 
     assert answer.ok
     assert 0 < answer.seconds < PATIENCE_S
@@ -29,12 +29,12 @@ def test_a_destination_that_listens_is_well() -> None:
 
 def test_a_destination_without_explicit_vr_is_asked_in_implicit_vr() -> None:
     with SimulatedPacs(transfer_syntax_uids=frozenset({"1.2.840.10008.1.2"})) as pacs:
-        assert echo(pacs.destination, calling_ae_title="DICOM_NODE", timeouts=PATIENT_TIMEOUTS).ok
+        assert echo(pacs.destination, Requestor("DICOM_NODE", PATIENT_TIMEOUTS)).ok
 
 
 def test_a_destination_without_verification_says_so() -> None:
     with SimulatedPacs(transfer_syntax_uids=frozenset()) as pacs:
-        answer = echo(pacs.destination, calling_ae_title="DICOM_NODE", timeouts=PATIENT_TIMEOUTS)
+        answer = echo(pacs.destination, Requestor("DICOM_NODE", PATIENT_TIMEOUTS))
 
     assert not answer.ok
     assert "verification" in answer.detail
@@ -43,7 +43,7 @@ def test_a_destination_without_verification_says_so() -> None:
 def test_a_failure_status_is_not_well() -> None:
     with SimulatedPacs() as pacs:
         pacs.behave(Behaviour.ACCEPT, status=0x0122)
-        answer = echo(pacs.destination, calling_ae_title="DICOM_NODE", timeouts=PATIENT_TIMEOUTS)
+        answer = echo(pacs.destination, Requestor("DICOM_NODE", PATIENT_TIMEOUTS))
 
     assert not answer.ok
     assert "0122" in answer.detail
@@ -66,7 +66,7 @@ def test_a_destination_in_trouble_is_reported_in_time(
     with SimulatedPacs() as pacs:
         pacs.behave(behaviour)
         start = time.monotonic()
-        answer = echo(pacs.destination, calling_ae_title="DICOM_NODE", timeouts=timeouts)
+        answer = echo(pacs.destination, Requestor("DICOM_NODE", timeouts))
 
     assert not answer.ok
     assert words in answer.detail
@@ -75,7 +75,7 @@ def test_a_destination_in_trouble_is_reported_in_time(
 
 def test_a_host_that_does_not_exist_is_reported() -> None:
     nowhere = Destination("PACS", "pacs.invalid", 104)
-    answer = echo(nowhere, calling_ae_title="DICOM_NODE", timeouts=PATIENT_TIMEOUTS)
+    answer = echo(nowhere, Requestor("DICOM_NODE", PATIENT_TIMEOUTS))
 
     assert not answer.ok
     assert "host name" in answer.detail

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.delivery.dimse import DeliveryTimeouts, SendResult, SendState, send
+from dicom_node.delivery.dimse import DeliveryTimeouts, Requestor, SendResult, SendState, send
 from tests.simulators.pacs import SimulatedPacs
 from tests.simulators.stored_objects import (
     COMPREHENSIVE_3D_SR,
@@ -28,8 +28,7 @@ def deliver(folder: Path, pacs: SimulatedPacs) -> tuple[SendResult, ...]:
     return send(
         [overlay, report, fallback],
         pacs.destination,
-        calling_ae_title="DICOM_NODE",
-        timeouts=TIMEOUTS,
+        Requestor("DICOM_NODE", TIMEOUTS),
         on_result=lambda _uid, _result: None,
     )
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from dicom_node.delivery.destination import Destination
-from dicom_node.delivery.dimse import DeliveryTimeouts, SendResult, SendState, send
+from dicom_node.delivery.dimse import DeliveryTimeouts, Requestor, SendResult, SendState, send
 from tests.simulators.pacs import Behaviour, SimulatedPacs
 from tests.simulators.stored_objects import PATIENT_NAME, StoredResult, store_result
 
@@ -85,8 +85,7 @@ def deliver(
     return send(
         [result.outgoing for result in results],
         destination,
-        calling_ae_title="DICOM_NODE",
-        timeouts=timeouts,
+        Requestor("DICOM_NODE", timeouts),
         on_result=lambda _uid, _result: None,
     )
 
@@ -225,8 +224,7 @@ def test_a_late_fault_leaves_what_was_answered_before_it_delivered(
     sent = send(
         [result.outgoing for result in results],
         pacs.destination,
-        calling_ae_title="DICOM_NODE",
-        timeouts=PATIENT_TIMEOUTS,
+        Requestor("DICOM_NODE", PATIENT_TIMEOUTS),
         on_result=fail_from_now_on,
     )
 

@@ -15,7 +15,7 @@ from pydicom.uid import (
 )
 
 from dicom_node.delivery.destination import Destination
-from dicom_node.delivery.dimse import DeliveryTimeouts, SendResult, SendState, send
+from dicom_node.delivery.dimse import DeliveryTimeouts, Requestor, SendResult, SendState, send
 from tests.simulators.pacs import Behaviour, SimulatedPacs
 from tests.simulators.stored_objects import (
     COMPREHENSIVE_3D_SR,
@@ -32,8 +32,7 @@ def deliver(results: list[StoredResult], destination: Destination) -> tuple[Send
     return send(
         [result.outgoing for result in results],
         destination,
-        calling_ae_title="DICOM_NODE",
-        timeouts=TIMEOUTS,
+        Requestor("DICOM_NODE", TIMEOUTS),
         on_result=lambda _uid, _result: None,
     )
 
@@ -93,8 +92,7 @@ def test_each_result_is_handed_over_before_the_next_object_is_sent(tmp_path: Pat
         sent = send(
             [result.outgoing for result in results],
             pacs.destination,
-            calling_ae_title="DICOM_NODE",
-            timeouts=TIMEOUTS,
+            Requestor("DICOM_NODE", TIMEOUTS),
             on_result=lambda uid, result: seen.append((uid, result.state, len(pacs.stored))),
         )
 
@@ -113,8 +111,7 @@ def test_when_a_result_cannot_be_recorded_nothing_more_is_sent(tmp_path: Path) -
             send(
                 [result.outgoing for result in results],
                 pacs.destination,
-                calling_ae_title="DICOM_NODE",
-                timeouts=TIMEOUTS,
+                Requestor("DICOM_NODE", TIMEOUTS),
                 on_result=fail,
             )
         assert pacs.wait_until_idle(60)

@@ -12,7 +12,7 @@ import pytest
 from pydicom.dataset import FileMetaDataset
 
 from dicom_node.delivery.destination import Destination
-from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, SendResult, echo, send
+from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, Requestor, SendResult, echo, send
 from dicom_node.delivery.status import SendState
 from dicom_node.tls import ServerTls
 from tests.free_ports import free_port
@@ -46,10 +46,8 @@ def deliver(
     (result,) = send(
         [item],
         Destination("NODE", "127.0.0.1", port),
-        calling_ae_title="DICOM_NODE",
-        timeouts=timeouts,
+        Requestor("DICOM_NODE", timeouts, lambda _: context),
         on_result=lambda _uid, _result: None,
-        tls=context,
     )
     return result
 
@@ -63,9 +61,7 @@ def test_d1_an_object_is_delivered_over_each_allowed_version(
     with listening(tmp_path, tls=ServerTls(authority.issue("pacs", "127.0.0.1"))) as pacs:
         asked = echo(
             Destination("NODE", "127.0.0.1", pacs.port),
-            calling_ae_title="DICOM_NODE",
-            timeouts=TIMEOUTS,
-            tls=context,
+            Requestor("DICOM_NODE", TIMEOUTS, lambda _: context),
         )
         assert asked.ok, asked.detail
         assert deliver(outgoing, pacs.port, context).state is SendState.DELIVERED

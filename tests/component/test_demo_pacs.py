@@ -8,7 +8,7 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-from dicom_node.delivery.dimse import DeliveryTimeouts, SendResult, SendState, echo, send
+from dicom_node.delivery.dimse import DeliveryTimeouts, Requestor, SendResult, SendState, echo, send
 from dicom_node.demo_pacs import ArchivedObject, DemoPacs
 from tests.simulators.stored_objects import (
     COMPREHENSIVE_3D_SR,
@@ -26,8 +26,7 @@ def deliver(results: list[StoredResult], pacs: DemoPacs) -> tuple[SendResult, ..
     return send(
         [result.outgoing for result in results],
         pacs.destination,
-        calling_ae_title="DICOM_NODE",
-        timeouts=TIMEOUTS,
+        Requestor("DICOM_NODE", TIMEOUTS),
         on_result=lambda _uid, _result: None,
     )
 
@@ -102,8 +101,8 @@ def test_waiting_for_objects_that_do_not_come_ends(tmp_path: Path) -> None:
 
 def test_it_answers_echo_and_nothing_listens_once_it_has_ended(tmp_path: Path) -> None:
     with DemoPacs(tmp_path) as pacs:
-        while_running = echo(pacs.destination, calling_ae_title="DICOM_NODE", timeouts=TIMEOUTS)
-    afterwards = echo(pacs.destination, calling_ae_title="DICOM_NODE", timeouts=TIMEOUTS)
+        while_running = echo(pacs.destination, Requestor("DICOM_NODE", TIMEOUTS))
+    afterwards = echo(pacs.destination, Requestor("DICOM_NODE", TIMEOUTS))
 
     assert while_running.ok
     assert not afterwards.ok

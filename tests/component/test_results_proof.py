@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, SendState, send
+from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, Requestor, SendState, send
 from dicom_node.results.context import BuiltObject
 from tests.programs import needs
 from tests.result_matrix import CHARACTER_SETS, OUTCOMES, objects_of
@@ -84,8 +84,7 @@ def test_an_archive_gives_every_object_back_as_it_was(
         results = send(
             [outgoing(o, p) for o, p in zip(objects, stored(objects, tmp_path), strict=True)],
             orthanc.destination,
-            calling_ae_title="AI_NODE",
-            timeouts=TIMEOUTS,
+            Requestor("AI_NODE", TIMEOUTS),
             on_result=lambda _uid, _result: None,
         )
         assert {(r.state, r.status) for r in results} == {(SendState.DELIVERED, 0)}

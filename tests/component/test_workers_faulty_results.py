@@ -12,7 +12,7 @@ from pydicom import dcmread
 
 from db.lifecycle import DeliveryState, JobKind
 from db.tables import Delivery, ResultObject
-from dicom_node.delivery.dimse import DeliveryTimeouts
+from dicom_node.delivery.dimse import DeliveryTimeouts, Requestor
 from dicom_node.results.builders import build_all
 from tests import results_contexts as given
 from tests.simulators.pacs import SimulatedPacs
@@ -72,9 +72,7 @@ def test_a_faulty_stored_report_is_refused_for_good_and_the_others_are_sent(
     with SimulatedPacs() as pacs:
         node.finish_scoring(node.claimed(), results=results, destinations=[str(pacs.destination)])
         claim = node.claimed(JobKind.DELIVER)
-        sender = Sender(
-            node.database, lambda name: tmp_path / name, calling_ae_title="AI_NODE", timeouts=TIMEOUTS
-        )
+        sender = Sender(node.database, lambda name: tmp_path / name, Requestor("AI_NODE", TIMEOUTS))
         with pytest.raises(UndeliverableError, match=reason):
             sender.deliver(claim, Lease(node.database, claim, lease_s=30, hard_limit_s=600))
 

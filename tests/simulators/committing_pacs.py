@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import TracebackType
@@ -55,6 +55,8 @@ class CommittingPacs:
     def __init__(self, behaviour: Commitment = Commitment.LATER, *, offers_commitment: bool = True) -> None:
         self.behaviour = behaviour
         self.requests: list[Request] = []
+        self.before_answering: Callable[[Request], object] = lambda _request: None
+        """Called with each request, while its asker waits for the answer."""
         self.statuses: list[int | None] = []
         """How the node answered the reports."""
         self.answered = threading.Event()
@@ -114,6 +116,7 @@ class CommittingPacs:
         )
         request = Request(str(information.TransactionUID), objects)
         self.requests.append(request)
+        self.before_answering(request)
         if self.behaviour is Commitment.REFUSE:
             return 0x0213, None
         if self.behaviour is Commitment.DROP:
