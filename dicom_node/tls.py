@@ -21,6 +21,8 @@ import structlog
 
 from dicom_node.errors import SettingsError
 
+# OpenSSL's words for a first message that is none of TLS.
+_SPOKEN_WITHOUT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST"})
 CIPHER_SUITES = (
     "ECDHE-ECDSA-AES256-GCM-SHA384",
     "ECDHE-RSA-AES256-GCM-SHA384",
@@ -211,6 +213,8 @@ def handshake_failure(error: OSError) -> str:
         return "the handshake took too long"
     if isinstance(error, ssl.SSLEOFError) or not isinstance(error, ssl.SSLError):
         return "the peer left during the handshake"
+    if error.reason in _SPOKEN_WITHOUT_TLS:
+        return f"no secure connection: the peer speaks without TLS, or not on this port ({_words(error)})"
     return f"no secure connection: {_words(error)}"
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, SecretStr
 
 from dicom_node.cli.options import ConfigFile, DataDir, Json
 from dicom_node.cli.output import console, print_json, print_rows
-from dicom_node.cli.wiring import load_settings
+from dicom_node.cli.wiring import asked_tasks, load_settings
 from dicom_node.settings import ENVIRONMENT_PREFIX
 
 app = typer.Typer(no_args_is_help=True, help="Settings.")
@@ -28,14 +28,16 @@ def show(data_dir: DataDir = None, config: ConfigFile = None, json: Json = False
 
 @app.command("check")
 def check(data_dir: DataDir = None, config: ConfigFile = None) -> None:
-    """Check the settings.
+    """Check the settings, and the certificates that they name.
 
     A wrong one is named with its problem and an example.
     """
-    from models.tasks import task_named
+    from dicom_node.cli.security import tls_files
 
-    for task in load_settings(data_dir, config).tasks:
-        task_named(task)
+    settings = load_settings(data_dir, config)
+    asked_tasks(settings)
+    for _, files in tls_files(settings):
+        files.server_context()
     console.print(f"The settings are right. Environment variables begin with {ENVIRONMENT_PREFIX}.")
 
 

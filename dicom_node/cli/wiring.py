@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from db.session import Database
     from dicom_node.delivery.association import Requestor
     from dicom_node.results.context import NodeIdentity
+    from models.tasks import Task
     from workers.claim_loop import Terms
 
 
@@ -137,12 +138,28 @@ def audit_configuration(settings: Settings, database: Database, actor: str) -> N
         tell_configuration(tx, software=__version__, digest=digest(settings), settings=differences(settings))
 
 
+def asked_tasks(settings: Settings) -> list[Task]:
+    """Return the tasks that are asked of complete studies.
+
+    Raises
+    ------
+    SettingsError
+        If there is none of a name.
+    """
+    from models.errors import UnknownTaskError
+    from models.tasks import task_named
+
+    try:
+        return [task_named(name) for name in settings.tasks]
+    except UnknownTaskError as error:
+        raise SettingsError(f"tasks: {error}") from None
+
+
 def completeness(settings: Settings) -> Completeness:
     """Return when a study is complete and which tasks are asked of it."""
     from db.handoff import Completeness, Route
-    from models.tasks import task_named
 
-    tasks = [task_named(name) for name in settings.tasks]
+    tasks = asked_tasks(settings)
     views = (view.split() for view in settings.completeness.standard_views)
     return Completeness(
         standard_views=frozenset((laterality, view) for laterality, view in views),

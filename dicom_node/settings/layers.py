@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
@@ -151,11 +151,17 @@ def _names_beside(path: list[str]) -> set[str]:
     model: type[BaseModel] = Settings
     for part in path[:-1]:
         field = model.model_fields.get(part)
-        section = field.annotation if field else None
-        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+        section = _section_of(field.annotation) if field else None
+        if section is None:
             return set()
         model = section
     return set(model.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """Return which settings a setting holds, if any: a table, or each table of a list."""
+    held = get_args(annotation)[0] if get_origin(annotation) is list else annotation
+    return held if isinstance(held, type) and issubclass(held, BaseModel) else None
 
 
 def _example(path: list[str]) -> Any:
@@ -164,8 +170,9 @@ def _example(path: list[str]) -> Any:
         field = model.model_fields.get(part)
         if field is None:
             return None
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
+        section = _section_of(field.annotation)
+        if section is not None and part is not path[-1]:
+            model = section
             continue
         return field.examples[0] if field.examples else None
     return None

@@ -36,6 +36,7 @@ from dicom_node.settings.values import (
     COMMITMENT,
     AETitle,
     Directory,
+    database_address,
     destination_text,
     own_profile_name,
     split_list,
@@ -88,7 +89,7 @@ class Settings(BaseSettings):
         description="Tasks asked of complete studies.",
         examples=[["mammography_malignancy"]],
     )
-    database_url: SecretStr | None = Field(
+    database_url: Annotated[SecretStr, AfterValidator(database_address)] | None = Field(
         None,
         description="PostgreSQL URL; without it the node uses SQLite in DATA_DIR/node.db.",
         examples=["postgresql+psycopg://node:secret@db/node"],

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, SecretStr
 
 from dicom_node.delivery.destination import Destination, checked_ae_title
 from dicom_node.results.profiles import BUILT_IN, UNKNOWN, split_route
@@ -16,6 +16,7 @@ from dicom_node.results.profiles import BUILT_IN, UNKNOWN, split_route
 _VIEW = re.compile(r"([RL]) (CC|MLO)")
 _OFFSET = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
 COMMITMENT = "+commitment"
+_DATABASES = ("postgresql+psycopg", "postgresql", "sqlite")
 _PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
@@ -48,6 +49,13 @@ def destination_text(value: Any) -> Any:
     text = str(Destination.parse(address))
     text = text if profile == UNKNOWN else f"{text}/{profile}"
     return text + COMMITMENT if value.endswith(COMMITMENT) else text
+
+
+def database_address(value: SecretStr) -> SecretStr:
+    """Refuse another kind of database; the words say nothing of the value, which holds a password."""
+    if value.get_secret_value().partition("://")[0] not in _DATABASES:
+        raise ValueError("it is no URL of PostgreSQL, which begins with postgresql+psycopg://")
+    return value
 
 
 def own_profile_name(value: str) -> str:

@@ -433,6 +433,13 @@ def test_config_check_accepts_right_settings(data_dir: Path) -> None:
         ('destinations = ["nowhere"]', "destinations", "PACS@pacs.example.org:104"),
         ("[jobs]\nlease_s = 0", "jobs.lease_s", "60"),
         ('[completeness]\nstandard_views = ["R XX"]', "completeness.standard_views", "R CC"),
+        ('database_url = "mysql://node:secret@db/node"', "database_url", "postgresql+psycopg://"),
+        (
+            '[[callers]]\ntitle = "A"\noperations = ["stor"]',
+            "callers.operations",
+            "operations = ['store', 'echo']",
+        ),
+        ('[[callers]]\ntitle = "A"\nadresses = ["10.0.0.1"]', "callers.adresses", "did you mean addresses?"),
         ("prot = 11112", "prot", "config show"),
         ("port = ", "settings.toml", "TOML"),
     ],
@@ -462,7 +469,27 @@ def test_an_unknown_task_is_refused_by_config_check(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text('tasks = ["palmistry"]')
     answer = command("config", "check", "--data-dir", tmp_path, "--config", file)
-    assert answer.status in (3, 5)
+    assert answer.status == 3
+    assert "palmistry" in answer.err
+
+
+def test_certificates_that_cannot_be_read_are_refused_by_config_check(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    named = [f'{name} = "{tmp_path / name}.pem"' for name in ("certificate", "private_key", "authority")]
+    file.write_text("\n".join(["[listener.tls]", *named]))
+    answer = command("config", "check", "--data-dir", tmp_path, "--config", file)
+    assert answer.status == 3
+    assert "private_key" in answer.err
+
+
+@pytest.mark.parametrize("what", ["listen", "dispatch"])
+def test_a_process_refuses_an_unknown_task_as_a_setting_so_that_serve_stops(
+    tmp_path: Path, what: str
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('tasks = ["palmistry"]\nport = 0\n')
+    answer = command(what, "--data-dir", tmp_path / "data", "--config", file)
+    assert answer.status == 3
     assert "palmistry" in answer.err
 
 
