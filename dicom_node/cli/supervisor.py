@@ -62,11 +62,18 @@ class _Running:
         self._tell_again_at = 0.0
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            self.part.command,
-            stdin=subprocess.DEVNULL,
-            preexec_fn=_own_group(ended_with_parent(signal.SIGTERM)),  # noqa: PLW1509 - the supervisor has no threads
-        )
+        try:
+            self.process = subprocess.Popen(
+                self.part.command,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=_own_group(ended_with_parent(signal.SIGTERM)),  # noqa: PLW1509 - the supervisor has no threads
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            # For want of memory or processes, say: the other parts go on, and it may pass.
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            self._pause(lived_s=0.0)
+            log.error("part.not_started", part=self.part.name, reason=reason, again_in_s=self.pause_s)
+            return
         self.started_at = time.monotonic()
         log.info("part.started", part=self.part.name, pid=self.process.pid)
 
@@ -81,13 +88,16 @@ class _Running:
         status = self.process.poll()
         if status is None:
             return
-        lived_s = time.monotonic() - self.started_at
-        self.pause_s = SHORTEST_PAUSE_S if lived_s >= GOOD_RUN_S else min(self.pause_s * 2, LONGEST_PAUSE_S)
-        self.start_again_at = time.monotonic() + self.pause_s
+        self._pause(lived_s=time.monotonic() - self.started_at)
         pid, self.process = self.process.pid, None
         log.error("part.died", part=self.part.name, **_told(status), again_in_s=self.pause_s)
         self._unsettled.append(pid)
         self._settle()
+
+    def _pause(self, *, lived_s: float) -> None:
+        """Set when a part is started that does not run; the more often it fails, the later."""
+        self.pause_s = SHORTEST_PAUSE_S if lived_s >= GOOD_RUN_S else min(self.pause_s * 2, LONGEST_PAUSE_S)
+        self.start_again_at = time.monotonic() + self.pause_s
 
     def _settle(self) -> None:
         """Tell of those that died, and keep those of which has to be told again."""

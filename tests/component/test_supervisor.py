@@ -49,3 +49,27 @@ def test_the_log_says_how_a_part_ended(end: str, told: dict[str, int | str]) -> 
     }
     assert str(told.get("advice", "")) in died.get("advice", "")
     assert ("advice" in died) == ("advice" in told)
+
+
+def test_a_part_that_cannot_be_started_now_ends_no_other_one_and_is_started_later(tmp_path: Path) -> None:
+    program, script = tmp_path / "program", tmp_path / "script"
+    script.write_text("#!/bin/sh\nexit 1\n")
+    script.chmod(0o700)
+    told: list[str] = []
+
+    def note(part: Part, _pid: int) -> bool:
+        told.append(part.name)
+        supervisor.stop()
+        return True
+
+    parts = [
+        Part("listen", [str(program)]),
+        Part("score-1", ["sh", "-c", f"mv {script} {program}; exec sleep 600"]),
+    ]
+    supervisor = Supervisor(parts, note)
+    with capture_logs() as logs:
+        assert supervisor.run() == 0
+
+    events = [(entry["event"], entry.get("part")) for entry in logs]
+    assert events.index(("part.not_started", "listen")) < events.index(("part.started", "listen"))
+    assert told == ["listen"], "the other part lived until the stop"
