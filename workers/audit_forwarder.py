@@ -126,4 +126,7 @@ class AuditForwarder:
             return step()
         except (NodeError, DatabaseError) as error:
             log.warning("audit.sink_away", reason=str(error))
+        except Exception:
+            # Else the thread ended unheard, and the trail was handed over no more.
+            log.error("audit.not_forwarded", reason="unexpected", exc_info=True)
         return None

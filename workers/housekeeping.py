@@ -73,4 +73,7 @@ class Housekeeper:
                 log.warning("chore.failed", chore=chore.name, reason=str(error))
             except OSError as error:
                 log.warning("chore.failed", chore=chore.name, reason=f"the disk failed ({error.strerror})")
+            except Exception:
+                # Else the thread ended unheard, and no chore was done any more.
+                log.error("chore.failed", chore=chore.name, reason="unexpected", exc_info=True)
             due_at[number] = time.monotonic() + chore.period_s

@@ -6,11 +6,12 @@ import base64
 import json
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from structlog.testing import capture_logs
 
 from db import audit_cursor
 from dicom_node.audit_messages.syslog import Sink, TlsSink, UdpSink
@@ -124,6 +125,34 @@ def test_a_sink_that_is_down_means_that_messages_wait(
     sink.start()
     sending.forward()
     assert users(sink.messages) == ["bert", "carl"]
+
+
+class MistakenOnce:
+    """A sink that raises what nobody expects of one, and then takes messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+        self._has_failed = False
+
+    def send(self, messages: Sequence[bytes]) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            raise KeyError("a mistake of ours")
+        self.messages += messages
+
+
+@on_sqlite
+def test_a_mistake_in_handing_over_is_told_and_tried_again(node: SteeredNode) -> None:
+    add_users(node, "bert")
+    sink = MistakenOnce()
+    sending = forwarder(node, sink)
+    with capture_logs() as logs:
+        sending.start()
+        until(lambda: bool(sink.messages), PATIENCE_S, "the second try")
+        sending.stop()
+
+    assert [entry["event"] for entry in logs] == ["audit.not_forwarded"]
+    assert users([message.decode() for message in sink.messages]) == ["bert"]
 
 
 @on_sqlite
