@@ -88,13 +88,14 @@ def open_database(
     audit_key, checkpoint_key = settings.key_dir / "audit.key", settings.key_dir / "checkpoint.key"
     was_used = audit_key.exists()
     embedded = settings.database_url is None
-    if not upgrade and embedded and not _holds_anything(settings.database_file):
-        if was_used:
+    if embedded and not _holds_anything(settings.database_file):
+        if was_used:  # before anybody opens it: SQLite makes a file, which then looks like one to upgrade
             raise SchemaError(schema.DATABASE_LOST)
-        raise SettingsError(
-            f"data_dir: {settings.data_dir} holds no node; give --data-dir, or --config where a "
-            "file names its database, or start a node with 'dicom-node serve'"
-        )
+        if not upgrade:
+            raise SettingsError(
+                f"data_dir: {settings.data_dir} holds no node; give --data-dir, or --config where a "
+                "file names its database, or start a node with 'dicom-node serve'"
+            )
     make_data_dir(settings)
     done = schema.upgrade(settings.effective_database_url, was_used=was_used) if upgrade else None
     if upgrade:

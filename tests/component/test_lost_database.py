@@ -44,6 +44,13 @@ def test_a_node_whose_database_is_gone_refuses_to_go_on(
         assert "restore it from the backup" in " ".join(answer.err.split())
 
 
+def test_a_start_that_is_refused_leaves_no_file_that_others_take_for_one_to_upgrade(used: Path) -> None:
+    (used / "node.db").unlink()
+    assert command("dispatch", "--data-dir", used).status == 7
+    assert sorted(used.glob("node.db*")) == []
+    assert "restore it from the backup" in " ".join(command("status", "--data-dir", used).err.split())
+
+
 def test_whoever_moves_the_keys_away_too_begins_anew(used: Path) -> None:
     (used / "node.db").unlink()
     (used / "keys").rename(used / "old-keys")
