@@ -7,7 +7,6 @@ several runs may share a folder. An entry carries its own digest; one that does 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import multiprocessing
@@ -31,6 +30,7 @@ from models.network_inputs import AnyParameters
 from models.patches import PatchParameters, patch_geometry, prepare_patch
 from models.preprocessing import Parameters, find_breast, prepare
 from models.resampling import Geometry
+from training.atomic_file import full_disk_told
 from training.errors import DataSetError, ImageFileError, ResourcesError
 from training.image_files import PixelSource, colours
 from training.records import DataSet, Record
@@ -43,7 +43,6 @@ _DIGEST_BYTES = 32
 _HEADER_BYTES = 512
 _CHUNK = 32  # images that one process takes at a time
 _SPARE_BYTES = 256 * 2**20  # left free on the disk for everything else
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class PreparedImages:
@@ -240,16 +239,13 @@ def _write(entry: Path, tensor: Tensor, geometry: Geometry) -> None:
     header = json.dumps(asdict(geometry)).encode("ascii").ljust(_HEADER_BYTES)
     content = header + np.ascontiguousarray(tensor, dtype="<f4").tobytes()
     beside = entry.with_name(f".{entry.name}.{secrets.token_hex(4)}")
-    try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(hashlib.sha256(content).digest() + content)
-        beside.replace(entry)
-    except OSError as error:
-        if error.errno in _FULL:
-            raise ResourcesError("The disk of the cache is full; free some and start again.") from error
-        raise
-    finally:
-        beside.unlink(missing_ok=True)
+    with full_disk_told(entry.parent):
+        try:
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_bytes(hashlib.sha256(content).digest() + content)
+            beside.replace(entry)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def _read(entry: Path, parameters: AnyParameters) -> tuple[Tensor, Geometry] | None:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from training.atomic_file import written_beside
-from training.errors import CheckpointError
+from training.errors import CheckpointError, ResourcesError
 
 _FACTS = "facts"
 
@@ -41,6 +41,11 @@ class Checkpoint:
 
         Tensors that are contiguous in the processor's memory are written from where they lie: a checkpoint
         is five times as large as its network, and must not stand in memory once more.
+
+        Raises
+        ------
+        ResourcesError
+            If the disk does not take it.
         """
         flat = {
             f"{group}/{name}": value.detach().cpu().contiguous()
@@ -49,7 +54,13 @@ class Checkpoint:
         }
         facts = json.dumps(self.facts, allow_nan=False)
         with written_beside(path) as beside:
-            save_file(flat, beside, metadata={_FACTS: facts})
+            try:
+                save_file(flat, beside, metadata={_FACTS: facts})
+            except SafetensorError as error:  # what the system said stands in its text alone
+                raise ResourcesError(
+                    f"The checkpoint cannot be written into {path.parent} ({error}): free some room and "
+                    "go on with the run by --resume."
+                ) from error
 
 
 def read(path: Path) -> Checkpoint | None:

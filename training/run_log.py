@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from training.atomic_file import full_disk_told
 from training.errors import TrainingError
 
 
@@ -28,7 +29,9 @@ class RunLog:
     """
 
     def __init__(self, path: Path, *, tensorboard: Path | None = None) -> None:
-        self._file = path.open("ab+")
+        self._path = path
+        # Unbuffered: what a full disk did not take must not come again when the file is closed.
+        self._file = path.open("ab+", buffering=0)
         self._cut_torn_line()
         self._board = _board(tensorboard) if tensorboard is not None else None
 
@@ -43,10 +46,16 @@ class RunLog:
             self._board.close()
 
     def write(self, event: str, **facts: Any) -> None:
-        """Append one event with its time and facts (JSON values)."""
+        """Append one event with its time and facts (JSON values).
+
+        Raises
+        ------
+        ResourcesError
+            If the disk is full.
+        """
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}
-        self._file.write((json.dumps(line, allow_nan=False) + "\n").encode("utf-8"))
-        self._file.flush()
+        with full_disk_told(self._path.parent):
+            self._file.write((json.dumps(line, allow_nan=False) + "\n").encode("utf-8"))
         if self._board is not None and event == "epoch":
             for name in ("training_loss", "log_loss", "auc", "learning_rate"):
                 if facts.get(name) is not None:

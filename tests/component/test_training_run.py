@@ -164,6 +164,36 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
     assert digests(RunFolder(folder)) == digests(finished)
 
 
+FULL_AT_THE_CHECKPOINT = """
+import json, resource, sys
+from pathlib import Path
+from training.material import silent
+from training.run import run
+from training.run_config import checked
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, 1 << 19))  # a checkpoint takes more, all else less
+run(checked(json.loads(sys.argv[1])), Path(sys.argv[2]), resume=False, advance=silent)
+"""
+
+
+def test_a_run_whose_checkpoint_has_no_room_says_so_and_goes_on_once_there_is(
+    images: Path, finished: RunFolder, tmp_path: Path
+) -> None:
+    config = options(images)
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL_AT_THE_CHECKPOINT, config.model_dump_json(), str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = ended.stderr.strip().splitlines()[-1]
+    assert told.startswith("training.errors.ResourcesError: The checkpoint cannot be written into ")
+    assert "go on with the run by --resume" in told
+    fold = RunFolder(tmp_path / "run").fold(0).path
+    assert not list(fold.iterdir()), "nothing half-written is left"
+    assert digests(run(config, tmp_path / "run", resume=True, advance=quietly)) == digests(finished)
+
+
 def test_a_finished_run_goes_on_to_nothing(images: Path, finished: RunFolder, tmp_path: Path) -> None:
     copy = RunFolder(shutil.copytree(finished.path, tmp_path / "copy"))
     before = digests(copy)
