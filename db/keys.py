@@ -197,6 +197,11 @@ def _read_private(path: Path) -> bytes:
     """Read a secret file, refusing one that others could have read or changed."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise AuditError(
+            f"the key file {path} is not there; restore it, or, where no node ever ran here, start one with "
+            "'dicom-node serve'"
+        ) from error
     except OSError as error:
         raise AuditError(
             f"the key file {path} cannot be read ({error.strerror}); restore it or correct its owner"

@@ -57,6 +57,14 @@ def test_a_key_file_that_others_can_read_or_write_is_refused(
     assert path.read_bytes() == before
 
 
+def test_a_key_that_is_not_there_is_to_be_restored_or_was_never_made(tmp_path: Path) -> None:
+    with pytest.raises(
+        AuditError, match=r"is not there; restore it, or, where no node ever ran here, start one"
+    ):
+        AuditKey.load(tmp_path / "audit.key")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_link_in_place_of_a_key_file_is_refused(tmp_path: Path) -> None:
     AuditKey.load_or_create(tmp_path / "elsewhere.key")
     (tmp_path / "audit.key").symlink_to(tmp_path / "elsewhere.key")
