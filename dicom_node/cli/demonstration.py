@@ -283,7 +283,7 @@ def describe(
     from pydicom import dcmread
     from pydicom.uid import EnhancedSRStorage
 
-    from dicom_node.cli.pictures import draw_overlay, phantom_as_displayed
+    from dicom_node.cli.pictures import caption, draw_overlay, phantom_as_displayed
     from dicom_node.results.reading import evidence_bands, report_text
 
     stored = [(at, dcmread(archived.path)) for at, archived in arrivals.objects]
@@ -308,8 +308,9 @@ def describe(
             draw_overlay(
                 phantom_as_displayed(image),
                 evidence_bands(overlay) if overlay is not None else None,
-                f"{path.stem.replace('-', ' ')}   probability {scores[image.SOPInstanceUID]:.2f}"
-                "   AI, not verified",
+                caption(
+                    path.stem.replace("-", " "), scores[image.SOPInstanceUID], float(analysis["threshold"])
+                ),
                 out / "overlays" / f"study-{number}-{path.stem}.png",
             )
         seconds = max(at for at, ds in own if ds.Modality == "SR") - study.sent_at

@@ -9,9 +9,24 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset
 
+from dicom_node.results import wording
 from dicom_node.results.overlay_picture import shade
 
 HEIGHT = 900
+_FONT_SIZE = 17  # the caption of a mammogram, which is higher than wide, fits into one line
+
+
+def caption(place: str, probability: float, threshold: float) -> str:
+    """Say above a picture what the model said of it.
+
+    Parameters
+    ----------
+    place : str
+        Side and view, such as ``"L MLO"``.
+    probability, threshold : float
+        0..1.
+    """
+    return f"{place}: probability of cancer {wording.compared(probability, threshold)}. AI, not verified"
 
 
 def draw_overlay(grey: NDArray[np.uint8], bands: NDArray[np.uint8] | None, caption: str, path: Path) -> None:
@@ -36,7 +51,7 @@ def draw_overlay(grey: NDArray[np.uint8], bands: NDArray[np.uint8] | None, capti
     scaled = Image.fromarray(picture).resize((width, HEIGHT), Image.Resampling.LANCZOS)
     sheet = Image.new("RGB", (width, HEIGHT + 40), "black")
     sheet.paste(scaled, (0, 40))
-    font = ImageFont.load_default(size=18)
+    font = ImageFont.load_default(size=_FONT_SIZE)
     ImageDraw.Draw(sheet).text((10, 8), caption, fill="white", font=font)
     sheet.save(path)
 
