@@ -245,12 +245,18 @@ def _metadata(content: bytes) -> dict[str, Any]:
     if "network_data_format" not in metadata:
         raise BundleIncompleteError(f"{METADATA} lacks network_data_format.")
     for field in ("name", "version"):
-        value = metadata.get(field)
-        if not (isinstance(value, str) and value and value.isascii() and value.isprintable()):
-            raise BundleFormatError(f"{METADATA}: {field} must be printable ASCII text.")
-        if len(value) > _IDENTITY_MAX_LENGTH:
-            raise BundleFormatError(f"{METADATA}: {field} is longer than {_IDENTITY_MAX_LENGTH} characters.")
+        if (problem := identity_problem(metadata.get(field))) is not None:
+            raise BundleFormatError(f"{METADATA}: {field} {problem}.")
     return metadata
+
+
+def identity_problem(value: object) -> str | None:
+    """Say why a value cannot be a bundle's name or version; None where it can."""
+    if not (isinstance(value, str) and value and value.isascii() and value.isprintable()):
+        return "must be printable ASCII text"
+    if len(value) > _IDENTITY_MAX_LENGTH:
+        return f"is longer than {_IDENTITY_MAX_LENGTH} characters"
+    return None
 
 
 def _golden(content: bytes, manifest: Manifest) -> Golden:

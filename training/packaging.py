@@ -85,10 +85,10 @@ def write_bundle(
     Raises
     ------
     PackagingError
-        If the folder is not empty.
+        If the bundle cannot have its name or version, or the folder is not empty.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise PackagingError(f"{folder} is not empty: name another folder or remove it.")
+    require_identity(release.name, release.version)
+    require_empty(folder)
     state = {
         name: np.ascontiguousarray(value.detach().cpu().numpy())
         for name, value in network.state_dict().items()
@@ -108,6 +108,31 @@ def write_bundle(
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
     (folder / bundle.MANIFEST).write_bytes(write(manifest(digests)))
     return bundle.read(folder)
+
+
+def require_identity(name: str, version: str) -> None:
+    """Refuse a name or a version that no bundle can have, before anything is done for it.
+
+    Raises
+    ------
+    PackagingError
+        If either is not ASCII, or too long for a report.
+    """
+    for option, value in (("--name", name), ("--version", version)):
+        if (problem := bundle.identity_problem(value)) is not None:
+            raise PackagingError(f"The bundle's {option} {problem}: give another one.")
+
+
+def require_empty(folder: Path) -> None:
+    """Refuse a folder that holds something already.
+
+    Raises
+    ------
+    PackagingError
+        If it does.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PackagingError(f"{folder} is not empty: name another folder or remove it.")
 
 
 def _golden(

@@ -10,6 +10,7 @@ from training.errors import EvaluationError
 from training.evaluation_report import columns_of, written
 from training.material import Advance
 from training.packable import way_to_bundle
+from training.packaging import require_identity
 from training.report_page import write_report
 from training.run import run
 from training.run_config import TrainingConfig
@@ -55,8 +56,11 @@ def train_and_report(
     Raises
     ------
     TrainingError
-        If the run is not allowed, see :func:`training.run.run`, or cannot be packed.
+        If the bundle cannot have its name, the run is not allowed, see :func:`training.run.run`, or cannot be
+        packed.
     """
+    if name is not None:
+        require_identity(name, version)
     folder = run(config, out, resume=resume, advance=advance, to_pack=name is not None)
     # A split image by image has seen its test images: what its maps point at says nothing.
     of_maps = _of_maps(folder, advance) if config.protocol == BY_GROUP else ()

@@ -46,6 +46,12 @@ def demonstration(
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Seed of everything random in the run.")
     ] = 20260101,
+    version: Annotated[
+        str | None,
+        typer.Option(
+            "--version", help="The bundle's version.", show_default="1.0.0; +seed.SEED with another seed"
+        ),
+    ] = None,
     queue: Queue = False,
     data_dir: DataDir = None,
     config: ConfigFile = None,
@@ -55,12 +61,16 @@ def demonstration(
     The same seed gives the same bytes.
     """
     if queue:
-        _queue("demonstration", {"seed": seed}, data_dir, config)
+        order: dict[str, Any] = {"seed": seed}
+        if version is not None:
+            _require_identity("demonstration", version)
+            order["version"] = version
+        _queue("demonstration", order, data_dir, config)
         return
     folder = _given(out)
     from training.demonstration.build import run
 
-    run(folder, seed=seed)
+    run(folder, seed=seed, version=version)
 
 
 @app.command("run")
@@ -243,12 +253,19 @@ def _order(chosen: TrainingConfig, name: str | None, version: str, trained_by: s
     """
     if name is None:
         raise typer.BadParameter("give --name: what a worker trains becomes a bundle")
+    _require_identity(name, version)
     options = chosen.model_dump(mode="json", exclude_none=True) | {"threads": 1, "workers": 0}
     for place in ("data_folder", "weights", "cache"):
         if place in options:
             options[place] = str(Path(options[place]).absolute())
     assignments = [f"{option}={json.dumps(value)}" for option, value in sorted(options.items())]
     return {"set": assignments, "name": name, "version": version, "trained-by": trained_by}
+
+
+def _require_identity(name: str, version: str) -> None:
+    from training.packaging import require_identity
+
+    require_identity(name, version)
 
 
 def _queue(recipe: str, order: Mapping[str, Any], data_dir: Path | None, config: Path | None) -> None:

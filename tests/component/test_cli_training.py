@@ -114,6 +114,19 @@ def test_the_help_names_the_default_that_a_run_has(option: str) -> None:
     assert of_option.endswith(f"[default: ({TrainingConfig.model_fields[option].default})]")
 
 
+@pytest.mark.parametrize("where", [(), ("--queue",)])
+def test_a_name_that_no_bundle_can_have_is_told_before_training(
+    where: tuple[str, ...], images: Path, file: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    data = ("--data", f"plain_csv:{images}", "--out", tmp_path / "run", "--data-dir", data_dir)
+    done = train("run", "--from", file, *data, *where, "--name", "Brüste")
+    assert isinstance(done.exception, TrainingError)
+    assert "--name must be printable ASCII text" in str(done.exception)
+    assert not (tmp_path / "run").exists()
+    jobs = CliRunner().invoke(app, ["job", "list", "--json", "--data-dir", str(data_dir)])
+    assert json.loads(jobs.output) == []
+
+
 def test_wrong_options_are_told_before_anything_is_written(images: Path, file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = train("run", "--from", file, "--data", f"plain_csv:{images}", "--set", "colour=red", "--out", out)

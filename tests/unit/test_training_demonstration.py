@@ -13,7 +13,7 @@ from models.contract import Laterality
 from models.preprocessing import Parameters
 from training.datasets.phantoms import LesionKind
 from training.demonstration import evaluation
-from training.demonstration.build import build, steps
+from training.demonstration.build import DEFAULT_SEED, build, steps, version_of
 from training.demonstration.cohort import Example, draw_cohort, kinds_of_women
 from training.demonstration.config import DemonstrationConfig
 from training.demonstration.split import Split, split_by_woman
@@ -47,8 +47,28 @@ def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
     released = Classifier.load(tmp_path / "one").bundle
     assert released.manifest.demonstration
     assert "Not for clinical use" in released.card
-    with pytest.raises(PackagingError, match="not empty"):
-        build(tmp_path / "one", TINY, advance=lambda stage: None)
+
+
+def test_a_bundle_that_could_not_be_written_is_refused_before_a_phantom_is_drawn(tmp_path: Path) -> None:
+    called: list[str] = []
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    with pytest.raises(PackagingError, match="full is not empty: name another folder"):
+        build(tmp_path / "full", TINY, advance=called.append)
+    with pytest.raises(PackagingError, match="--version must be printable ASCII text: give another"):
+        build(tmp_path / "new", TINY, version="1.0\n", advance=called.append)
+    assert called == []
+    assert files_of(tmp_path) == {"full/notes.txt": b"mine"}
+
+
+def test_a_stated_version_is_the_bundles_and_another_seed_has_a_version_of_its_own(tmp_path: Path) -> None:
+    assert (
+        build(tmp_path / "bundle", TINY, version="2.1.0", advance=lambda stage: None).identity.version
+        == "2.1.0"
+    )
+    assert (tmp_path / "bundle" / "model_card.md").read_text().splitlines()[0].endswith(" 2.1.0")
+    assert version_of(DEFAULT_SEED) == "1.0.0", "the bundle that ships"
+    assert version_of(7) == "1.0.0+seed.7"
 
 
 def test_a_split_keeps_each_woman_in_one_part_and_spreads_what_they_have() -> None:

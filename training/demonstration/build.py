@@ -26,7 +26,7 @@ from training.demonstration.config import DemonstrationConfig
 from training.demonstration.loop import train
 from training.demonstration.split import Split, split_by_woman
 from training.determinism import deterministic
-from training.packaging import Release, write_bundle
+from training.packaging import Release, require_empty, require_identity, write_bundle
 
 DEFAULT_SEED = DemonstrationConfig().seed
 NAME = "mammography-phantom-demonstration"
@@ -62,7 +62,14 @@ def steps(config: DemonstrationConfig) -> dict[str, int]:
     }
 
 
-def build(folder: Path, config: DemonstrationConfig, *, advance: Advance) -> bundle.Bundle:
+def version_of(seed: int) -> str:
+    """Return the version of a bundle whose version nobody states: another seed is not the released bundle."""
+    return VERSION if seed == DEFAULT_SEED else f"{VERSION}+seed.{seed}"
+
+
+def build(
+    folder: Path, config: DemonstrationConfig, *, version: str = VERSION, advance: Advance
+) -> bundle.Bundle:
     """Train the demonstration network and write its bundle.
 
     Parameters
@@ -71,16 +78,20 @@ def build(folder: Path, config: DemonstrationConfig, *, advance: Advance) -> bun
         Where to; must not exist or be empty.
     config : DemonstrationConfig
         The options.
+    version : str, optional
+        The bundle's; ASCII, at most 64 characters.
     advance : callable
         Called with the stage's name after each step, see :func:`steps`.
 
     Raises
     ------
     PackagingError
-        If the folder is not empty.
+        If the folder is not empty, or no bundle can have that version.
     CalibrationError
         If there are too few validation women for an operating point.
     """
+    require_identity(NAME, version)
+    require_empty(folder)
     count = config.training_women + config.validation_women + config.test_women
     kinds = kinds_of_women(count)
     split = split_by_woman(
@@ -93,7 +104,7 @@ def build(folder: Path, config: DemonstrationConfig, *, advance: Advance) -> bun
         benign = _draw_benign(count, config, advance)
         network = train(training.examples, config, advance=lambda: advance("training"))
         measured = _measure(network, validation, test, benign, config, advance)
-        return _pack(folder, network, config, split, (training, validation, test, benign), measured)
+        return _pack(folder, network, config, split, (training, validation, test, benign), measured, version)
 
 
 def _draw(
@@ -160,6 +171,7 @@ def _pack(
     split: Split,
     cohorts: Sequence[Cohort],
     measured: _Measured,
+    version: str,
 ) -> bundle.Bundle:
     data = hashlib.sha256("".join(cohort.sha256 for cohort in cohorts).encode("ascii")).hexdigest()
     task = task_named("mammography_malignancy")
@@ -186,7 +198,8 @@ def _pack(
         )
 
     golden = _golden_examples(cohorts[2].examples)
-    return write_bundle(folder, network, golden, _release(), _card(config, measured, data), manifest)
+    card = _card(config, measured, data, version)
+    return write_bundle(folder, network, golden, _release(version), card, manifest)
 
 
 def _golden_examples(examples: Sequence[Example]) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
@@ -196,24 +209,24 @@ def _golden_examples(examples: Sequence[Example]) -> list[np.ndarray[tuple[int, 
     return [tensor for pair in zip(malignant, normal, strict=False) for tensor in pair][:_GOLDEN_EXAMPLES]
 
 
-def _release() -> Release:
+def _release(version: str) -> Release:
     return Release(
         name=NAME,
-        version=VERSION,
+        version=version,
         description=_INTENDED_USE,
         authors="The dicom-node authors",
         copyright_notice="The dicom-node authors, Apache-2.0",
-        changelog={VERSION: "First release"},
+        changelog={version: "First release"},
     )
 
 
-def _card(config: DemonstrationConfig, measured: _Measured, data: str) -> str:
+def _card(config: DemonstrationConfig, measured: _Measured, data: str, version: str) -> str:
     rows = "\n".join(
         f"| {m.name} | {m.level} | {m.value:.3f} | {m.low:.3f} to {m.high:.3f} | {m.cases} |"
         for m in measured.metrics
     )
     point = measured.point
-    return f"""# {NAME} {VERSION}
+    return f"""# {NAME} {version}
 
 **Demonstration, trained on synthetic phantoms. Not for clinical use.** It has never seen an image of a
 person, and says nothing about one.
@@ -250,7 +263,7 @@ same bytes. Licence Apache-2.0.
 """
 
 
-def run(folder: Path, *, seed: int = DEFAULT_SEED) -> None:
+def run(folder: Path, *, seed: int = DEFAULT_SEED, version: str | None = None) -> None:
     """Build the demonstration bundle with a progress bar, and print what was measured.
 
     Parameters
@@ -259,11 +272,14 @@ def run(folder: Path, *, seed: int = DEFAULT_SEED) -> None:
         Where to; must not exist or be empty.
     seed : int
         Of everything random; the released bundle has the default.
+    version : str, optional
+        The bundle's; by default :func:`version_of` the seed.
     """
     config = DemonstrationConfig(seed=seed)
+    version = version_of(seed) if version is None else version
     with Progress(*Progress.get_default_columns(), TimeElapsedColumn()) as progress:
         bars = {stage: progress.add_task(stage, total=total) for stage, total in steps(config).items()}
-        built = build(folder, config, advance=lambda stage: progress.advance(bars[stage]))
+        built = build(folder, config, version=version, advance=lambda stage: progress.advance(bars[stage]))
         for metric in built.manifest.metrics:
             progress.console.print(
                 f"{metric.name} ({metric.level}): {metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]",
