@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from db.audit import AUDIT_TABLE, TIME_FORMAT, read_head
 from db.canonical import canonical_json
@@ -36,7 +37,7 @@ class Checkpoint:
     seq, mac : int, str
         The last event's number and mac.
     count : int
-        Rows in the table and before its first; equals ``seq`` in an unharmed trail.
+        Events up to then, as counted by who wrote it; equals ``seq`` in an unharmed trail.
     at : str
         UTC wall time, microseconds.
     node : str
@@ -71,7 +72,7 @@ class CheckpointWriter:
         self.path = file_of_node(folder, "checkpoints", node)
         self._key = key
         self._node = node
-        self._last_seq = 0
+        self._last: Checkpoint | None = None
         self._last_s: float | None = None
 
     def is_due(self, database: Database, *, every_events: int, every_s: float) -> bool:
@@ -80,7 +81,7 @@ class CheckpointWriter:
         The first call of a process asks for one as soon as the trail holds an event.
         """
         with database.reading() as session:
-            new_events = read_head(session.connection()).seq - self._last_seq
+            new_events = read_head(session.connection()).seq - (self._last.seq if self._last else 0)
         if new_events == 0:
             return False
         return (
@@ -97,20 +98,30 @@ class CheckpointWriter:
         """
         with database.reading() as session:
             head = read_head(session.connection())
-            count, first = session.execute(
-                select(func.count(), func.min(AUDIT_TABLE.c.seq)).where(AUDIT_TABLE.c.seq <= head.seq)
-            ).one()
-        if head.seq == 0:
-            return None
+            if head.seq == 0:
+                return None
+            count = self._counted(session, head.seq)
         # What is signed must not go with the power, and come back as another event.
         database.sync_commits()
         at = datetime.now(UTC).strftime(TIME_FORMAT)
-        # Events that were removed after their retention count as there: verification knows the cut.
-        checkpoint = Checkpoint(head.seq, head.mac, first - 1 + count, at, self._node)
+        checkpoint = Checkpoint(head.seq, head.mac, count, at, self._node)
         signature = self._key.sign(checkpoint.message())
         append_line(self.path, canonical_json({**asdict(checkpoint), "signature": signature}))
-        self._last_seq, self._last_s = head.seq, time.monotonic()
+        self._last, self._last_s = checkpoint, time.monotonic()
         return checkpoint
+
+    def _counted(self, session: Session, seq: int) -> int:
+        """Count the events up to one: all of them once, then those since the last checkpoint.
+
+        A trail of years is not read again every few seconds, by a process that has studies to complete.
+        """
+        t = AUDIT_TABLE.c
+        if self._last is not None:
+            since = select(func.count()).where(t.seq > self._last.seq, t.seq <= seq)
+            return self._last.count + session.scalars(since).one()
+        count, first = session.execute(select(func.count(), func.min(t.seq)).where(t.seq <= seq)).one()
+        # Events that were removed after their retention count as there: verification knows the cut.
+        return int(first - 1 + count)
 
 
 def file_of_node(folder: Path, kind: str, node: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, insert, select, text
+from sqlalchemy import Connection, create_engine, event, insert, select, text
 
+from db import audit_guards
 from db.audit import AUDIT_TABLE, AuditTrail
-from db.audit_checkpoints import CheckpointWriter
+from db.audit_checkpoints import CheckpointWriter, read_checkpoints
 from db.audit_verify import VerifyReport, verify
 from db.errors import AuditError
 from db.keys import AuditKey, CheckpointKey
 from db.session import Database
+from tests.steered_node import on_sqlite
 
 Rows = list[dict[str, Any]]
 
@@ -360,6 +363,45 @@ def test_a_checkpoint_is_due_at_start_then_after_so_many_events_or_so_much_time(
     assert not node.writer.is_due(node.database, every_events=3, every_s=1000)
     assert node.writer.is_due(node.database, every_events=2, every_s=1000)
     assert node.writer.is_due(node.database, every_events=3, every_s=0)
+
+
+@on_sqlite
+def test_a_later_checkpoint_costs_the_same_however_long_the_trail_is(node: Node) -> None:
+    """Counted in steps of SQLite's machine, of which a slow computer does not make more."""
+    steps = [0]
+
+    def count_a_step() -> int:
+        steps[0] += 1
+        return 0
+
+    def count_steps(connection: sqlite3.Connection, _record: object) -> None:
+        connection.set_progress_handler(count_a_step, 1)
+
+    event.listen(node.database.engine, "connect", count_steps)
+    node.database.engine.dispose()
+    costs = []
+    for earlier in (0, 3000):
+        node.write_events(earlier)
+        node.checkpoint()
+        node.write_events(3)
+        before = steps[0]
+        node.checkpoint()
+        costs.append(steps[0] - before)
+
+    assert 0 < costs[1] < 2 * costs[0]
+    assert node.verify().checkpoints_checked == 4
+
+
+def test_events_that_vanished_before_a_checkpoint_are_not_counted_as_there(node: Node) -> None:
+    node.checkpoint()
+    node.write_events(3)
+    with node.database.engine.begin() as connection, audit_guards.lifted(connection):
+        connection.execute(text("DELETE FROM audit_event WHERE seq = 11"))
+    node.checkpoint()
+
+    (_, checkpoint) = read_checkpoints(node.folder, node.checkpoint_key.public_key)
+    assert (checkpoint.seq, checkpoint.count) == (12, 11)
+    assert node.verify().first_bad_seq == 11
 
 
 def test_a_checkpoint_that_cannot_be_written_is_an_error(node: Node) -> None:
