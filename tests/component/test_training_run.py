@@ -365,8 +365,11 @@ def test_runs_share_prepared_images_and_what_comes_after_them_finds_these(
 def test_weights_of_another_digest_are_refused(images: Path, finished: RunFolder, tmp_path: Path) -> None:
     weights = finished.fold(0).weights
     config = options(images, weights=str(weights), weights_sha256="0" * 64, mode="features")
+    stages: list[str] = []
     with pytest.raises(TrainingError, match="SHA-256"):
-        run(config, tmp_path / "run", resume=False, advance=quietly)
+        run(config, tmp_path / "run", resume=False, advance=lambda stage, *_: stages.append(stage))
+    assert set(stages) == {"reading"}, "before an image is prepared"
+    assert not RunFolder(tmp_path / "run").is_begun, "the right digest may be given into the same folder"
 
 
 def test_a_site_adapts_the_head_of_weights_that_it_was_given(
