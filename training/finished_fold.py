@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from safetensors.torch import load
 
 from models import architectures
 from models.network_inputs import AnyParameters, parameters_class
@@ -15,7 +12,7 @@ from models.networks import ImageNetwork
 from models.tasks import Task, task_named
 from training import data_manifest, predictions, run_folder, splits
 from training.errors import PackagingError
-from training.fold import FoldResult, read_result
+from training.fold import FoldResult, read_result, read_weights
 from training.predictions import Predictions
 from training.records import DataSet
 from training.run_config import TrainingConfig
@@ -76,15 +73,14 @@ class FinishedFold:
 
         Raises
         ------
-        PackagingError
+        CheckpointError
             If the weights are not those that the fold gave.
+        PackagingError
+            If the network is of another kind.
         """
-        path = self.folder.fold(self.number).weights
-        weights = path.read_bytes()
-        if hashlib.sha256(weights).hexdigest() != self.result.weights_sha256:
-            raise PackagingError(f"{path} is not what the fold gave: train the fold again.")
+        weights = read_weights(self.folder.fold(self.number))
         network = architectures.build(self.config.architecture, self.arguments)
-        network.load_state_dict(load(weights))
+        network.load_state_dict(weights)
         if not isinstance(network, ImageNetwork):
             raise PackagingError(f"{self.config.architecture} is no network that can be packed.")
         return network.eval()

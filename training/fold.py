@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from models.preprocessing import Parameters
 from training import predictions
 from training.answers import predictions_of, temperature_of
 from training.atomic_file import write_atomically
-from training.errors import TrainingError
+from training.errors import CheckpointError, TrainingError
 from training.examples import Examples
 from training.imbalance import ClassBalance
 from training.loop import Trained, predict, train
@@ -25,6 +25,8 @@ from training.networks import build_network, load_weights, shift_outputs
 from training.run_config import TrainingConfig
 from training.run_folder import FoldFolder
 from training.run_log import RunLog
+
+_TRAIN_AGAIN = "remove {} and go on with the run by --resume."
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,26 @@ def _finish(
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
     write_atomically(files.result, (json.dumps(asdict(result), indent=1) + "\n").encode("ascii"))
+
+
+def read_weights(files: FoldFolder) -> dict[str, torch.Tensor]:
+    """Return the network's state of a fold that is whole, held against the digest that the fold gave.
+
+    Raises
+    ------
+    TrainingError
+        If the fold is not whole.
+    CheckpointError
+        If the weights are gone or are others.
+    """
+    expected = read_result(files).weights_sha256
+    try:
+        content = files.weights.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{files.weights} cannot be read: {_TRAIN_AGAIN.format(files.path)}") from error
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise CheckpointError(f"{files.weights} is not what the fold gave: {_TRAIN_AGAIN.format(files.path)}")
+    return load(content)
 
 
 def read_result(files: FoldFolder) -> FoldResult:

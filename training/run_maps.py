@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load
-
-from models.networks import ImageNetwork
 from training import localisation, run_folder
 from training.atomic_file import write_atomically
 from training.cache import PreparedImages
+from training.determinism import deterministic
 from training.errors import EvaluationError
 from training.evaluated_run import LOCALISATION, OVERLAYS
+from training.fold import read_weights
 from training.localisation import LocalisationQuality
 from training.localising import MapPair, maps_of
 from training.map_pictures import overlay_png
-from training.material import Advance, material_of
+from training.material import Advance, Material, material_of
 from training.networks import build_network
-from training.run_folder import FoldFolder, RunFolder
+from training.run_config import TrainingConfig
+from training.run_folder import RunFolder
 
 _EXAMPLES = 8
 
@@ -39,7 +40,8 @@ def measure_maps(path: Path, *, advance: Advance) -> LocalisationQuality:
         If the run was not split by woman, its networks have no map, or the lesions of two women are not
         known.
     TrainingError
-        If the folder holds no finished run, or the data set has changed.
+        If the folder holds no finished run, weights are not those that their fold gave, or the data set has
+        changed.
     """
     folder = RunFolder(path)
     arguments = run_folder.read(folder)["architecture_arguments"]
@@ -47,6 +49,25 @@ def measure_maps(path: Path, *, advance: Advance) -> LocalisationQuality:
     images = material.images
     if not isinstance(images, PreparedImages):
         raise EvaluationError("Maps are measured on a run that was split by woman: name one.")
+    with deterministic(config.threads):
+        pairs = _pairs(folder, config, arguments, material, images, advance)
+    found = localisation.measure(
+        [pair.trained for pair in pairs], [pair.untrained for pair in pairs], seed=config.seed
+    )
+    _write_examples(folder, images, pairs)
+    localisation.write(found, path / LOCALISATION)
+    return found
+
+
+def _pairs(
+    folder: RunFolder,
+    config: TrainingConfig,
+    arguments: Mapping[str, Any],
+    material: Material,
+    images: PreparedImages,
+    advance: Advance,
+) -> list[MapPair]:
+    """Return the maps of all folds' test images, each by the network that had not seen it."""
     folds = config.run_folds or config.folds
     pairs: list[MapPair] = []
     for number in range(folds):
@@ -54,7 +75,7 @@ def measure_maps(path: Path, *, advance: Advance) -> LocalisationQuality:
             build_network(config.architecture, arguments, material.parameters, seed=(config.seed, number))
             for _ in range(2)
         )
-        _load(network, folder.fold(number))
+        network.load_state_dict(read_weights(folder.fold(number)))
         positions = material.positions(material.plan.folds[number].test)
         of_fold = maps_of(network, untrained, material.task, images, positions)
         if of_fold is None:
@@ -64,23 +85,7 @@ def measure_maps(path: Path, *, advance: Advance) -> LocalisationQuality:
             )
         pairs += of_fold
         advance("maps", number + 1, folds)
-    found = localisation.measure(
-        [pair.trained for pair in pairs], [pair.untrained for pair in pairs], seed=config.seed
-    )
-    _write_examples(folder, images, pairs)
-    localisation.write(found, path / LOCALISATION)
-    return found
-
-
-def _load(network: ImageNetwork, files: FoldFolder) -> None:
-    try:
-        network.load_state_dict(load(files.weights.read_bytes()))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise EvaluationError(
-            f"{files.path.name} has no usable weights ({type(error).__name__}): go on with the run by "
-            "--resume."
-        ) from error
-    network.eval()
+    return pairs
 
 
 def _write_examples(folder: RunFolder, images: PreparedImages, pairs: list[MapPair]) -> None:

@@ -12,12 +12,13 @@ from models.network_inputs import AnyParameters
 from models.tasks import Task
 from training import finished_fold, run_folder
 from training.bundle_numbers import BundleNumbers, measure
+from training.determinism import deterministic
 from training.finished_fold import FinishedFold
 from training.golden_inputs import golden_inputs
 from training.material import Advance, silent
 from training.model_card import model_card
 from training.packable import require_honest_split
-from training.packaging import Release, write_bundle
+from training.packaging import Release, require_empty, require_identity, write_bundle
 from training.records import DataSet, Record
 from training.run_folder import RunFolder
 from training.splits import SplitPlan
@@ -59,25 +60,30 @@ def package_run(
     Raises
     ------
     PackagingError
-        If the split was not by woman or patient, or there are too few validation cases for an operating
-        point.
+        If the bundle cannot have its name or version, its folder is not empty, the split was not by woman or
+        patient, or there are too few validation cases for an operating point.
     TrainingError
-        If the folder holds no finished fold of that number.
+        If the folder holds no finished fold of that number, or its weights are others.
     """
     folder = RunFolder(run)
+    place = out or folder.bundle
+    require_identity(name, version)
+    require_empty(place)
     require_honest_split(run_folder.config_of(run_folder.read(folder)))
     packed = finished_fold.read(folder, fold)
     network = packed.network()
-    numbers = measure(packed, network, advance)
-    return write_bundle(
-        out or folder.bundle,
-        network,
-        golden_inputs(packed.parameters.shape, seed=packed.config.seed),
-        _release(packed.task, packed.parameters, name, version),
-        model_card(name, version, packed, numbers, licence=licence, intended_use=INTENDED_USE),
-        lambda files: _manifest(packed, numbers, files, licence, trained_by),
-        more_files={SPLIT: _split_file(packed.dataset, packed.plan, fold)},
-    )
+    # Golden answers are bytes of the bundle: they follow from the run's threads, not the machine's cores.
+    with deterministic(packed.config.threads):
+        numbers = measure(packed, network, advance)
+        return write_bundle(
+            place,
+            network,
+            golden_inputs(packed.parameters.shape, seed=packed.config.seed),
+            _release(packed.task, packed.parameters, name, version),
+            model_card(name, version, packed, numbers, licence=licence, intended_use=INTENDED_USE),
+            lambda files: _manifest(packed, numbers, files, licence, trained_by),
+            more_files={SPLIT: _split_file(packed.dataset, packed.plan, fold)},
+        )
 
 
 def _manifest(

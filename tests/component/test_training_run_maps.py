@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from dicom_node.cli.exit_codes import ExitCode
 from tests.command_line import command
 from training.datasets.phantom_folder import write_phantoms
+from training.errors import CheckpointError
 from training.material import silent
 from training.run import run
 from training.run_config import checked
+from training.run_maps import measure_maps
 
 WOMEN, MALIGNANT = 12, 6
 
@@ -63,6 +66,33 @@ def test_maps_are_measured_on_the_images_that_each_network_had_not_seen(
     assert "not to be trusted" in page
 
 
+def test_maps_are_measured_with_the_threads_of_the_run_and_other_weights_are_refused(
+    phantoms: Path, tmp_path: Path
+) -> None:
+    folder = trained(tmp_path / "run", phantoms, "cnn3")
+    other = (folder / "fold-1" / "weights.safetensors").read_bytes()
+    threads: set[tuple[str, int]] = set()
+
+    def note(stage: str, done: int, total: int) -> None:
+        threads.add((stage, torch.get_num_threads()))
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        measure_maps(folder, advance=note)
+        assert torch.get_num_threads() == 2, "put back"
+    finally:
+        torch.set_num_threads(before)
+    assert ("maps", 1) in threads
+    assert ("maps", 2) not in threads
+    measured = (folder / "localisation.json").read_bytes()
+
+    (folder / "fold-0" / "weights.safetensors").write_bytes(other)
+    with pytest.raises(CheckpointError, match=r"fold-0.*is not what the fold gave"):
+        measure_maps(folder, advance=silent)
+    assert (folder / "localisation.json").read_bytes() == measured
+
+
 def test_networks_without_a_map_and_damaged_weights_are_refused(phantoms: Path, tmp_path: Path) -> None:
     folder = trained(tmp_path / "run", phantoms, "ann")
     refused = command("evaluate", folder, "--maps")
@@ -71,6 +101,6 @@ def test_networks_without_a_map_and_damaged_weights_are_refused(phantoms: Path, 
     (folder / "fold-0" / "weights.safetensors").write_bytes(b"rubbish")
     damaged = command("evaluate", folder, "--maps")
     assert damaged.status == ExitCode.REFUSED
-    assert "fold-0 has no usable weights" in damaged.err
+    assert "weights.safetensors is not what the fold gave: remove" in damaged.err
     assert not (folder / "localisation.json").exists()
     assert command("evaluate", "--predictions", folder / "predictions.csv", "--maps").status == ExitCode.USAGE
