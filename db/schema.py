@@ -1,7 +1,8 @@
 """Bringing the database to the tables of this version, and telling whether it has them.
 
 On PostgreSQL the migrations belong to an owner role, and the node runs under a role that can neither rewrite
-the audit trail nor switch off its triggers. As the owner, once, after ``dicom-node db upgrade``::
+the audit trail nor switch off its triggers. Once, the role by an administrator, its rights by the owner after
+``dicom-node db upgrade``::
 
     CREATE ROLE dicom_node LOGIN PASSWORD '...';
     GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO dicom_node;
