@@ -18,6 +18,7 @@ from dicom_node.settings import Settings
 TAIL_EVENTS = 20_000  # checked in a second
 CLOCK_TOLERANCE_S = 5.0
 SINK_AWAY_AFTER_S = 300.0
+UNSIGNED_TOLERANCE_S = 300.0
 
 
 def check_audit(settings: Settings, database: Database) -> Iterator[Finding]:
@@ -29,6 +30,8 @@ def check_audit(settings: Settings, database: Database) -> Iterator[Finding]:
         yield Finding("audit trail", Verdict.PROBLEM, str(error), advice)
         return
     yield _told(report)
+    if report.ok:
+        yield _check_signed(settings, database, report)
     yield _check_clock(database, report)
     if settings.audit.syslog.host is not None:
         yield _check_sink(database)
@@ -53,6 +56,24 @@ def _told(report: VerifyReport) -> Finding:
         )
         return Finding("audit trail", Verdict.PROBLEM, report.problem, advice)
     return Finding("audit trail", Verdict.OK, f"the last {report.events} events verify")
+
+
+def _check_signed(settings: Settings, database: Database, report: VerifyReport) -> Finding:
+    """Look whether checkpoints are written: what none names could be cut off unseen."""
+    with database.reading() as session:
+        unsigned = audit_cursor.events_after(session, report.newest_checkpoint_seq or 0, limit=1)
+    if not unsigned:
+        return Finding("audit checkpoints", Verdict.OK, "the newest event is signed")
+    written_at = datetime.strptime(unsigned[0].at, TIME_FORMAT).replace(tzinfo=UTC)
+    unsigned_s = (datetime.now(UTC) - written_at).total_seconds()
+    found = f"the oldest event that none names was written {unsigned_s:.0f} s ago"
+    if unsigned_s <= settings.audit.checkpoint_period_s + UNSIGNED_TOLERANCE_S:
+        return Finding("audit checkpoints", Verdict.OK, found)
+    advice = (
+        f"see that 'dicom-node dispatch' runs and may write into {settings.checkpoint_dir}; its log tells "
+        "why it signs nothing"
+    )
+    return Finding("audit checkpoints", Verdict.PROBLEM, found, advice)
 
 
 def _check_clock(database: Database, report: VerifyReport) -> Finding:

@@ -88,6 +88,12 @@ def node(tmp_path: Path) -> Iterator[Node]:
     database.close()
 
 
+def sign_checkpoint(node: Node) -> None:
+    """Sign where the trail stands."""
+    key = CheckpointKey.load(node.data_dir / "keys" / "checkpoint.key")
+    CheckpointWriter(node.data_dir / "checkpoints", key, "NODE").write(node.database)
+
+
 def sign(database: Database) -> None:
     """Let a process of each kind tell that it lives."""
     with database.transaction("anna") as tx:
@@ -435,6 +441,24 @@ def test_doctor_finds_guards_that_were_removed_and_upgrade_puts_them_back(node: 
         "audit", "query", "--action", "audit.guards_restored", "--json", "--data-dir", node.data_dir
     ).json
     assert row["detail"] == {"guards": ["audit_event_no_delete"]}
+
+
+def test_doctor_finds_a_trail_that_nobody_signs_any_more(node: Node) -> None:
+    assert node.found("audit checkpoints")[:2] == ("ok", "the newest event is signed")
+    with node.database.transaction("test") as tx:
+        tx.audit("account.added", detail={"user": "bert"})
+    assert node.found("audit checkpoints")[0] == "ok", "the next checkpoint is not due yet"
+
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    node.database.trail = AuditTrail(node.database.trail.key, wall_clock=lambda: hour_ago)
+    sign_checkpoint(node)
+    with node.database.transaction("test") as tx:
+        tx.audit("account.added", detail={"user": "carl"})
+
+    verdict, found, advice = node.found("audit checkpoints")
+
+    assert (verdict, " written 36" in found) == ("problem", True)
+    assert str(node.data_dir / "checkpoints") in advice
 
 
 def test_doctor_finds_audit_messages_that_nobody_takes(node: Node) -> None:
