@@ -88,10 +88,28 @@ def check_bundles(settings: Settings, database: Database) -> Iterator[Finding]:
                 f"bundle for {task}",
                 Verdict.PROBLEM,
                 "none answers",
-                "start a score worker, or run 'dicom-node model add' and 'dicom-node model activate'",
+                _ways_to_bundle(task),
             )
             continue
         yield _read_bundle(settings, f"bundle for {task}", digest)
+
+
+def _ways_to_bundle(task: str) -> str:
+    """Say how a task gets a bundle: score workers bring one along for a single task."""
+    from models.bundle import MANIFEST
+    from models.manifest import parse
+    from models.store import released_bundle
+
+    if parse((released_bundle() / MANIFEST).read_bytes()).task == task:
+        return (
+            "start 'dicom-node work --queues score', which adds the demonstration bundle; for another run "
+            "'dicom-node model add' and 'dicom-node model activate'"
+        )
+    return (
+        "none comes with the program: bring one by 'dicom-node model add', or train one "
+        "(docs/how-to/train-on-your-data.md; 'dicom-node work --queues train' does queued runs), then run "
+        "'dicom-node model activate'"
+    )
 
 
 def check_stored_bundles(settings: Settings) -> Iterator[Finding]:

@@ -408,6 +408,21 @@ def test_doctor_finds_a_bundle_whose_files_were_changed(node: Node) -> None:
     assert "restore the bundle" in advice
 
 
+def test_doctor_names_what_gives_a_task_its_bundle(tmp_path: Path) -> None:
+    assert command("db", "upgrade", "--data-dir", tmp_path).status == 0
+    config = tmp_path / "node.toml"
+    config.write_text('tasks = ["mammography_malignancy", "idc"]\n')
+
+    rows = command("doctor", "--json", "--data-dir", tmp_path, "--config", config).json
+    advice = {row["check"]: row["advice"] for row in rows if row["found"] == "none answers"}
+
+    assert advice.keys() == {"bundle for mammography_malignancy", "bundle for idc"}
+    assert "'dicom-node work --queues score'" in advice["bundle for mammography_malignancy"]
+    assert "--queues score" not in advice["bundle for idc"], "no score worker brings one"
+    for step in ("model add", "--queues train", "model activate"):
+        assert f"{step}'" in advice["bundle for idc"]
+
+
 def test_doctor_finds_a_broken_chain(node: Node) -> None:
     with node.database.engine.begin() as connection:
         connection.execute(text("DROP TRIGGER audit_event_no_update"))
