@@ -115,6 +115,8 @@ def promote(
 def shadow(tx: Transaction, digest: str) -> str | None:
     """Let a bundle score what the champion scores, unseen; return the digest that it replaces.
 
+    Nothing is changed where it does so already; its own digest is returned then.
+
     Raises
     ------
     UnknownRecordError
@@ -122,6 +124,8 @@ def shadow(tx: Transaction, digest: str) -> str | None:
     TransitionRefusedError
         If it is the one that answers.
     """
+    if in_shadow(tx.session, _record(tx.session, digest).task) == digest:
+        return digest
     return _assist(tx, digest, DeploymentRole.SHADOW, None)
 
 

@@ -76,8 +76,16 @@ def compare(
     labels : Path or None
         CSV with the columns ``study_instance_uid`` and ``label`` (``0``, ``1`` or a class of the task);
         further columns are subgroups.
+
+    Raises
+    ------
+    typer.BadParameter
+        If the bundles are for different tasks, or the labels cannot be read.
     """
     manifests = [manifest_of(settings, digest) for digest in (champion, challenger)]
+    tasks = [manifest.task for manifest in manifests]
+    if tasks[0] != tasks[1]:
+        raise typer.BadParameter(f"the bundles are for {tasks[0]} and {tasks[1]}: name two for the same task")
     with database.reading() as session:
         rows = shadow_scores.pairs(session, champion, challenger)
         is_turned_round = not rows and bool(shadow_scores.pairs(session, challenger, champion))

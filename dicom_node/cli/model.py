@@ -151,7 +151,9 @@ def rollback(
     From the next claimed job on.
     """
     from db import deployments
+    from models.tasks import task_named
 
+    task_named(task)
     with (
         open_database(load_settings(data_dir, config)) as database,
         database.transaction(person()) as tx,

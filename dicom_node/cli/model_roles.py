@@ -50,7 +50,9 @@ def shadow(digest: Digest, data_dir: DataDir = None, config: ConfigFile = None) 
         with database.transaction(person()) as tx:
             replaced = deployments.shadow(tx, found)
     console.print(
-        f"{found[:12]} scores in shadow now" + (f"; it replaces {replaced[:12]}." if replaced else ".")
+        f"{found[:12]} scores in shadow already."
+        if replaced == found
+        else f"{found[:12]} scores in shadow now" + (f"; it replaces {replaced[:12]}." if replaced else ".")
     )
 
 
@@ -180,7 +182,9 @@ def drift(
     from dicom_node.cli.drifting import DRIFTING, TOO_FEW, look
     from dicom_node.cli.exit_codes import ExitCode
     from models.drift import MINIMUM_WINDOW
+    from models.tasks import task_named
 
+    task_named(task)
     settings = load_settings(data_dir, config)
     with open_database(settings) as database:
         rows = look(database, task, reference=reference, window=window)

@@ -31,7 +31,7 @@ def promote_challenger(
     UnknownRecordError
         If nothing answers yet; the first bundle is activated.
     TransitionRefusedError
-        If the approver trained it, or neither verdict nor override allows it.
+        If it answers already, the approver trained it, or neither verdict nor override allows it.
     """
     manifest = require_answering(settings, digest)
     approver, reason = approver.strip(), (override or "").strip()
@@ -43,6 +43,8 @@ def promote_challenger(
         champion = deployments.champion(session, manifest.task)
     if champion is None:
         raise UnknownRecordError(f"nothing answers for {manifest.task!r} yet; 'model activate' is for that")
+    if champion == digest:
+        raise TransitionRefusedError(f"{digest[:12]} answers already for {manifest.task!r}")
     found = compare(settings, database, champion, digest, labels)
     evidence = _evidence(found)
     if evidence["verdict"] != Decision.PROMOTE and not reason:

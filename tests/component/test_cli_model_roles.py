@@ -21,6 +21,7 @@ from db.observations import Observation
 from db.session import Database
 from db.shadow_scores import NewShadowScore
 from models.lesion_regions import RegionParameters
+from models.patches import PatchParameters
 from tests.command_line import Answer, command
 from tests.simulated_comparisons import simulated_cases
 from tests.steered_node import LISTENER, RULES, TASK, WORKER, mammogram
@@ -187,6 +188,35 @@ def test_roles_are_given_and_ended(node: Node) -> None:
     assert node.model("canary", node.challenger[:12], "5").status == 0
     assert node.roles() == {"champion": node.champion, "canary": node.challenger}
     assert node.model("retire", node.challenger[:12]).status == 0
+    assert node.roles() == {"champion": node.champion}
+
+
+def test_a_bundle_that_has_a_role_already_is_told_so_and_nothing_is_recorded(node: Node) -> None:
+    assert node.model("shadow", node.challenger).status == 0
+    again = node.model("shadow", node.challenger)
+    assert (again.status, again.out.strip()) == (0, f"{node.challenger[:12]} scores in shadow already.")
+    refused = node.model("promote", node.champion, "--approver", "Anna", "--override", "no need")
+    assert refused.status == 5
+    assert f"{node.champion[:12]} answers already" in refused.err
+    assert node.roles() == {"champion": node.champion, "shadow": node.challenger}
+    for action, times in (("bundle.shadowed", 1), ("bundle.promoted", 0)):
+        rows = command("audit", "query", "--action", action, "--json", "--data-dir", node.data_dir).json
+        assert len(rows) == times
+
+
+def test_bundles_for_different_tasks_are_not_compared(node: Node, tmp_path: Path) -> None:
+    other = write_answering_bundle(tmp_path / "idc", task="idc", preprocessing=PatchParameters())
+    assert node.model("add", other.path).status == 0
+    refused = node.model("compare", node.champion, other.digest)
+    assert refused.status == 2
+    assert "mammography_malignancy and idc: name two for the same task" in " ".join(refused.err.split())
+
+
+@pytest.mark.parametrize("command_of_task", ["rollback", "drift"])
+def test_a_task_that_does_not_exist_is_told_with_those_that_do(node: Node, command_of_task: str) -> None:
+    refused = node.model(command_of_task, "mamography")
+    assert refused.status == 5
+    assert "No task is called 'mamography'; there are: idc, mammography_malignancy" in refused.err
     assert node.roles() == {"champion": node.champion}
 
 
