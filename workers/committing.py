@@ -140,14 +140,20 @@ class Committer:
                 self._reporting_elsewhere.add(name)
             return came
 
+        def record(report: CommitmentReport) -> int:
+            self._reporting_elsewhere.discard(name)
+            return self._record(claim, destination, report)
+
+        # One that left a request without a report is waited for all the same: it may have changed its ways.
+        goes_on = name in self._reporting_elsewhere and not standing.unreported
         exchange.ask(
             destination,
             self._requestor,
             transaction_uid,
             standing.delivered,
-            report_wait_s=0.0 if name in self._reporting_elsewhere else self._terms.report_wait_s,
+            report_wait_s=0.0 if goes_on else self._terms.report_wait_s,
             on_open=note,
-            on_report=lambda report: self._record(claim, destination, report),
+            on_report=record,
             is_reported=is_reported,
         )
         crashpoint("commit.requested")

@@ -188,6 +188,26 @@ def test_a_destination_whose_report_came_long_after_the_wait_is_not_waited_for_a
     assert len(pacs.requests) == 2
 
 
+def test_a_destination_that_changes_to_the_association_of_the_request_is_heard_when_it_is_asked_again(
+    node: SteeredNode, tmp_path: Path
+) -> None:
+    committer = committer_of(node)
+    with CommittingPacs() as pacs, reported_to(node, tmp_path) as listener:
+        pacs.before_answering = lambda request: pacs.report_to(listener.port, request)
+        delivered_to(node, pacs)
+        work(node, committer)
+        pacs.before_answering, pacs.behaviour = (lambda _request: None), Commitment.AT_ONCE
+        delivered_to(node, pacs, study="1.2.9")
+        work(node, committer)
+        node.clock.advance(ASK_AGAIN_S + 1)
+        work(node, committer)
+        delivered_to(node, pacs, study="1.2.10")
+        work(node, committer)
+
+    assert set(states(node)) == {"committed"}
+    assert len(pacs.requests) == 4, "one was asked for again, the last one was waited for"
+
+
 def test_a_report_that_comes_while_its_job_is_put_back_makes_it_due(node: SteeredNode) -> None:
     with CommittingPacs() as pacs:
         delivered_to(node, pacs)
