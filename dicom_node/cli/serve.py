@@ -15,6 +15,7 @@ from dicom_node import installation
 from dicom_node.cli.options import ConfigFile, DataDir, Destinations, Port, Title
 from dicom_node.cli.supervisor import Part, Supervisor
 from dicom_node.cli.wiring import (
+    asked_tasks,
     audit_checkpoints,
     load_settings,
     open_database,
@@ -43,6 +44,7 @@ def command(
     """
     flags = {"port": port, "ae_title": ae_title, "destinations": destination or None}
     settings = load_settings(data_dir, config, flags)
+    _check_parts(settings)
     _check_port(settings)
     remember_start(settings, config=config, flags=flags)
     start_process("serve")
@@ -54,6 +56,15 @@ def command(
     status = supervisor.run()
     _sign_the_end(settings)
     raise typer.Exit(status)
+
+
+def _check_parts(settings: Settings) -> None:
+    """Refuse at once what the listener would refuse after everything else has started."""
+    from dicom_node.tls import ServerTls
+
+    asked_tasks(settings)
+    if settings.listener.tls.files is not None:
+        ServerTls(settings.listener.tls.files)
 
 
 def _check_port(settings: Settings) -> None:

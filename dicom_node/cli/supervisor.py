@@ -90,7 +90,8 @@ class _Running:
             return
         self._pause(lived_s=time.monotonic() - self.started_at)
         pid, self.process = self.process.pid, None
-        log.error("part.died", part=self.part.name, **_told(status), again_in_s=self.pause_s)
+        again = {} if status in LASTING_STATUSES else {"again_in_s": self.pause_s}
+        log.error("part.died", part=self.part.name, **_told(status), **again)
         self._unsettled.append(pid)
         self._settle()
 

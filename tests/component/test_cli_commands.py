@@ -36,6 +36,11 @@ from tests.steered_node import (
 SCORED, REFUSED, OPEN = "2.25.101", "2.25.102", "2.25.103"
 PATIENT_ID, ACCESSION = "P-4711", "A-0815"
 SECRET = "hunter2"
+TLS_FILES_THAT_ARE_NOT_THERE = """[listener.tls]
+certificate = "/nowhere/node.pem"
+private_key = "/nowhere/node.key"
+authority = "/nowhere/authority.pem"
+"""
 REFUSAL = {
     "code": "IMPLANT",
     "detail": "",
@@ -475,11 +480,21 @@ def test_an_unknown_task_is_refused_by_config_check(tmp_path: Path) -> None:
 
 def test_certificates_that_cannot_be_read_are_refused_by_config_check(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
-    named = [f'{name} = "{tmp_path / name}.pem"' for name in ("certificate", "private_key", "authority")]
-    file.write_text("\n".join(["[listener.tls]", *named]))
+    file.write_text(TLS_FILES_THAT_ARE_NOT_THERE)
     answer = command("config", "check", "--data-dir", tmp_path, "--config", file)
     assert answer.status == 3
-    assert "private_key" in answer.err
+    assert "/nowhere/node.key cannot be read" in " ".join(answer.err.split())
+
+
+@pytest.mark.parametrize("text", ['tasks = ["palmistry"]', TLS_FILES_THAT_ARE_NOT_THERE])
+def test_serve_refuses_what_its_listener_would_refuse_before_it_makes_anything(
+    tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(text)
+    answer = command("serve", "--data-dir", tmp_path / "data", "--config", file)
+    assert answer.status == 3
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("what", ["listen", "dispatch"])

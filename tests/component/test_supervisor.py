@@ -49,6 +49,7 @@ def test_the_log_says_how_a_part_ended(end: str, told: dict[str, int | str]) -> 
     }
     assert str(told.get("advice", "")) in died.get("advice", "")
     assert ("advice" in died) == ("advice" in told)
+    assert ("again_in_s" in died) == (told["status"] != 3), "what refuses its settings is not started again"
 
 
 def test_a_part_that_cannot_be_started_now_ends_no_other_one_and_is_started_later(tmp_path: Path) -> None:
