@@ -17,7 +17,8 @@ from models.contract import (
     Refusal,
 )
 
-STANDARD_VIEWS = tuple((side, view) for side in Laterality for view in ("CC", "MLO"))
+_VIEWS = ("CC", "MLO")
+STANDARD_VIEWS = tuple((side, view) for side in Laterality for view in _VIEWS)
 """Side and view of the four images that a mammography task scores, in the order of reports."""
 
 SIDE_NAMES = {Laterality.RIGHT: "Right", Laterality.LEFT: "Left"}
@@ -72,20 +73,13 @@ def _breast(context: ResultContext, side: Laterality, breast: BreastScore | None
     if breast is None:
         return f"{SIDE_NAMES[side]} breast: not analysed."
     prediction = context.prediction
-    views = [
-        f"{score.view} {percent(score.probability, prediction.threshold)}"
-        for score in prediction.images
-        if score.laterality is side
-    ]
-    views += [f"{view} not analysed" for unscored, view in not_analysed(context) if unscored is side]
+    said = dict.fromkeys(_VIEWS, "not analysed")
+    for score in prediction.images:
+        if score.laterality is side:
+            said[score.view] = percent(score.probability, prediction.threshold)
+    views = ", ".join(f"{view} {words}" for view, words in said.items())
     value = percent(breast.probability, prediction.threshold)
-    return f"{SIDE_NAMES[side]} breast: probability of {prediction.target} {value} ({', '.join(views)})."
-
-
-def not_analysed(context: ResultContext) -> list[tuple[Laterality, str]]:
-    """Give side and view of the standard images that have no score: refused, unreadable or never sent."""
-    scored = {(score.laterality, score.view) for score in context.prediction.images}
-    return [place for place in STANDARD_VIEWS if place not in scored]
+    return f"{SIDE_NAMES[side]} breast: probability of {prediction.target} {value} ({views})."
 
 
 def refusals(context: ResultContext) -> list[str]:
@@ -214,5 +208,6 @@ def _result(context: ResultContext) -> str:
 
 def _left_out(context: ResultContext) -> str:
     """Name the standard views without a score; where all have one, further images are what was left out."""
-    places = [f"{side} {view}" for side, view in not_analysed(context)]
+    scored = {(score.laterality, score.view) for score in context.prediction.images}
+    places = [f"{side} {view}" for side, view in STANDARD_VIEWS if (side, view) not in scored]
     return ", ".join(places) or "further images of the study, named below"

@@ -218,6 +218,11 @@ def test_a_breast_of_which_nothing_was_analysed_is_named_all_the_same() -> None:
         assert "Right breast: not analysed. Left breast: probability of cancer 10.0 %" in words
 
 
+def test_the_views_of_a_breast_stand_in_the_usual_order_whether_scored_or_not() -> None:
+    for report in reports(given.context(given.prediction(given.NEGATIVE, (implant(0),)))):
+        assert "(CC not analysed, MLO 9.0 %)." in " ".join(given.texts(report))
+
+
 def test_a_view_that_was_never_sent_is_not_called_an_image() -> None:
     said = given.prediction(given.NEGATIVE, (implant(3),))
     missing = replace(said, refusals=(Refusal(RefusalCode.VIEWS_MISSING, detail="L MLO"),))
