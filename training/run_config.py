@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,7 +19,10 @@ from training.errors import TrainingConfigError
 from training.imbalance import Imbalance
 from training.modes import parse_mode
 
-_SAID = {"missing": "must be given", "extra_forbidden": "there is no such option"}
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_SAID = {"missing": "must be given"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -144,7 +148,9 @@ class TrainingConfig(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self) -> TrainingConfig:
         if (self.weights is None) != (self.weights_sha256 is None):
-            raise ValueError("weights and weights_sha256 go together: give both or neither")
+            raise ValueError(
+                "weights and weights_sha256 go together: give --weights and --sha256, or neither"
+            )
         if self.weights_sha256 is not None and not _SHA256.fullmatch(self.weights_sha256):
             raise ValueError("weights_sha256 must be 64 hexadecimal digits in lower case; see sha256sum")
         if self.copies > 1 and self.protocol != "as_written":
@@ -203,9 +209,15 @@ def checked(values: Mapping[str, Any]) -> TrainingConfig:
     try:
         return TrainingConfig.model_validate(dict(values))
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(str(part) for part in fault['loc']) or 'options'}: "
-            f"{_SAID.get(fault['type'], fault['msg'].removeprefix('Value error, ')).rstrip('.')}"
-            for fault in error.errors(include_url=False, include_context=False)
-        ]
+        problems = [_told(fault) for fault in error.errors(include_url=False, include_context=False)]
         raise TrainingConfigError("The run cannot start: " + "; ".join(problems) + ".") from error
+
+
+def _told(fault: ErrorDetails) -> str:
+    """Say what is wrong with one option, or how several do not fit together."""
+    option = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        near = get_close_matches(option, TrainingConfig.model_fields, n=1, cutoff=0.8)
+        return f"{option}: there is no such option" + (f" (did you mean {near[0]}?)" if near else "")
+    said = _SAID.get(fault["type"], fault["msg"].removeprefix("Value error, ")).rstrip(".")
+    return f"{option}: {said}" if option else said

@@ -160,6 +160,8 @@ def run(
         **_place(data),
         **_assignments(settings or []),
     }
+    if file is None:
+        _require_options(flags, is_placed=queue or out is not None)
     trainer = trained_by or person()
     from training.run_config import load
 
@@ -216,6 +218,19 @@ def _given(out: Path | None) -> Path:
     if out is None:
         raise typer.BadParameter("give --out FOLDER, or --queue to leave the run to a worker")
     return out
+
+
+def _require_options(flags: Mapping[str, Any], *, is_placed: bool) -> None:
+    """Name the options without which no run can begin, as they are typed."""
+    needed = (
+        ("task", "--task TASK"),
+        ("data_set", "--data READER:FOLDER"),
+        ("architecture", "--architecture NAME"),
+    )
+    lacking = [option for field, option in needed if flags.get(field) is None]
+    if lacking:
+        lacking += [] if is_placed else ["--out FOLDER"]
+        raise typer.BadParameter(f"give {', '.join(lacking)}, or a TOML file of options by --from")
 
 
 def _place(data: str | None) -> dict[str, Any]:

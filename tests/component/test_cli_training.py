@@ -105,6 +105,20 @@ def test_a_command_that_says_too_little_is_a_usage_error(
 
 
 @pytest.mark.parametrize(
+    ("given", "lacking"),
+    [
+        ((), "give --task TASK, --data READER:FOLDER, --architecture NAME, --out FOLDER, or a TOML file"),
+        (("--queue", "--task", "idc"), "give --data READER:FOLDER, --architecture NAME, or a TOML file"),
+        (("--set", "task=idc", "--data", "plain_csv:x", "--out", "run"), "give --architecture NAME, or"),
+    ],
+)
+def test_what_a_run_lacks_is_named_as_it_is_typed(given: tuple[str, ...], lacking: str) -> None:
+    done = train("run", *given)
+    assert done.exit_code == 2
+    assert lacking in " ".join(done.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
     "option",
     ["mode", "protocol", "folds", "epochs", "batch_size", "learning_rate", "imbalance", "seed", "device"],
 )
