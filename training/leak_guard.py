@@ -122,9 +122,10 @@ class GuardVerdict:
         """Raise :class:`LeakError` with everything that was found, if anything was."""
         if not self.is_clean:
             raise LeakError(
-                "This split leaks; no number measured on it is shown. "
+                "This split leaks; no number measured on it is shown: "
                 + "; ".join(self.findings())
-                + ". Give copies one group in the data set and split again by group."
+                + ". Rows are the records of data.json, from 0. Give copies one group in the data "
+                "set and split again by group."
             )
 
     def write(self, path: Path) -> None:

@@ -178,7 +178,10 @@ def _train_epoch(
         _follow(standing.average, standing.network, min(config.average, (1 + step) / (10 + step)))
         total += float(loss.detach())
     if not math.isfinite(total):
-        raise TrainingError("The loss is no longer finite: train with a lower --learning-rate.")
+        raise TrainingError(
+            f"The loss of fold {fold} is no longer finite in epoch {epoch}: train with a lower "
+            "--learning-rate."
+        )
     return total / steps, rate
 
 

@@ -133,7 +133,7 @@ def _map(localisation: LocalisationVerdict | None) -> str:
     shown = "It is shown." if localisation.is_better_than_random else "It is not shown."
     return (
         f"## Map\nThe map's peak lies in {localisation.pointing_game:.3f} ({localisation.low:.3f} to "
-        f"{localisation.high:.3f}) of {localisation.lesions} lesions; with random weights in "
+        f"{localisation.high:.3f}) of {localisation.lesions} images with lesions; with random weights in "
         f"{localisation.random_weights:.3f}. {shown}"
     )
 
