@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from db import scoring
+from db import handoff, scoring
 from db.session import Database
 from dicom_node.cli.journaling import recover_journals
 from dicom_node.cli.security import audit_exceptions, audit_sink
@@ -31,6 +32,7 @@ STOP_DEADLINE_S = 20.0
 PERIOD_S = 0.5
 MENDING_PERIOD_S = 15.0
 RETENTION_PERIOD_S = 3600.0
+SWEEP_PERIOD_S = 6 * 3600.0  # it looks at every file that there is
 PERIOD_WITH_BROKER_S = 0.1  # doorbells are rung by the sweep: its period is part of every study's latency
 
 
@@ -48,8 +50,6 @@ def run(settings: Settings) -> None:
         audit_configuration(settings, database, name)
         audit_exceptions(settings, database, name)
         recover_journals(settings, database, name)
-        with database.reading() as session:
-            sweep(Spool(settings.results_dir), partial(scoring.known_file_names, session))
         dispatcher = Dispatcher(
             database,
             completeness(settings),
@@ -79,12 +79,24 @@ def _forwarder(settings: Settings, database: Database, name: str) -> AuditForwar
 
 
 def _housekeeper(settings: Settings, database: Database, name: str) -> Housekeeper:
-    """Return what looks after received files: those that are whole again, and those that are too old."""
+    """Return what looks after files: those that are whole again, that a crash left, and that are too old."""
     spool = Spool(settings.spool_dir)
     housekeeper = Housekeeper()
     housekeeper.add(Chore("mending", Mending(database, spool, name).look, MENDING_PERIOD_S))
+    for folder, known in (
+        (spool, handoff.known_spool_names),
+        (Spool(settings.results_dir), scoring.known_file_names),
+    ):
+        tidy = partial(sweep, folder, partial(_asked, database, known))
+        housekeeper.add(Chore(f"sweep of {folder.root.name}", tidy, SWEEP_PERIOD_S))
     days = settings.retention.received_days
     if days is not None:
         retention = Retention(database, spool, name, is_stopping=lambda: housekeeper.is_stopping)
         housekeeper.add(Chore("retention", partial(retention.remove_older_than, days), RETENTION_PERIOD_S))
     return housekeeper
+
+
+def _asked(database: Database, known: Callable[..., set[str]], names: Sequence[str]) -> set[str]:
+    """Ask which names the database knows, in a reading of its own: SQLite's log grows while one lasts."""
+    with database.reading() as session:
+        return known(session, names)

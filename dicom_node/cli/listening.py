@@ -7,11 +7,9 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 
 import structlog
 
-from db import handoff
 from db.handoff import ReceivedInstance, Registration
 from db.session import Database
 from dicom_node.cli.database_file import DatabaseFile
@@ -19,7 +17,6 @@ from dicom_node.cli.journaling import open_journal, recover_journals
 from dicom_node.cli.presence import SIGN_OF_LIFE_S, Presence
 from dicom_node.cli.security import admission, listener_tls
 from dicom_node.cli.stopping import when_told_to_stop
-from dicom_node.cli.sweep import sweep
 from dicom_node.cli.wiring import (
     audit_configuration,
     completeness,
@@ -67,8 +64,6 @@ def run(settings: Settings, *, shared_port: int | None = None) -> None:
         audit_configuration(settings, database, name)
         recover_journals(settings, database, name)
         spool = Spool(settings.spool_dir)
-        with database.reading() as session:
-            sweep(spool, partial(handoff.known_spool_names, session))
         file = DatabaseFile(settings)
         rules = completeness(settings)
         registrar = Registrar(database, rules, spool=spool, actor=name)

@@ -1,8 +1,8 @@
-"""Tidying a folder of durable files after a crash, at the start of the process that owns it."""
+"""Tidying a folder of durable files after a crash."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import structlog
 
@@ -12,11 +12,12 @@ from dicom_node.spool import Spool
 GRACE_S = 3600.0
 # A crash leaves a few files behind. Where the database knows hardly any, it is the database that is wrong.
 UNKNOWN_PER_KNOWN = 10
+_ASKED_AT_ONCE = 10_000
 
 _log = structlog.get_logger(__name__)
 
 
-def sweep(spool: Spool, known: Callable[[list[str]], Collection[str]]) -> None:
+def sweep(spool: Spool, known: Callable[[Sequence[str]], Collection[str]]) -> None:
     """Remove half-written files, and whole files that no row names.
 
     A received file without a row was never answered with Success, so its sender still has it; a result file
@@ -32,7 +33,9 @@ def sweep(spool: Spool, known: Callable[[list[str]], Collection[str]]) -> None:
     """
     # Candidates first: a row committed between the question and the listing would be missing from the answer.
     found = spool.sweep(frozenset(), grace_s=GRACE_S)
-    registered = frozenset(known(list(found.orphans)))
+    registered: set[str] = set()
+    for start in range(0, len(found.orphans), _ASKED_AT_ONCE):
+        registered.update(known(found.orphans[start : start + _ASKED_AT_ONCE]))
     orphans = [name for name in found.orphans if name not in registered]
     if len(orphans) > UNKNOWN_PER_KNOWN * len(registered):
         _log.error(
