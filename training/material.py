@@ -104,7 +104,7 @@ def read_records(config: TrainingConfig, advance: Advance) -> DataSet:
     Raises
     ------
     TrainingError
-        If the folder is not as it must be, or nothing in it has such a class.
+        If the folder is not as it must be, or nothing in it is labelled with one of the task's classes.
     """
     whole = datasets.read(
         config.data_set,
@@ -114,6 +114,12 @@ def read_records(config: TrainingConfig, advance: Advance) -> DataSet:
     ).for_task(config.task)
     if not whole.records:
         raise TrainingError(f"{config.data_set} has no image with a class for {config.task}.")
+    found = {record.labels[config.task] for record in whole.records}
+    if missing := [name for name in task_named(config.task).classes if name not in found]:
+        raise TrainingError(
+            f"No image of {config.data_set} is labelled {', '.join(missing)}: a network for {config.task} "
+            "learns from images of every class."
+        )
     return whole
 
 

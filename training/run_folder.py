@@ -101,10 +101,10 @@ class RunFolder:
 
     @property
     def is_begun(self) -> bool:
-        """Whether anything lies there beyond what a run leaves that was refused at its start."""
-        return self.path.exists() and any(
-            entry.name not in (_LOCK, self.log.name, self.cache.name) for entry in self.path.iterdir()
-        )
+        """Whether anything lies there beyond what a run leaves that ended before its first fold."""
+        found = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
+        before = (self.log, self.cache, self.run, self.data, self.split, self.guard)
+        return bool(found) and (_LOCK not in found or bool(found - {_LOCK, *(path.name for path in before)}))
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -204,7 +204,7 @@ class RunIdentity:
 
 
 def start(folder: RunFolder, identity: RunIdentity) -> None:
-    """Write ``run.json``, or make sure that the run that lies there is this one.
+    """Write ``run.json``, or make sure that the run that began there is this one.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def start(folder: RunFolder, identity: RunIdentity) -> None:
         If another run lies there.
     """
     content = identity.content()
-    if folder.run.exists():
+    if folder.run.exists() and folder.is_begun:
         if differing := _differences(read(folder), content):
             raise CheckpointError(
                 f"{folder.path} holds another run; it differs in {', '.join(differing)}. Give the same "

@@ -255,6 +255,35 @@ def test_a_split_that_leaks_ends_the_run_before_training(images: Path, tmp_path:
     with pytest.raises(LeakError, match="This split leaks"):
         run(options(leaking, folds=5), tmp_path / "run", resume=False, advance=quietly)
     assert not list((tmp_path / "run").glob("fold-*"))
+    # What was refused keeps nobody from the folder: mended images and other options are a run of its own.
+    shutil.copy(images / "woman-002.png", leaking / "woman-002.png")
+    mended = run(options(leaking, epochs=1), tmp_path / "run", resume=False, advance=quietly)
+    assert run_folder.config_of(run_folder.read(mended)).folds == 2
+    assert len(predictions.read(mended.predictions)) == WOMEN
+
+
+def test_a_folder_of_somebody_elses_files_is_not_written(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "data.json").write_text("mine")
+    with pytest.raises(TrainingError, match="is not empty: give --resume"):
+        run(options(images), tmp_path, resume=False, advance=quietly)
+    assert (tmp_path / "data.json").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
+
+
+def test_a_data_set_that_lacks_a_class_is_told_before_an_image_is_prepared(
+    images: Path, tmp_path: Path
+) -> None:
+    healthy = shutil.copytree(images, tmp_path / "images")
+    table = healthy / "labels.csv"
+    head, *rows = table.read_text().splitlines()
+    label = head.split(",").index("label")
+    kept = [row for row in rows if row.split(",")[label] in ("0", "not_malignant")]
+    assert kept
+    table.write_text("\n".join([head, *kept]) + "\n")
+    stages: list[str] = []
+    with pytest.raises(TrainingError, match="No image of plain_csv is labelled malignant"):
+        run(options(healthy), tmp_path / "run", resume=False, advance=lambda stage, *_: stages.append(stage))
+    assert set(stages) == {"reading"}
 
 
 @pytest.mark.parametrize(
