@@ -18,6 +18,7 @@ from db.jobs import Claim
 from db.lifecycle import DeliveryEvent, JobKind
 from db.session import Database
 from db.tables import HostClock, Job, Process, Revision
+from dicom_node.errors import DestinationAwayError
 from tests.steered_node import (
     ARCHIVE,
     LEASE_S,
@@ -29,7 +30,7 @@ from tests.steered_node import (
     on_sqlite,
     result_object,
 )
-from workers.retry import DestinationAwayError, code_of
+from workers.retry import code_of
 
 
 def facts(job: Job) -> dict[str, Any]:
