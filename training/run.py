@@ -68,6 +68,7 @@ def run(
         deterministic(config.threads, strict=device.type == "cpu"),
         RunLog(folder.log, tensorboard=path / "tensorboard" if config.tensorboard else None) as log,
     ):
+        run_folder.require_options(folder, config)
         whole = read_records(config, advance)
         parameters = parameters_of(config, whole)
         if to_pack:

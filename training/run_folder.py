@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -203,6 +203,19 @@ class RunIdentity:
         }
 
 
+def require_options(folder: RunFolder, config: TrainingConfig) -> None:
+    """Refuse other options than those of the run that began there, before its images are read.
+
+    Raises
+    ------
+    CheckpointError
+        If they differ.
+    """
+    if folder.is_begun and folder.run.exists():
+        before, now = ({"options": options} for options in (read(folder)["options"], config.result_options))
+        _require_none(_differences(before, now), folder)
+
+
 def start(folder: RunFolder, identity: RunIdentity) -> None:
     """Write ``run.json``, or make sure that the run that began there is this one.
 
@@ -213,11 +226,7 @@ def start(folder: RunFolder, identity: RunIdentity) -> None:
     """
     content = identity.content()
     if folder.run.exists() and folder.is_begun:
-        if differing := _differences(read(folder), content):
-            raise CheckpointError(
-                f"{folder.path} holds another run; it differs in {', '.join(differing)}. Give the same "
-                "options as before, or another --out."
-            )
+        _require_none(_differences(read(folder), content), folder)
         return
     write_atomically(folder.run, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode("utf-8"))
 
@@ -242,6 +251,14 @@ def read(folder: RunFolder) -> dict[str, Any]:
 def config_of(content: Mapping[str, Any]) -> TrainingConfig:
     """Return the options in ``run.json``."""
     return checked(content["options"])
+
+
+def _require_none(differing: Sequence[str], folder: RunFolder) -> None:
+    if differing:
+        raise CheckpointError(
+            f"{folder.path} holds another run; it differs in {', '.join(differing)}. Give the same "
+            "options as before, or another --out."
+        )
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
