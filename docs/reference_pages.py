@@ -182,6 +182,7 @@ def dicom() -> str:
                 ("status", "name", "meaning"),
                 [(f"`{s:04X}`", s.name, meanings[s.name]) for s in listener_status.Status],
             ),
+            "With `A900` and `C000` the Error Comment (0000,0902) says what is wrong with the object.",
             "## As storage SCU\nResults are sent in "
             f"{next(s.name for s in TRANSFER_SYNTAXES if s.uid == TRANSFER_SYNTAX_UID)}, where a profile "
             "does not compress them; which SOP classes a destination is offered follows from its profile "

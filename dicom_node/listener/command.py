@@ -29,6 +29,8 @@ _MESSAGE_ID_BEING_RESPONDED_TO = 0x0120
 _PRIORITY = 0x0700
 _DATA_SET_TYPE = 0x0800
 _STATUS = 0x0900
+_ERROR_COMMENT = 0x0902
+_LONGEST_COMMENT = 64  # characters of representation LO (PS3.5 6.2)
 _AFFECTED_SOP_INSTANCE_UID = 0x1000
 _REQUESTED_SOP_INSTANCE_UID = 0x1001
 _EVENT_TYPE_ID = 0x1002
@@ -145,9 +147,23 @@ def decoded_command(encoded: bytes | bytearray | memoryview) -> Request | Report
     return request
 
 
-def encoded_response(request: Request, status: int, context_id: int) -> bytes:
-    """Encode the answer to a request as one P-DATA-TF PDU."""
+def encoded_response(request: Request, status: int, context_id: int, comment: str = "") -> bytes:
+    """Encode the answer to a request as one P-DATA-TF PDU.
+
+    Parameters
+    ----------
+    request : Request
+        What is answered.
+    status : int
+        Status (0000,0900).
+    context_id : int
+        Presentation context.
+    comment : str
+        Why, as Error Comment (0000,0902): ASCII, of which the first 64 characters are sent; empty for none.
+    """
     sop_class, before_id, after_id = _same_in_answers(request.sop_class_uid, request.field, status)
+    if comment:
+        after_id += _text(_ERROR_COMMENT, comment[:_LONGEST_COMMENT])
     instance = _uid(_AFFECTED_SOP_INSTANCE_UID, request.sop_instance_uid) if request.sop_instance_uid else b""
     message_id = _NUMBER.pack(request.message_id)
     length = len(sop_class) + len(before_id) + len(message_id) + len(after_id) + len(instance)
@@ -286,6 +302,12 @@ def _pdu(context_id: int, control: int, fragment: bytes) -> bytes:
 
 def _short(number: int, value: int) -> bytes:
     return _ELEMENT.pack(0, number, _NUMBER.size) + _NUMBER.pack(value)
+
+
+def _text(number: int, text: str) -> bytes:
+    value = "".join(each if " " <= each <= "~" else "?" for each in text).encode("ascii")
+    value += b" " * (len(value) % 2)
+    return _ELEMENT.pack(0, number, len(value)) + value
 
 
 def _uid(number: int, uid: bytes) -> bytes:

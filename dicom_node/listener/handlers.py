@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -36,6 +36,18 @@ Register = Callable[[ReceivedInstance], Registration]
 OnEvent = Callable[[str, dict[str, Any]], None]
 
 _log = structlog.get_logger(__name__)
+
+
+class Outcome(NamedTuple):
+    """What became of an object: the status of its answer, and why, where the object itself is at fault."""
+
+    status: Status
+    comment: str = ""
+
+
+_STORED = Outcome(Status.SUCCESS)
+# PS3.4 B.2.3: answers that may bear an Error Comment. What is wrong with the node is nobody else's.
+_OBJECT_AT_FAULT = (Status.DATA_SET_DOES_NOT_MATCH, Status.CANNOT_UNDERSTAND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +131,19 @@ class StorageHandler:
             self._spool, reception, file_preface(request.origin), self._limits.min_free_bytes
         )
 
-    def finish(self, request: StoreRequest, incoming: IncomingObject) -> Status:
+    def finish(self, request: StoreRequest, incoming: IncomingObject) -> Outcome:
         """Store an object that came in whole.
 
         Returns
         -------
-        Status
+        Outcome
             Success when the object is durable and has its row; otherwise nothing of it is promised.
         """
         try:
             self._store(request, incoming)
         except Exception as error:  # noqa: BLE001 - the association's boundary: every failure has a status
             return self._refused(request, error)
-        return Status.SUCCESS
+        return _STORED
 
     def _store(self, request: StoreRequest, incoming: IncomingObject) -> None:
         try:
@@ -173,9 +185,11 @@ class StorageHandler:
         )
         return header
 
-    def _refused(self, request: StoreRequest, error: Exception) -> Status:
+    def _refused(self, request: StoreRequest, error: Exception) -> Outcome:
         status = status_of(error)
         is_ours = isinstance(error, NodeError | DatabaseError)
+        # Only our own errors are known to carry no patient data.
+        reason = str(error) if is_ours else type(error).__name__
         if not is_ours:
             _log.error("object could not be stored", status=f"{status:04X}", exc_info=error)
         self._on_event(
@@ -185,11 +199,15 @@ class StorageHandler:
                 "peer_address": request.peer_address,
                 "sop_instance_uid": request.origin.sop_instance_uid,
                 "status": f"{status:04X}",
-                # Only our own errors are known to carry no patient data.
-                "reason": str(error) if is_ours else type(error).__name__,
+                "reason": reason,
             },
         )
-        return status
+        return Outcome(status, _for_peer(reason) if status in _OBJECT_AT_FAULT else "")
+
+
+def _for_peer(reason: str) -> str:
+    """The part of a reason that says what is wrong; what follows is for who runs the node."""
+    return reason.partition(";")[0]
 
 
 def received_instance(header: InstanceHeader, origin: Origin, file: SpooledFile) -> ReceivedInstance:

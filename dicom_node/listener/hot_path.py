@@ -262,7 +262,7 @@ class Messages:
             incoming.took(len(room))
         if is_last:
             assert self._store is not None  # it came with the incoming object
-            self._answer(self._handler.finish(self._store, incoming))
+            self._answer(*self._handler.finish(self._store, incoming))
 
     def _take_content(self, size: int, *, is_last: bool) -> None:
         assert self._content is not None  # a request of a service is half-received
@@ -273,9 +273,9 @@ class Messages:
         if is_last:
             self._ask_service()
 
-    def _answer(self, status: int) -> None:
+    def _answer(self, status: int, comment: str = "") -> None:
         assert self._request is not None  # only a request is answered
-        response = encoded_response(self._request, status, self._context_id)
+        response = encoded_response(self._request, status, self._context_id, comment)
         self._end_message()
         self._wire.send(response)
         self._side.is_idle = not self._wire.has_bytes

@@ -95,9 +95,26 @@ def test_a_sender_of_another_make_is_served(tmp_path: Path) -> None:
     with listening(tmp_path) as node:
         association = entity.associate("127.0.0.1", node.port)
         assert association.send_c_echo().Status == 0x0000
-        assert association.send_c_store(dataset).Status == 0x0000
+        stored = association.send_c_store(dataset)
+        assert (stored.Status, "ErrorComment" in stored) == (0x0000, False)
         association.release()
         assert [row.sop_instance_uid for row in node.rows.all] == [uid_of(dataset)]
+
+
+def test_a_sender_hears_what_is_wrong_with_its_object(tmp_path: Path) -> None:
+    dataset = mammogram()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = EXPLICIT_LITTLE
+    del dataset.Rows
+    entity = AE("SENDER")
+    entity.add_requested_context(MG_FOR_PRESENTATION, EXPLICIT_LITTLE)
+    with listening(tmp_path) as node:
+        association = entity.associate("127.0.0.1", node.port)
+        refused = association.send_c_store(dataset)
+        association.release()
+        assert node.stored_nothing()
+    assert refused.Status == 0xC000
+    assert refused.ErrorComment == "Rows or Columns is missing or zero beside Pixel Data"
 
 
 def test_echo_is_answered(tmp_path: Path) -> None:

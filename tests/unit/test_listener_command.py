@@ -100,6 +100,18 @@ def test_a_damaged_request_is_refused_or_says_what_another_reader_finds(data: st
     assert (raw[0x0800] != b"\1\1") == request.has_data_set
 
 
+@pytest.mark.parametrize("comment", ["", "the object is truncated", "x" * 65, "schön\n"])
+def test_an_answer_may_say_why(comment: str) -> None:
+    request = Request(C_STORE_RQ, 7, CT_IMAGE, b"2.25.7", has_data_set=True)
+    pdu = encoded_response(request, 0xC000, 3, comment)
+    found = read_dataset(BytesIO(pdu[12:]), True, True)
+    assert found.CommandGroupLength == len(pdu) - 12 - 12
+    assert [element.tag.element for element in found] == sorted(element.tag.element for element in found)
+    assert (found.Status, found.AffectedSOPInstanceUID) == (0xC000, "2.25.7")
+    said = "".join(character if " " <= character <= "~" else "?" for character in comment)[:64]
+    assert found.get("ErrorComment", "") == said
+
+
 @pytest.mark.parametrize("uid", [b"", b"2.25.7", b"2.25.77"])
 def test_an_answer_is_read_by_others(uid: bytes) -> None:
     field = C_STORE_RQ if uid else C_ECHO_RQ
