@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -33,6 +34,23 @@ LOCK_TIMEOUT_S = 15.0
 # Of the WAL, 16 MB: some commit in so many pages waits until they are written to the database.
 _LOG_PAGES = 4000
 _READ_ONLY = "dicom_node_read_only"
+# What a server or its driver says where no connection came about, and what is told of it: never their words.
+_BEFORE_CONNECTED = {
+    re.compile(theirs): ours
+    for theirs, ours in {
+        "Connection refused": "it refuses connections",
+        "failed to resolve host": "its host's name is not known",
+        "No route to host|Network is unreachable": "there is no way to its host",
+        "timeout expired": "it does not answer",
+        'password authentication failed|role ".*" does not exist': "wrong user or password",
+        "no password supplied": "it wants a password",
+        "no pg_hba.conf entry": "it does not admit this user from this machine",
+        'database ".*" does not exist': "it has no database of this name",
+        "the database system is": "it starts or stops",
+        "too many": "it has too many connections",
+        "closed the connection": "it ended the connection",
+    }.items()
+}
 # A server that vanished without a word (a pulled cable, a forgetful firewall) is noticed in half a minute.
 _SILENT_PEER = {
     "keepalives": 1,
@@ -333,7 +351,12 @@ def _code(error: exc.SQLAlchemyError) -> str:
     """Return the error's type and the driver's code of it, which hold no value of any row."""
     original = getattr(error, "orig", None)
     code = getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorname", None)
-    return f"{type(error).__name__} {code}" if code else type(error).__name__
+    if code:
+        return f"{type(error).__name__} {code}"
+    # Errors before there is a connection have no code.
+    said = str(original)
+    told = next((ours for theirs, ours in _BEFORE_CONNECTED.items() if theirs.search(said)), None)
+    return f"{type(error).__name__}: {told}" if told else type(error).__name__
 
 
 def insert_if_absent(session: Session, table: type[Base], values: Mapping[str, Any]) -> bool:

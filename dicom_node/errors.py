@@ -42,7 +42,7 @@ class SpoolError(NodeError):
 
 
 class SpoolFullError(SpoolError):
-    """The spool's disk is full; free some space, senders will try again."""
+    """The spool's disk is full; free some space; sender or node tries again."""
 
 
 class SinkUnavailableError(NodeError):

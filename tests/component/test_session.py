@@ -242,6 +242,30 @@ def test_a_database_that_cannot_be_reached_is_unavailable(database: Database, ur
     nowhere.close()
 
 
+@on_postgresql
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"database": CANARY}, "it has no database of this name"),
+        ({"username": CANARY}, "wrong user or password"),
+        ({"host": "127.0.0.1", "port": 1, "query": {}}, "it refuses connections"),
+        ({"host": "nowhere.invalid", "port": 1, "query": {}}, "its host's name is not known"),
+    ],
+    ids=str,
+)
+def test_why_a_server_is_out_of_reach_is_told_without_its_words(
+    database: Database, changed: dict[str, Any], told: str
+) -> None:
+    url = database.engine.url.set(**changed).render_as_string(hide_password=False)
+    nowhere = Database(url, database.trail)
+    with pytest.raises(DatabaseUnavailableError) as caught, nowhere.transaction(LISTENER):
+        pytest.fail("there is nothing to write to")
+    assert f"OperationalError: {told}" in str(caught.value)
+    assert "nowhere.invalid" not in str(caught.value)
+    assert CANARY not in str(caught.value)
+    nowhere.close()
+
+
 @on_sqlite
 def test_a_full_sqlite_file_is_unavailable_and_keeps_what_was_there(database: Database) -> None:
     # The limit is the connection's, which the next transaction gets as well.
