@@ -8,14 +8,17 @@ chain's lock is always taken after every row lock, which rules out a deadlock).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import cached_property, partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
@@ -162,6 +165,7 @@ class Database:
         self._clock = clock or clock_for(self.engine)
         # On SQLite the next transaction spares the pool's work; one to a server may have died meanwhile.
         self._kept: list[Connection] = []
+        self._log = _Log(str(self.engine.url.database))
         self._is_log_in_doubt = False
 
     @property
@@ -240,6 +244,7 @@ class Database:
         if not self.is_sqlite:
             yield self
             return
+        self._log.hold()
         url = self.engine.url.render_as_string(hide_password=False)
         again = Database(
             url, self.trail, clock=self._clock, lock_timeout_s=self._lock_timeout_s, syncs_commits=False
@@ -249,8 +254,14 @@ class Database:
         finally:
             again.close()
 
-    def sync_commits(self) -> None:
+    def sync_commits(self, *, from_scratch: bool = False) -> None:
         """Make every commit durable that was made so far, whoever made it.
+
+        Parameters
+        ----------
+        from_scratch : bool
+            Whether a process that died may have been told of a sync that failed: a sync that is tried again
+            tells nothing of what the first one lost, so what the log holds is written to the database.
 
         Raises
         ------
@@ -263,16 +274,10 @@ class Database:
             self._empty_log()
             self._is_log_in_doubt = False
             return
-        # Everything that is committed is in the log, or in the synced database when there is none. SQLite
-        # puts the log beside the file, not beside a link to it.
-        try:
-            log = os.open(
-                f"{os.path.realpath(str(self.engine.url.database))}-wal", os.O_RDONLY | os.O_CLOEXEC
-            )
-        except FileNotFoundError:
+        if from_scratch and self._is_written_back():
             return
         try:
-            os.fsync(log)
+            self._log.sync()
         except OSError as error:
             # A sync that is tried again after an error tells nothing of what the first one lost.
             self._is_log_in_doubt = True
@@ -280,28 +285,92 @@ class Database:
             raise DatabaseUnavailableError(
                 f"the database's disk refused ({code}); look at the data directory's disk"
             ) from None
-        finally:
-            os.close(log)
 
     def _empty_log(self) -> None:
         """Write to the database what the log holds, and sync it there."""
+        is_busy, *_ = self._checkpoint("TRUNCATE")
+        if is_busy:
+            raise DatabaseUnavailableError("the database's log is in use; the node tries again by itself")
+
+    def _is_written_back(self) -> bool:
+        """Do the same as far as no reader is in the way, waiting for none; return whether it was all."""
+        is_busy, pages, written = self._checkpoint("PASSIVE")
+        return not is_busy and pages == written
+
+    def _checkpoint(self, how: str) -> tuple[int, int, int]:
         connection = self.engine.raw_connection()
         try:
-            (is_busy, *_) = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            answer: tuple[int, int, int] = (
+                connection.cursor().execute(f"PRAGMA wal_checkpoint({how})").fetchone()
+            )
         except sqlite3.Error as error:
             raise DatabaseUnavailableError(
                 f"the database's disk refused ({error.sqlite_errorname}); look at the data directory's disk"
             ) from None
         finally:
             connection.close()
-        if is_busy:
-            raise DatabaseUnavailableError("the database's log is in use; the node tries again by itself")
+        return answer
 
     def close(self) -> None:
         """Close every connection."""
         while self._kept:
             self._kept.pop().close()
         self.engine.dispose()
+        self._log.close()
+
+
+class _Log:
+    """The log of an SQLite database, for its syncs.
+
+    It stays open, because the kernel tells of a page that could not be written whoever had the file open
+    then, and of those who come later the first alone.
+    """
+
+    def __init__(self, database: str) -> None:
+        # SQLite puts the log beside the file, not beside a link to it.
+        self._path = Path(f"{os.path.realpath(database)}-wal")
+        self._descriptor: int | None = None
+        self._lock = threading.Lock()
+
+    def hold(self) -> None:
+        """Open the file that is there now, unless it is open."""
+        with self._lock:
+            self._hold()
+
+    def sync(self) -> None:
+        """Make durable what it holds; whatever else is committed is in the synced database.
+
+        Raises
+        ------
+        OSError
+            If the disk refused any of it.
+        """
+        with self._lock:
+            self._hold()
+            if self._descriptor is not None:
+                os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Let go of it."""
+        with self._lock:
+            self._let_go()
+
+    def _hold(self) -> None:
+        try:
+            present = self._path.stat()
+        except FileNotFoundError:
+            self._let_go()
+            return
+        if self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), present):
+            return
+        self._let_go()
+        with contextlib.suppress(FileNotFoundError):
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _let_go(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 class _TranslatedErrors:

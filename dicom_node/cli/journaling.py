@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import structlog
 
@@ -42,7 +43,8 @@ def recover_journals(settings: Settings, database: Database, actor: str) -> None
         with database.reading() as session:
             return handoff.known_spool_names(session, names)
 
-    JournalRecovery(settings.journal_dir, spool, registrar.register, registered, database.sync_commits).run()
+    sync_rows = partial(database.sync_commits, from_scratch=True)
+    JournalRecovery(settings.journal_dir, spool, registrar.register, registered, sync_rows).run()
 
 
 @contextmanager

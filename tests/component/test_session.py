@@ -8,7 +8,7 @@ import os
 import sqlite3
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -507,6 +507,58 @@ def test_a_log_whose_sync_failed_is_written_to_the_database_instead(
                 tx.audit("instance.stored")
         database.sync_commits()
         assert log.stat().st_size == 0, "who syncs the log again is told nothing of what was lost"
+
+
+@on_sqlite
+def test_who_cannot_know_of_a_failed_sync_has_the_log_written_to_the_database(database: Database) -> None:
+    file = Path(str(database.engine.url.database))
+    with database.late_synced() as late:
+        with late.transaction("listener") as tx:
+            tx.audit("instance.stored")
+        database.sync_commits(from_scratch=True)
+        # Without the log, as after a crash that took it.
+        copy = file.with_name("copy.db")
+        copy.write_bytes(file.read_bytes())
+        with closing(sqlite3.connect(copy)) as alone:
+            assert alone.execute("SELECT action FROM audit_event").fetchall() == [("instance.stored",)]
+
+
+@on_sqlite
+def test_a_long_reader_does_not_hold_up_who_cannot_know(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    with database.late_synced() as late, database.reading() as session:
+        session.execute(text("SELECT 1 FROM study")).all()
+        with late.transaction("listener") as tx:
+            tx.audit("instance.stored")
+        sync = os.fsync
+        monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(descriptor), sync(descriptor)))
+        database.sync_commits(from_scratch=True)
+    assert len(synced) == 1, "what the reader kept from the database is synced where it is"
+
+
+@on_sqlite
+def test_the_log_is_held_from_before_the_first_commit_that_it_syncs(database: Database) -> None:
+    log = Path(f"{database.engine.url.database}-wal")
+
+    def held() -> int:
+        files = (each for each in Path("/proc/self/fd").iterdir())
+        return sum(os.path.realpath(each) == str(log) for each in files)
+
+    with database.transaction("listener") as tx:
+        tx.audit("instance.stored")
+    before = held()
+    with database.late_synced() as late:
+        assert held() == before + 1, "or a failed sync of another process would be the only one told of"
+        with late.transaction("listener") as tx:
+            tx.audit("instance.stored")
+        during = held()
+        database.sync_commits()
+        database.sync_commits()
+        assert held() == during
+    database.close()
+    assert held() == 0
 
 
 @on_sqlite
