@@ -7,9 +7,10 @@ from dicom_node.cli.wiring import load_settings
 
 
 def command(data_dir: DataDir = None, config: ConfigFile = None) -> None:
-    """Tell Prometheus what there is, what waits and what failed, until SIGTERM.
+    """Tell Prometheus the node's numbers until SIGTERM.
 
-    On metrics.host and metrics.port; 'dicom-node serve' runs it where the port is set.
+    What there is, what waits and what failed. It answers on metrics.host and metrics.port; 'dicom-node serve'
+    runs it where the port is set.
     """
     settings = load_settings(data_dir, config)
     from dicom_node.cli.monitoring import run
