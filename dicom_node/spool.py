@@ -256,7 +256,9 @@ class Spool:
                 state = os.statvfs(self._folder)
             self._free_bytes, self._asked_at = state.f_bavail * state.f_frsize, now
         if self._free_bytes < reserve_bytes + size_bytes:
-            raise SpoolFullError("the spool's reserve is reached; free space; sender or node tries again")
+            raise SpoolFullError(
+                "the spool's reserve is reached; free some space; sender or node tries again"
+            )
         self._free_bytes -= size_bytes
 
     def names(self) -> list[str]:
@@ -377,5 +379,7 @@ def _translated(error: OSError) -> SpoolError:
     # The text of an OSError carries a path; its number says all that an operator needs.
     code = errno.errorcode.get(error.errno or 0, "unknown")
     if error.errno in _FULL:
-        return SpoolFullError(f"the spool's disk is full ({code}); free space; sender or node tries again")
+        return SpoolFullError(
+            f"the spool's disk is full ({code}); free some space; sender or node tries again"
+        )
     return SpoolError(f"the spool's disk refused ({code}); look at the data directory's disk")
