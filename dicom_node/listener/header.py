@@ -347,4 +347,4 @@ def _check_pixel_length(values: _Values) -> None:
         samples = 1 if b"420" in photometric else 2
     bits = rows * columns * frames * samples * (values.number(_BITS_ALLOCATED) or 1)
     if (end - start) * 8 < bits:
-        raise UnfitObjectError("Pixel Data is shorter than Rows, Columns and Number of Frames say")
+        raise UnfitObjectError("Pixel Data is shorter than Rows x Columns x Number of Frames")

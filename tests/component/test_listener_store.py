@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import re
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from pydicom.dataset import FileMetaDataset
 from pynetdicom import AE
 
 from db.errors import DatabaseUnavailableError
+from dicom_node.listener import elements, header
 from dicom_node.listener.admission import Admission, Caller
 from dicom_node.listener.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from tests.listening import (
@@ -115,6 +118,18 @@ def test_a_sender_hears_what_is_wrong_with_its_object(tmp_path: Path) -> None:
         assert node.stored_nothing()
     assert refused.Status == 0xC000
     assert refused.ErrorComment == "Rows or Columns is missing or zero beside Pixel Data"
+
+
+def test_no_reason_is_too_long_for_an_answer() -> None:
+    texts = [
+        text.partition(";")[0]
+        for module in (elements, header)
+        for text in re.findall(
+            r'(?:Error\(|^_[A-Z_]+ = )"([a-zA-Z][^"]+)"', inspect.getsource(module), re.MULTILINE
+        )
+    ]
+    assert len(texts) > 20
+    assert [text for text in texts if len(text) > 64] == []
 
 
 def test_echo_is_answered(tmp_path: Path) -> None:
