@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 
@@ -18,10 +19,9 @@ from db.jobs import Claim
 from db.lifecycle import JobKind
 from db.session import Database
 from dicom_node.crashpoints import crashpoint
-from dicom_node.errors import DestinationAwayError
 from workers.absence import Absence
 from workers.lease import JobWaitsError, Lease, WorkerStopsError
-from workers.retry import GiveUp, Policy, code_of, decide, reason_of
+from workers.retry import GiveUp, Policy, code_of, decide, leaving_others_time, reason_of
 
 Handler = Callable[[Claim, Lease], None]
 
@@ -158,18 +158,19 @@ class ClaimLoop:
             claim = jobs.claim(
                 tx, self._kind, lease_s=self._terms.lease_s, max_attempts=self._limit, job_id=job_id
             )
+            claimed_at = tx.now
         if claim is None:
             return False
         crashpoint(f"{self._kind.value}.claimed")
         log.info("job.claimed", job_id=claim.job_id, kind=self._kind.value, attempt=claim.fence)
         self._in_hand = claim
         try:
-            self._work_on(claim)
+            self._work_on(claim, claimed_at)
         finally:
             self._in_hand = None
         return True
 
-    def _work_on(self, claim: Claim) -> None:
+    def _work_on(self, claim: Claim, claimed_at: datetime) -> None:
         lease = Lease(
             self._database, claim, lease_s=self._terms.lease_s, hard_limit_s=self._terms.hard_limit_s
         )
@@ -186,12 +187,12 @@ class ClaimLoop:
                 self.give_back()
                 return
             except Exception as error:  # noqa: BLE001 - the process boundary of a job: record and go on
-                self._record_failure(claim, error)
+                self._record_failure(claim, claimed_at, error)
                 return
         crashpoint(f"{self._kind.value}.committed")
         log.info("job.done", job_id=claim.job_id, kind=self._kind.value)
 
-    def _record_failure(self, claim: Claim, error: Exception) -> None:
+    def _record_failure(self, claim: Claim, claimed_at: datetime, error: Exception) -> None:
         verdict = decide(error, claim.fence, self._terms.policy)
         code, reason = code_of(error), reason_of(error)
         final = isinstance(verdict, GiveUp)
@@ -207,8 +208,11 @@ class ClaimLoop:
                 if isinstance(verdict, GiveUp):
                     jobs.give_up(tx, claim, code=code, reason=reason)
                 else:
-                    jobs.try_later(tx, claim, delay_s=verdict.delay_s, code=code, reason=reason)
-                    if isinstance(error, DestinationAwayError) and claim.destination is not None:
-                        waiting.pause_destination(tx, claim.kind, claim.destination, delay_s=verdict.delay_s)
+                    took_s = (tx.now - claimed_at).total_seconds()
+                    later = leaving_others_time(verdict, error, took_s=took_s)
+                    jobs.try_later(tx, claim, delay_s=later.delay_s, code=code, reason=reason)
+                    if later.destination_pause_s > 0 and claim.destination is not None:
+                        pause_s = later.destination_pause_s
+                        waiting.pause_destination(tx, claim.kind, claim.destination, delay_s=pause_s)
         except LeaseLostError:
             log.warning("job.lease_lost", job_id=claim.job_id)

@@ -10,9 +10,12 @@ import random
 from dataclasses import dataclass
 
 from db.errors import DatabaseUnavailableError
-from dicom_node.errors import DestinationUnavailableError, NodeError, SpoolError
+from dicom_node.errors import DestinationAwayError, DestinationUnavailableError, NodeError, SpoolError
 from workers.inputs import DamagedInputError
 from workers.training_run import TrainingRefusedError
+
+HELD_UP_S = 1.0
+"""An attempt that a destination ended no sooner has held its worker up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +36,18 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class TryLater:
-    """Put the job back for so many seconds."""
+    """Put the job back.
+
+    Attributes
+    ----------
+    delay_s : float
+        Seconds until it is due again.
+    destination_pause_s : float
+        Seconds for which all other jobs for its destination wait, too.
+    """
 
     delay_s: float
+    destination_pause_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +84,29 @@ def decide(error: Exception, attempt: int, policy: Policy) -> Verdict:
     waits_for_others = isinstance(error, DestinationUnavailableError | DatabaseUnavailableError | SpoolError)
     if attempt >= policy.attempts and not waits_for_others:
         return GiveUp()
-    return TryLater(backoff_s(attempt, policy.backoff_max_s))
+    delay_s = backoff_s(attempt, policy.backoff_max_s)
+    return TryLater(delay_s, delay_s if isinstance(error, DestinationAwayError) else 0.0)
+
+
+def leaving_others_time(verdict: TryLater, error: Exception, *, took_s: float) -> TryLater:
+    """Let a destination that held its worker up leave it to the others for as long.
+
+    One that is connected to and then keeps silent costs a time-out for each job that waits for it: ten of
+    them would keep a worker for minutes from the destinations that answer. The job that asked waits longest,
+    so that another one asks next: the silence may be about its objects alone.
+
+    Parameters
+    ----------
+    verdict : TryLater
+        What was decided.
+    error : Exception
+        What ended the attempt.
+    took_s : float
+        How long the attempt took, in seconds.
+    """
+    if took_s < HELD_UP_S or not isinstance(error, DestinationUnavailableError):
+        return verdict
+    return TryLater(verdict.delay_s + took_s, verdict.destination_pause_s + took_s)
 
 
 def backoff_s(attempt: int, longest_s: float) -> float:

@@ -1,8 +1,9 @@
 """Sending stored objects to one destination by C-STORE, and asking by C-ECHO whether it listens.
 
 Decides what each object's state is after the attempt. When to try again is :mod:`workers.retry`'s business.
-The bytes that were stored are the bytes that are sent: nothing is decoded or encoded again, so an object
-sent twice is the same object.
+The bytes that were stored are the bytes that are sent: no value is decoded or encoded again, so an object
+sent twice is the same object. A destination that takes the default transfer syntax alone gets the same values
+in that.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import errno
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +21,7 @@ from pynetdicom.dsutils import split_dataset
 from pynetdicom.sop_class import Verification
 
 from dicom_node.delivery.association import Association, DeliveryTimeouts, Requestor, request_association
+from dicom_node.delivery.default_syntax import DEFAULT_TRANSFER_SYNTAX, in_default_syntax
 from dicom_node.delivery.destination import Destination
 from dicom_node.delivery.negotiation import MOST_CONTEXTS, Context
 from dicom_node.delivery.status import SendState, meaning_of
@@ -58,9 +61,13 @@ class Outgoing:
     fallback_for: str | None = None
 
     @property
-    def context(self) -> Context:
-        """The presentation context that carries this object."""
-        return (self.sop_class_uid, self.transfer_syntax_uid)
+    def contexts(self) -> tuple[Context, ...]:
+        """The presentation contexts that can carry this object, that of its file first."""
+        own = (self.sop_class_uid, self.transfer_syntax_uid)
+        if self.transfer_syntax_uid != ExplicitVRLittleEndian:
+            return (own,)
+        # PS3.5 10.1: whoever proposes a class proposes it in the default transfer syntax, too.
+        return own, (self.sop_class_uid, DEFAULT_TRANSFER_SYNTAX)
 
 
 @dataclass(frozen=True)
@@ -203,7 +210,7 @@ def echo(destination: Destination, requestor: Requestor) -> EchoResult:
 
 
 def _contexts_of(objects: Sequence[Outgoing]) -> list[Context]:
-    contexts = list(dict.fromkeys(item.context for item in objects))
+    contexts = list(dict.fromkeys(context for item in objects for context in item.contexts))
     if len(contexts) > MOST_CONTEXTS:
         raise ValueError(
             f"{len(contexts)} pairs of SOP class and transfer syntax; send at most {MOST_CONTEXTS} at once"
@@ -239,19 +246,27 @@ def _needless(association: Association, objects: Sequence[Outgoing]) -> set[str]
         preferred = by_uid.get(fallback.fallback_for or "")
         if preferred is None:
             continue
-        if association.accepts(preferred.context):
+        if _accepted(association, preferred):
             needless.add(fallback.sop_instance_uid)
-        elif association.accepts(fallback.context):
+        elif _accepted(association, fallback):
             needless.add(preferred.sop_instance_uid)
     return needless
 
 
+def _accepted(association: Association, item: Outgoing) -> Context | None:
+    """Return the presentation context in which an object is sent; None where there is none."""
+    return next((context for context in item.contexts if association.accepts(context)), None)
+
+
 def _sent(association: Association, item: Outgoing) -> SendResult:
     """Send one object and classify what came of it."""
-    if not association.accepts(item.context):
+    context = _accepted(association, item)
+    if context is None:
         return SendResult(item.sop_instance_uid, SendState.REFUSED, None, _not_accepted(association, item))
     try:
         data_set = _opened_data_set(item)
+        if context != item.contexts[0]:
+            data_set = _rewritten(data_set)
     except SpoolError as exc:
         return SendResult(item.sop_instance_uid, SendState.REFUSED, None, str(exc))
     except OSError as exc:
@@ -260,12 +275,12 @@ def _sent(association: Association, item: Outgoing) -> SendResult:
         return SendResult(item.sop_instance_uid, SendState.TRY_AGAIN, None, detail)
     with data_set:
         try:
-            association.begin_store(item.context, item.sop_instance_uid, data_set)
+            association.begin_store(context, item.sop_instance_uid, data_set)
         except DestinationUnavailableError as exc:
             # Its last bytes never left: the destination cannot have it.
             return SendResult(item.sop_instance_uid, SendState.TRY_AGAIN, None, str(exc))
         try:
-            status = association.store_status(item.context)
+            status = association.store_status(context)
         except DestinationUnavailableError as exc:
             return SendResult(item.sop_instance_uid, SendState.UNKNOWN, None, str(exc))
     row = meaning_of(status)
@@ -275,9 +290,29 @@ def _sent(association: Association, item: Outgoing) -> SendResult:
 def _not_accepted(association: Association, item: Outgoing) -> str:
     return (
         f"the destination does not accept {UID(item.sop_class_uid).name} in "
-        f"{UID(item.transfer_syntax_uid).name} ({association.reason_against(item.context)}); see its "
+        f"{UID(item.transfer_syntax_uid).name} ({association.reason_against(item.contexts[0])}); see its "
         "conformance statement"
     )
+
+
+def _rewritten(data_set: BinaryIO) -> BinaryIO:
+    """Give a data set in the default transfer syntax.
+
+    Raises
+    ------
+    SpoolError
+        If it is damaged.
+    OSError
+        If the machine fails.
+    """
+    with data_set:
+        try:
+            return BytesIO(in_default_syntax(data_set.read()))
+        except ValueError as exc:
+            raise SpoolError(
+                f"not sent: the stored result cannot be rewritten ({exc}); restore the data directory from "
+                "its backup"
+            ) from exc
 
 
 def _opened_data_set(item: Outgoing) -> BinaryIO:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pydicom.uid import UID
-from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION, build_context
+from pynetdicom import build_context
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
@@ -21,6 +21,7 @@ from pynetdicom.pdu_primitives import (
 )
 
 from dicom_node.delivery.destination import Destination
+from dicom_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 MOST_CONTEXTS = 128
 """Presentation contexts in one request: their ids are the odd numbers 1 to 255 (PS3.8 9.3.2.2)."""
@@ -89,9 +90,9 @@ def encoded_request(
     maximum_length = MaximumLengthNotification()
     maximum_length.maximum_length_received = _OFFERED_MAXIMUM_LENGTH
     implementation_class = ImplementationClassUIDNotification()
-    implementation_class.implementation_class_uid = PYNETDICOM_IMPLEMENTATION_UID
+    implementation_class.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     implementation_version = ImplementationVersionNameNotification()
-    implementation_version.implementation_version_name = PYNETDICOM_IMPLEMENTATION_VERSION
+    implementation_version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     proposed = []
     for context_id, (sop_class_uid, transfer_syntax_uid) in _numbered(contexts):
         context = build_context(sop_class_uid, transfer_syntax_uid)

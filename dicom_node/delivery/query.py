@@ -14,6 +14,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from dicom_node.delivery.association import Requestor
 from dicom_node.delivery.destination import Destination
+from dicom_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 ENCODING = ImplicitVRLittleEndian
 _PENDING = (0xFF00, 0xFF01)
@@ -87,6 +88,8 @@ def find_series(
     """
     timeouts, tls = requestor.timeouts, requestor.tls_for(destination)
     ae = AE(ae_title=requestor.ae_title)
+    ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = timeouts.connect_s
     ae.acse_timeout = timeouts.acse_s
     ae.dimse_timeout = ae.network_timeout = timeouts.dimse_s

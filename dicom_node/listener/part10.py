@@ -6,7 +6,6 @@ The data set behind it is the sender's, byte for byte.
 from __future__ import annotations
 
 import struct
-import uuid
 from functools import lru_cache
 from io import BytesIO
 from typing import NamedTuple
@@ -15,9 +14,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from dicom_node.errors import UnfitObjectError
-
-IMPLEMENTATION_CLASS_UID = f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, 'https://dicom-node/listener').int}"
-IMPLEMENTATION_VERSION_NAME = "DICOM_NODE"
+from dicom_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 # 128 zero bytes: a preamble can make a file run as a program, so nothing received is ever put there.
 _PREAMBLE = bytes(128) + b"DICM"

@@ -9,11 +9,9 @@ from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicom_node.errors import ResultError
+from dicom_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.results.source import keep_undecoded
 
-# PS3.7 D.3.3.2: a UID of this software, the same for each of its releases.
-IMPLEMENTATION_CLASS_UID = UID("2.25.335047824521173192212125332204764371636")
-IMPLEMENTATION_VERSION_NAME = "DICOM_NODE"
 TRANSFER_SYNTAX_UID = str(ExplicitVRLittleEndian)
 
 
@@ -44,7 +42,7 @@ def encode(instance: Dataset) -> bytes:
     syntax = transfer_syntax_of(instance)
     instance.file_meta = FileMetaDataset()
     instance.file_meta.TransferSyntaxUID = UID(syntax)
-    instance.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    instance.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     instance.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     keep_undecoded(instance)
     buffer = BytesIO()

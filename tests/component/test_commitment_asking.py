@@ -17,8 +17,8 @@ from db.deliveries import OutgoingObject
 from db.jobs import Claim
 from db.lifecycle import DeliveryEvent, JobKind, JobState
 from db.tables import CommitmentRequest, Delivery, Job
-from dicom_node.cli.findings import Verdict
-from dicom_node.cli.health_commitment import check_commitment
+from dicom_node.cli.health.commitment import check_commitment
+from dicom_node.cli.health.findings import Verdict
 from dicom_node.delivery.dimse import DeliveryTimeouts, Requestor
 from dicom_node.listener.commitment import CommitmentService
 from dicom_node.results.builders import build_all

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom.uid import (
@@ -60,6 +63,7 @@ def test_a_pacs_whose_pdus_hold_nothing_is_given_up_without_sending(tmp_path: Pa
 
 
 def test_all_objects_use_one_association_with_one_context_per_class_and_syntax(tmp_path: Path) -> None:
+    """Beside the syntax of a file in Explicit VR Little Endian the default one is proposed (PS3.5 10.1)."""
     kinds = [
         (COMPREHENSIVE_SR, ExplicitVRLittleEndian),
         (SEGMENTATION, RLELossless),
@@ -77,7 +81,17 @@ def test_all_objects_use_one_association_with_one_context_per_class_and_syntax(t
 
     assert [result.state for result in sent] == [SendState.DELIVERED] * 6
     assert [result.sop_instance_uid for result in sent] == [result.uid for result in results]
-    assert pacs.proposed == [[(sop_class, [syntax]) for sop_class, syntax in dict.fromkeys(kinds)]]
+    assert pacs.proposed == [
+        [
+            (COMPREHENSIVE_SR, [ExplicitVRLittleEndian]),
+            (COMPREHENSIVE_SR, [ImplicitVRLittleEndian]),
+            (SEGMENTATION, [RLELossless]),
+            (SEGMENTATION, [ExplicitVRLittleEndian]),
+            (SEGMENTATION, [ImplicitVRLittleEndian]),
+            (COMPREHENSIVE_3D_SR, [ImplicitVRLittleEndian]),
+            (COMPREHENSIVE_3D_SR, [DeflatedExplicitVRLittleEndian]),
+        ]
+    ]
     assert [(item.sop_class_uid, item.transfer_syntax_uid) for item in pacs.stored] == kinds
     assert pacs.hashes == {result.uid: {result.sha256} for result in results}
     assert pacs.message_ids == [1, 2, 3, 4, 5, 6]
@@ -241,6 +255,19 @@ def test_a_damaged_stored_file_is_never_sent_and_the_others_arrive(
     assert pacs.hashes == {sound.uid: {sound.sha256}}
 
 
+def test_every_address_of_a_host_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look_up = socket.getaddrinfo
+
+    def two_addresses(_host: str, port: int, **options: Any) -> list[Any]:
+        return [info for host in ("127.0.0.2", "127.0.0.1") for info in look_up(host, port, **options)]
+
+    with SimulatedPacs() as pacs:
+        monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
+        (sent,) = deliver([store_result(tmp_path)], replace(pacs.destination, host="pacs.example"))
+
+    assert sent.state is SendState.DELIVERED
+
+
 def test_sending_nothing_asks_for_no_association() -> None:
     with SimulatedPacs() as pacs:
         assert deliver([], pacs.destination) == ()
@@ -248,13 +275,13 @@ def test_sending_nothing_asks_for_no_association() -> None:
     assert pacs.proposed == []
 
 
-def test_128_kinds_of_object_fit_in_one_association_and_129_are_refused_before_it(tmp_path: Path) -> None:
-    results = [store_result(tmp_path, n, sop_class_uid=f"1.2.840.10008.5.1.4.1.1.{n}") for n in range(1, 130)]
+def test_64_kinds_of_object_fit_in_one_association_and_65_are_refused_before_it(tmp_path: Path) -> None:
+    results = [store_result(tmp_path, n, sop_class_uid=f"1.2.840.10008.5.1.4.1.1.{n}") for n in range(1, 66)]
     with SimulatedPacs() as pacs:
         with pytest.raises(ValueError, match="at most 128"):
             deliver(results, pacs.destination)
         assert pacs.proposed == []
-        sent = deliver(results[:128], pacs.destination)
+        sent = deliver(results[:64], pacs.destination)
 
     assert {result.state for result in sent} == {SendState.DELIVERED}
     assert len(pacs.proposed) == 1

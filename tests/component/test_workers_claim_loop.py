@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 
+import pytest
+
 from db import jobs
 from db.errors import DatabaseUnavailableError
 from db.jobs import Claim
 from db.lifecycle import JobKind, JobState
 from db.session import Database
 from db.tables import Job
-from dicom_node.errors import ResultError
+from dicom_node.errors import DestinationAwayError, DestinationUnavailableError, ResultError
 from tests.steered_node import WORKER, SteeredNode, four_views
 from workers.claim_loop import ClaimLoop, Handler, Terms
 from workers.lease import Lease
@@ -185,6 +187,28 @@ def test_a_database_that_is_away_ends_the_drain_quietly(node: SteeredNode, log: 
     away.close()
     assert "worker.database_away" in log.getvalue()
     assert only_job(node).attempts == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [(DestinationAwayError("no association"), 1), (DestinationUnavailableError("out of resources"), 3)],
+    ids=["away", "turned one away"],
+)
+def test_only_a_destination_that_is_away_makes_its_other_deliveries_wait(
+    node: SteeredNode, error: Exception, asked: int
+) -> None:
+    for number in range(3):
+        node.receive(*four_views(f"1.2.{number}"))
+        node.finish_scoring(node.claimed())
+    seen: list[str] = []
+
+    def send(claim: Claim, _lease: Lease) -> None:
+        seen.append(claim.job_id)
+        raise error
+
+    ClaimLoop(node.database, JobKind.DELIVER, send, terms=TERMS, owner=WORKER).drain()
+
+    assert len(set(seen)) == len(seen) == asked
 
 
 def test_a_delivery_is_claimed_as_often_as_it_takes(node: SteeredNode) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from db.jobs import Claim, finish
 from db.lifecycle import JobKind, JobState
 from db.session import Database
-from dicom_node.cli.working import terms_of
+from dicom_node.cli.processes.worker import terms_of
 from tests.steered_node import WORKER, SteeredNode, four_views, on_sqlite
 from workers.claim_loop import ClaimLoop, Handler, Terms
 from workers.lease import Lease

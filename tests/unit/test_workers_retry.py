@@ -5,9 +5,25 @@ from __future__ import annotations
 import pytest
 
 from db.errors import DatabaseUnavailableError, UnknownRecordError
-from dicom_node.errors import DestinationUnavailableError, ResultError, SpoolError, SpoolFullError
+from dicom_node.errors import (
+    DestinationAwayError,
+    DestinationUnavailableError,
+    ResultError,
+    SpoolError,
+    SpoolFullError,
+)
 from workers.inputs import DamagedInputError, MissingInputError
-from workers.retry import GiveUp, Policy, TryLater, UndeliverableError, backoff_s, code_of, decide, reason_of
+from workers.retry import (
+    GiveUp,
+    Policy,
+    TryLater,
+    UndeliverableError,
+    backoff_s,
+    code_of,
+    decide,
+    leaving_others_time,
+    reason_of,
+)
 
 POLICY = Policy(attempts=5, backoff_max_s=300)
 PATIENT = "ZZCANARY^NAME"
@@ -43,6 +59,30 @@ def test_what_keeps_failing_is_given_up_at_the_last_attempt(error: Exception, at
 )
 def test_what_waits_for_others_is_tried_without_limit(error: Exception, attempt: int) -> None:
     assert isinstance(decide(error, attempt, POLICY), TryLater)
+
+
+def test_all_that_waits_for_a_destination_that_is_away_waits_as_long_as_the_job_that_asked() -> None:
+    verdict = decide(DestinationAwayError("x"), 3, POLICY)
+    assert isinstance(verdict, TryLater)
+    assert verdict.destination_pause_s == verdict.delay_s
+    others = decide(DestinationUnavailableError("x"), 3, POLICY)
+    assert isinstance(others, TryLater)
+    assert others.destination_pause_s == 0
+
+
+@pytest.mark.parametrize("error", [DestinationUnavailableError("x"), DestinationAwayError("x")])
+def test_a_destination_that_held_a_worker_up_leaves_it_to_the_others_for_as_long(error: Exception) -> None:
+    verdict = decide(error, 1, POLICY)
+    assert isinstance(verdict, TryLater)
+    later = leaving_others_time(verdict, error, took_s=30)
+    assert later.destination_pause_s == verdict.destination_pause_s + 30
+    assert later.delay_s >= later.destination_pause_s, "another job asks next, or at the same moment"
+    assert leaving_others_time(verdict, error, took_s=0.1) == verdict
+
+
+def test_work_that_took_long_and_failed_by_itself_keeps_nobody_waiting() -> None:
+    verdict = TryLater(1)
+    assert leaving_others_time(verdict, ResultError("x"), took_s=300) == verdict
 
 
 @pytest.mark.parametrize("attempt", [1, 5])
