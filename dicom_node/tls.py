@@ -112,6 +112,11 @@ class TlsFiles:
         try:
             context.load_cert_chain(self.certificate, self.private_key, password=_refuse_passphrase)
             context.load_verify_locations(self.authority)
+        except PermissionError as error:
+            raise SettingsError(
+                f"one of the TLS files {self.certificate}, {self.private_key} and {self.authority} is closed "
+                "to this user; let the node's user read them, and own the key"
+            ) from error
         except (OSError, ValueError) as error:
             # ssl.SSLError is an OSError; its text names no file.
             raise SettingsError(
@@ -126,7 +131,8 @@ class TlsFiles:
             mode = self.private_key.stat().st_mode
         except OSError as error:
             raise SettingsError(
-                f"the private key {self.private_key} cannot be read ({error.strerror}); correct its path"
+                f"the private key {self.private_key} cannot be read ({error.strerror}); correct its path or "
+                "its folder's owner"
             ) from error
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise SettingsError(

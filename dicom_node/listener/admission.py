@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -90,6 +91,21 @@ class Knock:
     user: UserIdentity | None = None
 
 
+class Admitted(NamedTuple):
+    """What a peer that may come in may do.
+
+    Attributes
+    ----------
+    operations : frozenset of Operation
+        What is offered to it.
+    has_proved_user : bool
+        Whether its user name and passcode were asked for, and are right.
+    """
+
+    operations: frozenset[Operation]
+    has_proved_user: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """An A-ASSOCIATE-RJ (PS3.8 9.3.4).
@@ -151,18 +167,16 @@ class Admission:
         self._needs_user = needs_user
         self._verify_user = verify_user
 
-    def decide(self, knock: Knock) -> frozenset[Operation] | Refusal:
+    def decide(self, knock: Knock) -> Admitted | Refusal:
         """Return what the peer may do, or why it may not come in."""
         found = self._caller(knock)
         if isinstance(found, Refusal):
             return found
         if self._require_called_ae_title and knock.called_ae_title.strip() != self._ae_title:
             return CALLED_AE_TITLE_NOT_RECOGNISED
-        if self._needs_user or found.needs_user:
-            refusal = self._user_refusal(knock)
-            if refusal is not None:
-                return refusal
-        return found.operations
+        if not (self._needs_user or found.needs_user):
+            return Admitted(found.operations)
+        return self._user_refusal(knock) or Admitted(found.operations, has_proved_user=True)
 
     def _caller(self, knock: Knock) -> Caller | Refusal:
         title = knock.calling_ae_title.strip()

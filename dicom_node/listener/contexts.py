@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pynetdicom.presentation import PresentationContext, build_context
 
 VERIFICATION = "1.2.840.10008.1.1"
+NOTHING_ACCEPTED = "none of the proposed presentation contexts is for this caller"
+"""Why an association ended of which no context was accepted."""
 
 
 @dataclass(frozen=True, slots=True)

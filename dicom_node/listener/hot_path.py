@@ -29,7 +29,7 @@ from dicom_node.listener.command import (
     decoded_command,
     encoded_response,
 )
-from dicom_node.listener.contexts import VERIFICATION
+from dicom_node.listener.contexts import NOTHING_ACCEPTED, VERIFICATION
 from dicom_node.listener.handlers import StorageHandler, StoreRequest
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.part10 import Origin
@@ -50,7 +50,6 @@ from dicom_node.listener.wire import (
 _A_RELEASE_RQ = 0x05
 _A_ABORT = 0x07
 _RELEASE_RESPONSE = struct.pack(">BxLxxxx", 0x06, 4)
-_NOTHING_ACCEPTED = "none of the proposed presentation contexts is for this caller"
 _IS_COMMAND = 0x01
 _IS_LAST = 0x02
 _TWO_HEADERS = PDU_HEADER.size + PDV_HEADER.size
@@ -299,7 +298,7 @@ class Messages:
 
     def _end_aborted(self, reason: str, *, tell_peer: bool) -> None:
         association = self._association
-        association.end_reason = reason if self._contexts else _NOTHING_ACCEPTED
+        association.end_reason = reason if self._contexts else NOTHING_ACCEPTED
         # Who hears of the end finds nothing left; a disk that refuses must not keep it from anybody.
         with contextlib.suppress(OSError):
             self._discard()

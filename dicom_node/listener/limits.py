@@ -60,3 +60,8 @@ class ListenerLimits:
     pdu_timeout_s: float = 15.0
     message_timeout_s: float = 300.0
     network_timeout_s: float = 60.0
+
+    @property
+    def max_connections(self) -> int:
+        """Connections that are accepted at one time, silent ones included."""
+        return self.max_associations + 4 * self.max_silent_connections

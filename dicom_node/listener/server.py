@@ -17,14 +17,15 @@ import pynetdicom._config as pynetdicom_config
 import structlog
 from pynetdicom import AE, evt
 from pynetdicom._validators import validate_ui
+from pynetdicom.pdu_primitives import UserIdentityNegotiation
 
 from dicom_node.commitment.references import PUSH_MODEL
-from dicom_node.listener.admission import Admission, Knock, Operation, Refusal, UserIdentity
-from dicom_node.listener.contexts import VERIFICATION, supported_contexts
+from dicom_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.listener.admission import Admission, Admitted, Knock, Operation, Refusal, UserIdentity
+from dicom_node.listener.contexts import NOTHING_ACCEPTED, VERIFICATION, supported_contexts
 from dicom_node.listener.handlers import Journaling, OnEvent, Register, StorageHandler
 from dicom_node.listener.handshakes import Handshakes, names_of
 from dicom_node.listener.limits import ListenerLimits
-from dicom_node.listener.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.listener.services import Service
 from dicom_node.listener.transport import BoundedAssociationServer, BoundedRequestHandler, SharedPortServer
 from dicom_node.spool import Spool
@@ -34,7 +35,6 @@ _LOCAL_LIMIT_EXCEEDED = Refusal(2, 3, 2, "too many associations")
 _TOO_MANY_OF_ONE_PEER = Refusal(2, 3, 2, "too many associations of this peer")
 _CONGESTED = Refusal(2, 3, 1, "too much work is waiting")
 _UNDECIDED = Refusal(2, 3, 1, "could not be decided on; the log tells why")
-_NOTHING_ACCEPTED = "none of the proposed presentation contexts is for this caller"
 _MOST_PROPOSED_TOLD = 8
 _OPERATION_OF = {VERIFICATION: Operation.ECHO, PUSH_MODEL: Operation.COMMIT}
 _STOP_POLL_S = 0.01
@@ -139,7 +139,7 @@ class Listener:
             contexts=[*supported_contexts(), *(each.context for each in self._services.values())],
             evt_handlers=[
                 (evt.EVT_REQUESTED, self._admit),
-                (evt.EVT_USER_ID, self._confirm_user),
+                (evt.EVT_USER_ID, self._pass_user),
                 (evt.EVT_ABORTED, self._aborted),
                 (evt.EVT_RELEASED, self._released),
             ],
@@ -191,8 +191,10 @@ class Listener:
         except Exception:  # noqa: BLE001 - pynetdicom would log it and go on to accept
             _log.exception("association could not be decided on")
             decision = _UNDECIDED
-        if not isinstance(decision, Refusal):
-            _offer(association, decision)
+        if isinstance(decision, Admitted):
+            _offer(association, decision.operations)
+            if decision.has_proved_user:
+                _confirm_user_where_asked(association)
             return
         self._report(
             "association.rejected",
@@ -205,7 +207,7 @@ class Listener:
         association.acse.send_reject(decision.result, decision.source, decision.reason)
         association.kill()
 
-    def _decision(self, association: Any) -> frozenset[Operation] | Refusal:
+    def _decision(self, association: Any) -> Admitted | Refusal:
         decision = self._admission.decide(_knock(association))
         if isinstance(decision, Refusal):
             return decision
@@ -227,8 +229,8 @@ class Listener:
             association.has_place = True
         return None
 
-    def _confirm_user(self, event: evt.Event) -> tuple[bool, None]:
-        # Decided with everything else in _admit; a positive response would confirm what was not checked.
+    def _pass_user(self, event: evt.Event) -> tuple[bool, None]:
+        # Decided, and confirmed where it was checked, with everything else in _admit.
         return True, None
 
     def _aborted(self, event: evt.Event) -> None:
@@ -237,7 +239,7 @@ class Listener:
             "peer_address": event.assoc.requestor.address,
             "reason": event.assoc.end_reason,
         }
-        if event.assoc.end_reason == _NOTHING_ACCEPTED:
+        if event.assoc.end_reason == NOTHING_ACCEPTED:
             detail["proposed"] = _proposed(event.assoc)
         self._report("association.aborted", detail)
 
@@ -250,7 +252,7 @@ class Listener:
             {
                 "calling_ae_title": _calling_ae_title(event.assoc),
                 "peer_address": event.assoc.requestor.address,
-                "reason": _NOTHING_ACCEPTED,
+                "reason": NOTHING_ACCEPTED,
                 "proposed": _proposed(event.assoc),
             },
         )
@@ -297,6 +299,15 @@ def _offer(association: Any, operations: frozenset[Operation]) -> None:
         for context in association.acceptor.supported_contexts
         if _OPERATION_OF.get(str(context.abstract_syntax), Operation.STORE) in operations
     ]
+
+
+def _confirm_user_where_asked(association: Any) -> None:
+    """Add the positive response to user name and passcode (PS3.7 D.3.3.7.2), which pynetdicom leaves out."""
+    if not association.requestor.user_identity.positive_response_requested:
+        return
+    response = UserIdentityNegotiation()
+    response.server_response = b""
+    association.acceptor.add_negotiation_item(response)
 
 
 def _is_finished(association: Any) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import socket
 import socketserver
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -17,6 +20,12 @@ from dicom_node.listener.handlers import StorageHandler
 from dicom_node.listener.handshakes import Handshakes
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.services import Service
+
+# What accept says where it is this machine that has no room; BaseServer passes it over in silence.
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_NO_ROOM_ADVICE = "raise the limit of open files (LimitNOFILE, ulimit -n), or lower listener.max_associations"
+_ACCEPT_AGAIN_S = 0.1
+_TELL_AGAIN_S = 60.0
 
 _log = structlog.get_logger(__name__)
 
@@ -69,10 +78,30 @@ class BoundedAssociationServer(ThreadedAssociationServer):  # type: ignore[misc]
     shares_port = False
     services: Mapping[str, Service] = MappingProxyType({})
 
+    _told_at = -math.inf
+
     request_queue_size = 128
     daemon_threads = True
     limits = ListenerLimits()
     handshakes: Handshakes | None = None
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        """Accept a connection; where this machine has no room for one more, wait a moment before the next."""
+        try:
+            accepted: tuple[socket.socket, tuple[str, int]] = super().get_request()
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                # It stays in the queue: to look again at once would keep a core busy and change nothing.
+                self._tell_no_room(error)
+                time.sleep(_ACCEPT_AGAIN_S)
+            raise
+        return accepted
+
+    def _tell_no_room(self, error: OSError) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= _TELL_AGAIN_S:
+            self._told_at = now
+            _log.error("listener.cannot_accept", reason=error.strerror, advice=_NO_ROOM_ADVICE)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether a connection may become an association: not when its peer holds too many silent ones."""
@@ -84,8 +113,7 @@ class BoundedAssociationServer(ThreadedAssociationServer):  # type: ignore[misc]
             from_peer += self.handshakes.running_from(client_address[0])
             running = self.handshakes.running
         return (
-            len(associations) + running
-            < self.limits.max_associations + 4 * self.limits.max_silent_connections
+            len(associations) + running < self.limits.max_connections
             and from_peer < self.limits.max_silent_connections
         )
 

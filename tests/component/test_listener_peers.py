@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.cli.listening import listener_limits
+from dicom_node.cli.processes.listener import listener_limits
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.settings import Settings
 from tests.listening import (
@@ -286,6 +286,14 @@ def test_a_message_over_the_limit_is_ended(tmp_path: Path) -> None:
                 scu.send_data(bytes(32_000), is_whole=False)
             scu.read_pdu()
         assert node.stored_nothing()
+
+
+def test_the_limit_of_a_message_is_none_of_an_association(tmp_path: Path) -> None:
+    with listening(tmp_path, max_message_bytes=10_000) as node, node.scu() as scu:
+        for ordinal in range(3):
+            data = encoded(dataset := mammogram(ordinal))
+            assert 5_000 < len(data) < 10_000
+            assert scu.store(data, MG_FOR_PRESENTATION, uid_of(dataset)) == 0x0000
 
 
 def test_a_command_set_over_the_limit_is_ended(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
@@ -403,19 +403,49 @@ def test_t28_files_that_cannot_be_used_stop_the_start(authority: Authority, dama
         ServerTls(files)
 
 
-@pytest.mark.parametrize("profile", ["--profile-bcp195-nd", "--profile-bcp195-ex"])
-def test_d1_dcmtk_stores_over_its_bcp195_profiles(
-    node: Node, authority: Authority, tmp_path: Path, profile: str
-) -> None:
-    needs("storescu", "dcmtk")
-    files, dataset = authority.issue("scanner"), mammogram()
-    path = tmp_path / "image.dcm"
+@pytest.fixture
+def scanner(authority: Authority, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Send one image with DCMTK's storescu, as ``scanner(port, *options)``."""
+    needs("/usr/bin/storescu", "dcmtk")
+    files, path = authority.issue("scanner"), tmp_path / "image.dcm"
+    dataset = mammogram()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = EXPLICIT_LITTLE
     dataset["PixelData"].VR = "OW"
     dataset.save_as(path, enforce_file_format=True)
-    secure = ["+tls", files.private_key, files.certificate, "+cf", files.authority, profile]
-    command = ["/usr/bin/storescu", *secure, "-aec", "NODE", "127.0.0.1", str(node.port), path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    secure = ["+tls", files.private_key, files.certificate, "+cf", files.authority]
+
+    def send(port: int, *options: str) -> subprocess.CompletedProcess[str]:
+        command = ["/usr/bin/storescu", *secure, *options, "-aec", "NODE", "127.0.0.1", str(port), path]
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+    return send
+
+
+@pytest.mark.parametrize("profile", ["--profile-bcp195-nd", "--profile-bcp195-ex"])
+def test_d1_dcmtk_stores_over_its_bcp195_profiles(
+    node: Node, scanner: Callable[..., subprocess.CompletedProcess[str]], profile: str
+) -> None:
+    done = scanner(node.port, profile)
     assert done.returncode == 0, done.stderr
-    assert [row.sop_instance_uid for row in node.rows.all] == [dataset.SOPInstanceUID]
+    assert [row.sop_instance_uid for row in node.rows.all] == [mammogram().SOPInstanceUID]
+
+
+@pytest.mark.parametrize(("calling", "is_confirmed"), [("MAMMO1", True), ("OLD", False)])
+def test_d5_a_scanner_that_wants_its_user_confirmed_hears_it_where_the_passcode_was_checked(
+    tmp_path: Path,
+    authority: Authority,
+    accounts: Accounts,
+    scanner: Callable[..., subprocess.CompletedProcess[str]],
+    calling: str,
+    is_confirmed: bool,
+) -> None:
+    tls = ServerTls(authority.issue("node", "127.0.0.1"))
+    callers = [Caller("MAMMO1", needs_user=True), Caller("OLD")]
+    admission = Admission("NODE", callers=callers, verify_user=accounts.verify)
+    user = ("-usr", "mammo", "-pwd", PASSCODE, "--pos-response")
+    with listening(tmp_path, tls=tls, admission=admission) as node:
+        done = scanner(node.port, "-aet", calling, *user)
+    assert (done.returncode == 0) is is_confirmed, done.stderr
+    assert ("none received" in done.stderr) is not is_confirmed
+    assert len(node.rows.all) == is_confirmed

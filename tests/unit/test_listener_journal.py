@@ -7,7 +7,7 @@ import fcntl
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
@@ -136,6 +136,24 @@ def test_a_segment_that_is_used_again_does_not_show_what_an_earlier_use_left(
     assert read(tmp_path / "a") == []
     segment.write(later := placed(spool, 9))
     assert [each.file for each in read(tmp_path / "a")] == [later.file]
+    segment.close(remove=True)
+
+
+def test_what_a_segment_forgot_stays_forgotten_without_power(
+    tmp_path: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = Segment(tmp_path / "a", SEGMENT_BYTES)
+    segment.write(placed(spool, 1))
+    synced: list[list[JournaledFile]] = []
+    sync = os.fdatasync
+
+    def noted(descriptor: int) -> None:
+        synced.append(list(files_of(descriptor)))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", noted)
+    segment.clear()
+    assert synced == [[]]
     segment.close(remove=True)
 
 
@@ -376,6 +394,41 @@ def test_a_sync_that_fails_ends_the_use_of_the_journal_and_forgets_nothing(
     assert list(folder.iterdir()) == [], "the disk is well again"
 
 
+def test_of_a_file_whose_record_was_written_in_part_nothing_is_promised(
+    folder: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_half(descriptor: int, parts: Sequence[bytes | memoryview], begin: int) -> int:
+        whole = b"".join(parts)
+        return os.pwrite(descriptor, whole[: len(whole) // 2], begin)
+
+    with open_journal(folder, spool, Rows()) as journal:
+        cut, whole = placed(spool, 1), placed(spool, 2)
+        with monkeypatch.context() as disk:
+            disk.setattr(os, "pwritev", write_half)
+            with pytest.raises(SpoolFullError), journal.keeping(cut.file, cut.image):
+                pytest.fail("a crash would leave nothing of it")
+        with journal.keeping(whole.file, whole.image):
+            assert kept_in(folder) == [whole.file.name]
+
+
+def test_an_object_in_hand_when_the_journal_is_given_up_is_synced_by_itself(
+    folder: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = Rows()
+    with open_journal(folder, spool, rows) as journal:
+        refused, late = placed(spool, 1), placed(spool, 2)
+        with monkeypatch.context() as disk:
+            disk.setattr(os, "fdatasync", failing_with(errno.EIO))
+            with pytest.raises(SpoolError), journal.keeping(refused.file, refused.image):
+                pytest.fail("nothing is promised of this file")
+        spool.path_of(late.file.name).write_bytes(b"")
+        with journal.keeping(late.file, late.image):
+            assert late.file.name not in kept_in(folder), "a lost record before it would hide it"
+            assert spool.path_of(late.file.name).read_bytes() == bytes(late.image)
+            syncs = rows.syncs
+        assert rows.syncs == syncs + 1
+
+
 def failing_with(code: int) -> Callable[[int], None]:
     def fail(_descriptor: int) -> None:
         raise OSError(code, "as a disk says it")
@@ -476,10 +529,35 @@ def test_a_common_sync_that_failed_once_is_not_believed_again(
     assert list(folder.iterdir()) == []
 
 
+def test_while_a_journal_is_made_nobody_makes_or_recovers_another(
+    folder: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recovery that comes before a new segment is locked would take it for a dead process's."""
+    write = os.pwrite
+    were_locked: list[bool] = []
+
+    def noted(descriptor: int, zeros: bytes, begin: int) -> int:
+        were_locked.append(is_locked(folder))
+        return write(descriptor, zeros, begin)
+
+    monkeypatch.setattr(os, "pwrite", noted)
+    with open_journal(folder, spool, Rows()):
+        assert were_locked
+        assert all(were_locked)
+        assert not is_locked(folder)
+
+
+def is_locked(path: Path) -> bool:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def test_a_living_journal_is_locked(folder: Path, spool: Spool) -> None:
     with open_journal(folder, spool, Rows()):
-        for path in folder.glob("*.journal"):
-            descriptor = os.open(path, os.O_RDONLY)
-            with pytest.raises(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.close(descriptor)
+        assert [is_locked(path) for path in folder.glob("*.journal")] == [True, True]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from dicom_node.errors import SpoolError, SpoolFullError
 from dicom_node.listener.reception import MEMORY_BYTES, IncomingObject, Reception
-from dicom_node.spool import Spool
+from dicom_node.spool import Spool, SpooledFile
 from dicom_node.spool_writer import BLOCK_BYTES
 
 PREFACE = b"preface" * 50
@@ -33,8 +34,10 @@ def content(size: int, seed: int) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-def receive(spool: Spool, reception: Reception, data: bytes, piece: int) -> IncomingObject:
-    incoming = IncomingObject(spool, reception, PREFACE, min_free_bytes=0)
+def receive(
+    spool: Spool, reception: Reception, data: bytes, piece: int, *, min_free_bytes: int = 0
+) -> IncomingObject:
+    incoming = IncomingObject(spool, reception, PREFACE, min_free_bytes)
     for start in range(0, len(data), piece):
         incoming.take(memoryview(data[start : start + piece]))
     return incoming
@@ -79,6 +82,41 @@ def test_an_object_that_is_given_up_leaves_nothing_and_spoils_no_other(
     stored = receive(spool, reception, data, 100_000).commit()
     assert stored.sha256 == hashlib.sha256(data).hexdigest()
     assert spool.names() == [stored.name]
+
+
+@pytest.mark.parametrize(
+    ("size", "keep"),
+    [
+        pytest.param(20_000, IncomingObject.place, id="journaled"),
+        pytest.param(20_000, IncomingObject.commit, id="synced by itself"),
+        pytest.param(3_000_000, IncomingObject.commit, id="longer than memory"),
+    ],
+)
+def test_whatever_its_way_an_object_does_not_reach_into_the_reserve(
+    spool: Spool, reception: Reception, size: int, keep: Callable[[IncomingObject], SpooledFile]
+) -> None:
+    incoming = receive(spool, reception, content(size, 7), 100_000, min_free_bytes=1 << 62)
+    with pytest.raises(SpoolFullError, match="reserve"):
+        keep(incoming)
+    assert not any(path.is_file() for path in spool.root.rglob("*"))
+
+
+def test_the_rest_of_an_object_of_which_the_disk_lost_a_part_is_not_taken_for_the_whole(
+    spool: Spool, reception: Reception
+) -> None:
+    incoming = IncomingObject(spool, reception, PREFACE, min_free_bytes=0)
+    shards = [path for path in spool.root.iterdir() if path.is_dir()]
+    for shard in shards:
+        shard.rmdir()
+    incoming.take(memoryview(content(3_000_000, 8)))
+    for shard in shards:
+        shard.mkdir()
+    incoming.take(memoryview(content(3_000_000, 9)))
+    with pytest.raises(SpoolError, match="ENOENT"):
+        incoming.data()
+    with pytest.raises(SpoolError, match="ENOENT"):
+        incoming.commit()
+    assert not any(path.is_file() for path in spool.root.rglob("*"))
 
 
 def test_small_objects_need_no_thread_and_a_closed_reception_keeps_none(spool: Spool) -> None:

@@ -1,0 +1,106 @@
+"""What a listener has to do with the database beside its objects: telling of refusals, and how much waits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from db.session import Database
+from dicom_node.listener import registration
+from dicom_node.listener.backlog import Backlog
+from dicom_node.listener.registration import Registrar
+from dicom_node.spool import Spool
+from tests.steered_node import LISTENER, RULES, SteeredNode, four_views
+
+NEVER_S = 3600.0
+
+
+@pytest.fixture
+def registrar(node: SteeredNode, tmp_path: Path) -> Registrar:
+    return Registrar(node.database, RULES, spool=Spool(tmp_path / "spool"), actor=LISTENER)
+
+
+def refuse(registrar: Registrar, *, reason: str = "no AE title", address: str = "10.0.0.1") -> None:
+    registrar.on_event("association.rejected", {"peer_address": address, "reason": reason})
+
+
+def told(node: SteeredNode) -> list[tuple[str, str, int]]:
+    """Address, reason and number of repeats of each refusal in the trail."""
+    details = [json.loads(event.detail) for event in node.audited()]
+    return [(each["peer_address"], each["reason"], each["repeats_not_told"]) for each in details]
+
+
+def test_of_the_same_refusals_of_a_peer_one_is_told_with_the_number_of_the_others(
+    node: SteeredNode, registrar: Registrar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registration, "REPEATS_TOLD_EVERY_S", NEVER_S)
+    for _ in range(4):
+        refuse(registrar)
+    assert told(node) == [("10.0.0.1", "no AE title", 0)]
+
+    monkeypatch.setattr(registration, "REPEATS_TOLD_EVERY_S", 0.0)
+    refuse(registrar)
+    refuse(registrar)
+    assert told(node)[1:] == [("10.0.0.1", "no AE title", 3), ("10.0.0.1", "no AE title", 0)]
+
+
+def test_a_peer_or_a_reason_hides_no_other(
+    node: SteeredNode, registrar: Registrar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registration, "REPEATS_TOLD_EVERY_S", NEVER_S)
+    for _ in range(2):
+        refuse(registrar)
+        refuse(registrar, address="10.0.0.2")
+        refuse(registrar, reason="too many")
+    assert told(node) == [
+        ("10.0.0.1", "no AE title", 0),
+        ("10.0.0.2", "no AE title", 0),
+        ("10.0.0.1", "too many", 0),
+    ]
+
+
+def test_a_peer_with_ever_new_reasons_does_not_fill_the_memory(
+    registrar: Registrar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registration, "MOST_KINDS_REMEMBERED", 3)
+    for number in range(10):
+        refuse(registrar, reason=f"reason {number}")
+    assert len(registrar._told) <= 3
+
+
+def test_a_refusal_stands_though_it_cannot_be_told(database: Database, tmp_path: Path) -> None:
+    away = Database("sqlite:////nowhere/at/all/node.db", database.trail)
+    refuse(Registrar(away, RULES, spool=Spool(tmp_path / "spool"), actor=LISTENER))
+    away.close()
+
+
+def test_too_much_waits_where_more_waits_than_may(node: SteeredNode) -> None:
+    backlog = Backlog(node.database, most=2)
+    answers = []
+    for number in range(3):
+        node.receive(*four_views(f"1.2.{number}"))
+        backlog.look()
+        answers.append(backlog.is_too_long())
+    node.finish_scoring(node.claimed())
+    backlog.look()
+    answers.append(backlog.is_too_long())
+
+    assert answers == [False, False, True, False]
+
+
+@pytest.mark.parametrize("waiting", [1, 3])
+def test_a_database_that_does_not_answer_leaves_what_was_known_of_the_backlog(
+    node: SteeredNode, waiting: int
+) -> None:
+    for number in range(waiting):
+        node.receive(*four_views(f"1.2.{number}"))
+    backlog = Backlog(node.database, most=2)
+    backlog.look()
+    with node.transaction() as tx:
+        tx.connection.exec_driver_sql("ALTER TABLE job RENAME TO gone")
+
+    backlog.look()
+
+    assert backlog.is_too_long() is (waiting > 2)
