@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special, stats
+from scipy import special
 
 from models.errors import CalibrationError
 
@@ -43,6 +43,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     CalibrationError
         If a class is missing or a logit is not finite.
     """
+    from scipy import optimize  # a scorer applies what was fitted, and starts sooner without
+
     scores, truth = _checked(logits, labels)
     positives, negatives = int(truth.sum()), int((~truth).sum())
     targets = np.where(truth, (positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0))
@@ -131,6 +133,8 @@ def operating_point(
 
 def _upper_order_statistic(values: NDArray[np.float64], share: float, confidence: float) -> float | None:
     """Return the smallest value with `share` of the population at or below it, or None if n is too small."""
+    from scipy import stats  # see fit_temperature
+
     ordered = np.sort(values)
     ranks = np.arange(1, ordered.size + 1)
     holds = np.flatnonzero(stats.binom.cdf(ranks - 1, ordered.size, share) >= confidence)

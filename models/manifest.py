@@ -38,7 +38,17 @@ PROCESSORS = ("cpu", "cuda")
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One measured number with its 95 % interval, the level it was measured at and the number of cases."""
+    """One measured number.
+
+    Attributes
+    ----------
+    name, level : str
+        The metric, such as ``"auc"``, and the level it was measured at, such as ``"study"``.
+    value, low, high : float
+        The number with its 95 % interval.
+    cases : int
+        How many cases.
+    """
 
     name: str
     level: str

@@ -26,8 +26,8 @@ from training.evaluation import Evaluation, evaluate
 from training.finished_fold import FinishedFold
 from training.intervals import wilson
 from training.levels import Cases
-from training.localising import localisation_of
 from training.material import Advance
+from training.network_maps import localisation_of
 from training.networks import build_network
 from training.predictions import Predictions
 from training.run_config import TrainingConfig

@@ -164,7 +164,7 @@ def _training_ms(folder: Path) -> float | None:
     found = []
     for path in sorted(folder.glob("fold-*/fold.json")):
         try:
-            fold = json.loads(path.read_text())
+            fold = json.loads(path.read_bytes())
             found.append(1000.0 * float(fold["seconds_per_epoch"]) / float(fold["training_images"]))
         except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
             return None

@@ -14,9 +14,9 @@ from training.errors import EvaluationError
 from training.evaluated_run import LOCALISATION, OVERLAYS
 from training.fold import read_weights
 from training.localisation import LocalisationQuality
-from training.localising import MapPair, maps_of
 from training.map_pictures import overlay_png
 from training.material import Advance, Material, material_of
+from training.network_maps import MapPair, maps_of
 from training.networks import build_network
 from training.run_config import TrainingConfig
 from training.run_folder import RunFolder

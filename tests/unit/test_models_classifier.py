@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +25,7 @@ from models.errors import (
     WeightsError,
 )
 from models.store import released_bundle
+from tests.unit.refused_bundles import release_again
 from tests.unit.small_bundle import write_small_bundle
 from training.datasets.phantoms import LesionKind, draw
 from training.demonstration.cohort import display_view
@@ -62,12 +61,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 @pytest.fixture(scope="module")
 def released() -> Classifier:
     return Classifier.load(released_bundle(), threads=1)
-
-
-def release_again(folder: Path, name: str) -> None:
-    manifest = json.loads((folder / bundle.MANIFEST).read_text())
-    manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    (folder / bundle.MANIFEST).write_text(json.dumps(manifest))
 
 
 def test_a_study_is_scored_by_image_breast_and_study(small: Classifier) -> None:

@@ -93,6 +93,18 @@ def test_the_official_parts_are_kept_where_they_are_asked_for() -> None:
         plan(train, TASK, folds=1, official=True)
 
 
+def test_an_official_validation_part_validates_and_nothing_else_does() -> None:
+    parts = ("training", "validation", "test")
+    records = [
+        replace(record, image=part + record.image, group=part + record.group)
+        for seed, part in enumerate(parts)
+        for record in women(30, seed=seed, part=part).records
+    ]
+    (fold,) = plan(DataSet("official", tuple(records)), TASK, folds=1, official=True).folds
+    for part, images in fold.parts().items():
+        assert images == tuple(record.image for record in records if record.part == part)
+
+
 def test_official_parts_that_share_a_woman_are_refused() -> None:
     dataset = women(30)
     halves = tuple(

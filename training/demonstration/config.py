@@ -1,4 +1,4 @@
-"""What a training run can be asked for."""
+"""What the training of the demonstration can be asked for; all other runs have :mod:`training.run_config`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network is worth: numbers with their intervals, on women that it has never seen."""
+"""What the demonstration's network is worth: numbers with their intervals, on women it has never seen."""
 
 from __future__ import annotations
 

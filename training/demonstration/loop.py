@@ -1,4 +1,4 @@
-"""The training loop: first find the lesion in a crop, then score the whole image.
+"""The demonstration's training loop: first find the lesion in a crop, then score the whole image.
 
 A lesion covers 1 % of an image, so the image's label alone teaches a fresh network nothing in an hour. Where
 lesions are marked, the class activation map itself is trained to light up on them; the image's score follows,

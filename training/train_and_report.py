@@ -1,4 +1,4 @@
-"""One call from labelled images to predictions, a verdict and a bundle."""
+"""One call from labelled images to a run with its report, and with a name to a bundle."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from tests.made_up_mammograms import draw_mammograms, spot_of
 from training import datasets
 from training.cache import PreparedImages
 from training.data_manifest import read_manifest, write_manifest
-from training.localising import localisation_of
 from training.material import silent
+from training.network_maps import localisation_of
 from training.networks import build_network
 from training.records import DataSet, Lesion
 from training.run import run

@@ -1,4 +1,4 @@
-"""Whether a run's network points at lesions: its maps of test images, held against those of no training."""
+"""A network's maps of test images beside those of no training, and whether they point at drawn lesions."""
 
 from __future__ import annotations
 
