@@ -13,6 +13,9 @@ from db.errors import UnknownRecordError
 from db.lifecycle import DeliveryEvent
 from db.retention import FILES_REMOVED
 
+# As job.retried, result.committed and result.missing.
+_TOLD_BY_OTHER_NAMES = (DeliveryEvent.RETRY, DeliveryEvent.COMMIT, DeliveryEvent.MISS)
+
 ACTIONS = frozenset(
     {
         "account.added",
@@ -68,7 +71,7 @@ ACTIONS = frozenset(
         "study.complete",
         FILES_REMOVED,
         "study.recalled",
-        *(f"result.{event.value}" for event in DeliveryEvent),
+        *(f"result.{event.value}" for event in DeliveryEvent if event not in _TOLD_BY_OTHER_NAMES),
     }
 )
 

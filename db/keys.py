@@ -69,7 +69,7 @@ class AuditKey:
         db.errors.AuditError
             If the file is readable by others or not a key file.
         """
-        if not path.exists():
+        if not is_there(path):
             _write_private(path, _key_line(secrets.token_bytes(SECRET_BYTES)), replace=False)
         return cls.load(path)
 
@@ -125,7 +125,7 @@ class CheckpointKey:
     @staticmethod
     def make_if_absent(path: Path) -> None:
         """Make the key file, 32 bytes in hexadecimal; safe when several processes start at once."""
-        if not path.exists():
+        if not is_there(path):
             _write_private(path, _key_line(secrets.token_bytes(SECRET_BYTES)), replace=False)
 
     @classmethod
@@ -188,6 +188,23 @@ def key_id_of(key: bytes) -> str:
     return hashlib.sha256(b"dicom-node audit key" + key).hexdigest()[:16]
 
 
+def is_there(path: Path) -> bool:
+    """Whether a key file exists.
+
+    Raises
+    ------
+    db.errors.AuditError
+        If its folder is closed to this user.
+    """
+    try:
+        return path.exists()
+    except PermissionError as error:
+        raise AuditError(
+            f"the key folder {path.parent} is closed to this user; run this as the node's user, or correct "
+            "the folder's owner"
+        ) from error
+
+
 def _key_line(key: bytes) -> bytes:
     """Spell a key as a line of its file."""
     return key.hex().encode() + b"\n"
@@ -218,7 +235,17 @@ def _write_private(path: Path, content: bytes, *, replace: bool) -> None:
 
     Without ``replace`` a file that another process made in the meantime is left as it is.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _write_durably(path, content, replace=replace)
+    except OSError as error:
+        raise AuditError(
+            f"the key file {path} cannot be written ({error.strerror}); make its folder writable for the "
+            "node's user, free some space, or name another folder (audit.key_dir)"
+        ) from error
+
+
+def _write_durably(path: Path, content: bytes, *, replace: bool) -> None:
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

@@ -161,9 +161,9 @@ def results(
     study_instance_uid: str | None = None,
     job_id: str | None = None,
     needless: bool = False,
-    limit: int = 1000,
+    limit: int | None = None,
 ) -> list[Row]:
-    """Return a row per result object and destination, newest first.
+    """Return a row per result object and destination, newest first; all of them without a limit.
 
     Of two objects with the same content in two classes only the one that was or would first be sent is there,
     unless ``needless``.

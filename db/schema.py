@@ -83,7 +83,7 @@ def upgrade(database_url: str, revision: str = "head", *, was_used: bool = False
     Raises
     ------
     db.errors.SchemaError
-        If the database is of a later version, or empty although it was used.
+        If the database is of a later version, empty although it was used, or its tables are another role's.
     db.errors.DatabaseUnavailableError
         If the database cannot be reached or written.
     """
@@ -97,6 +97,7 @@ def upgrade(database_url: str, revision: str = "head", *, was_used: bool = False
             if before is None and was_used:
                 raise SchemaError(DATABASE_LOST)
             if before != (head() if revision == "head" else revision):
+                _require_owner(connection, before)
                 _migrate(connection, revision)
             restored = [] if before is None else audit_guards.restore(connection)
             return Upgrade(before, _revision_of(connection), tuple(restored))
@@ -202,6 +203,23 @@ def _revisions() -> tuple[str, ...]:
     if not revisions:
         raise SchemaError("the installation holds no migrations; reinstall dicom-node")
     return revisions
+
+
+def _require_owner(connection: Connection, before: str | None) -> None:
+    """Refuse to begin a migration under a role that would be refused in its midst, as the node's own is."""
+    if connection.dialect.name == "sqlite":
+        return
+    if before is None:
+        question = "SELECT has_schema_privilege(current_schema(), 'CREATE')"
+    else:
+        table = f"'{audit_guards.TABLE}'::regclass"
+        question = f"SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = {table}"
+    if not connection.scalar(text(question)):
+        raise SchemaError(
+            f"the database is at revision {before or 'none'}, this version needs {head()}, and this role may "
+            "not change its tables; run 'dicom-node db upgrade' as the role that owns them "
+            "(docs/how-to/production.md)"
+        )
 
 
 def _migrate(connection: Connection, revision: str) -> None:

@@ -21,7 +21,7 @@ from db.tables import REJECTION_NOTE, Delivery, Job, ResultObject, Revision, Utc
 MOST_DOORBELLS = 32
 LONGEST_DOORBELL_PAUSE_S = 60.0
 DESTINATION_AWAY = "DESTINATION_AWAY"
-"""Error code of the jobs that wait until an association can be made with their destination."""
+"""Error code of the jobs that wait together for a destination that was away or silent."""
 
 _NOW = bindparam("now", type_=UtcDateTime)
 _MAX_ATTEMPTS = bindparam("max_attempts", type_=Integer)
@@ -80,7 +80,7 @@ def take_unpublished(
 
 
 def pause_destination(tx: Transaction, kind: JobKind, destination: str, *, delay_s: float) -> None:
-    """Let all waiting jobs of a kind wait together for a destination that is away.
+    """Let all waiting jobs of a kind wait together for a destination that is away or silent.
 
     One job asks at the end of each pause; thousands that each run into a time-out would keep the workers from
     the destinations that answer. What waits longer for a reason of its own does so still.
@@ -91,7 +91,7 @@ def pause_destination(tx: Transaction, kind: JobKind, destination: str, *, delay
         (Job.kind == kind, Job.destination == destination, Job.next_try_at < until),
         next_try_at=until,
         error_code=DESTINATION_AWAY,
-        error=f"no association could be made with {destination}; all that waits for it waits together",
+        error=f"{destination} was away or silent when it was asked; all that waits for it waits together",
     )
 
 

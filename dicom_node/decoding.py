@@ -65,7 +65,8 @@ def serve(channel: socket.socket, *, memory_bytes: int, cpu_s: int, max_pixels: 
         Process id of the process that this one must not outlive.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    most = _permitted(resource.RLIMIT_AS, memory_bytes)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
@@ -77,13 +78,20 @@ def serve(channel: socket.socket, *, memory_bytes: int, cpu_s: int, max_pixels: 
             return
         # The limit counts the whole life of the process; each image gets its own share.
         _, most = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + cpu_s, most))
+        until_s = _permitted(resource.RLIMIT_CPU, math.ceil(time.process_time()) + cpu_s)
+        resource.setrlimit(resource.RLIMIT_CPU, (until_s, most))
         try:
             # Opened anew, for an offset of its own and a name that is text, which pydicom expects.
             with Path(f"/proc/self/fd/{descriptors[0]}").open("rb") as stored:
                 _answer(channel, stored, json.loads(request).get("frames"), max_pixels)
         finally:
             os.close(descriptors[0])
+
+
+def _permitted(limit: int, wanted: int) -> int:
+    """Return as much of a limit as whoever started the node left: only root may have more."""
+    _, most = resource.getrlimit(limit)
+    return wanted if most == resource.RLIM_INFINITY else min(wanted, most)
 
 
 def _answer(channel: socket.socket, stored: BinaryIO, frames: list[int] | None, max_pixels: int) -> None:

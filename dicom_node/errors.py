@@ -5,7 +5,7 @@
     NodeError
     ├── SettingsError            a setting is wrong: name, problem and an example of a right value
     ├── InstallationError        the installation itself is damaged or shadowed
-    ├── PortUnavailableError     the listener cannot have its port
+    ├── PortUnavailableError     a port cannot be listened on
     ├── SpoolError               an object could not be made durable
     │   └── SpoolFullError       ... because there is no room
     ├── SinkUnavailableError     the syslog sink of the audit trail did not take what it was sent: try again
@@ -19,6 +19,20 @@ Messages carry ids and names of settings, never patient data (no name, no patien
 """
 
 from __future__ import annotations
+
+import errno
+import socket
+
+_NO_SUCH_ADDRESS = (
+    "this machine has no such address: correct the host (host, metrics.host), or choose another"
+)
+_ADVICE_ON_PORTS = {
+    errno.EACCES: "so low a port is root's: docs/how-to/connect-a-scanner.md tells how the node gets it; or "
+    "choose a higher one",
+    errno.EADDRNOTAVAIL: _NO_SUCH_ADDRESS,
+    socket.EAI_NONAME: _NO_SUCH_ADDRESS,
+    socket.EAI_ADDRFAMILY: _NO_SUCH_ADDRESS,
+}
 
 
 class NodeError(Exception):
@@ -34,7 +48,25 @@ class InstallationError(NodeError):
 
 
 class PortUnavailableError(NodeError):
-    """The listener cannot have its port; choose another or end the program that has it."""
+    """A port cannot be listened on.
+
+    Parameters
+    ----------
+    host : str
+        The address.
+    port : int
+        The port.
+    error : OSError
+        What the kernel said.
+    choices : str
+        The options and settings that name another port.
+    """
+
+    def __init__(self, host: str, port: int, error: OSError, *, choices: str) -> None:
+        advice = _ADVICE_ON_PORTS.get(error.errno or 0, "end the program that has it, or choose another")
+        super().__init__(
+            f"port {port} of {host} cannot be listened on ({error.strerror}); {advice} ({choices})"
+        )
 
 
 class SpoolError(NodeError):

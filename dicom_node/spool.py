@@ -31,7 +31,7 @@ from dicom_node.spool_writer import (
     write_unsynced,
 )
 
-_FILES = "[0-9a-f][0-9a-f]/*"
+_SHARDS = "[0-9a-f][0-9a-f]"
 _NAME = re.compile(r"[0-9a-f]{32}\.dcm")
 _ASKED_EVERY_S = 0.1
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -263,7 +263,7 @@ class Spool:
 
     def names(self) -> list[str]:
         """The names of all whole files, in no order that means anything."""
-        return [path.name for path in self.root.glob(_FILES) if _NAME.fullmatch(path.name)]
+        return [path.name for path in self.root.glob(f"{_SHARDS}/*") if _NAME.fullmatch(path.name)]
 
     def sweep(self, known_names: Container[str], *, grace_s: float) -> Sweep:
         """Remove what a crash left half-written, and find whole files that no row names.
@@ -282,11 +282,13 @@ class Spool:
         """
         removed, orphans = 0, []
         newest = time.time() - grace_s
-        for path in sorted(self.root.glob(_FILES)):
-            if path.name.startswith(PART_PREFIX):
-                removed += _remove_if_abandoned(path)
-            elif _NAME.fullmatch(path.name) and path.name not in known_names and _is_older(path, newest):
-                orphans.append(path.name)
+        # Folder by folder: there may be millions.
+        for shard in sorted(self.root.glob(_SHARDS)):
+            for path in sorted(shard.iterdir()):
+                if path.name.startswith(PART_PREFIX):
+                    removed += _remove_if_abandoned(path)
+                elif _NAME.fullmatch(path.name) and path.name not in known_names and _is_older(path, newest):
+                    orphans.append(path.name)
         return Sweep(removed, tuple(orphans))
 
 

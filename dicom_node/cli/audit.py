@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TextIO
 import typer
 
 from dicom_node.cli.exit_codes import ExitCode
-from dicom_node.cli.options import ConfigFile, DataDir, Json, Limit
+from dicom_node.cli.options import TIMES, ConfigFile, DataDir, Json, Limit
 from dicom_node.cli.output import console, errors, print_facts, print_json
 from dicom_node.cli.wiring import load_settings, open_database, person
 
@@ -22,9 +22,14 @@ Accession = Annotated[str | None, typer.Option("--accession", help="Accession Nu
 Job = Annotated[str | None, typer.Option("--job", help="Job id.")]
 Bundle = Annotated[str | None, typer.Option("--bundle", help="Bundle digest.")]
 Action = Annotated[str | None, typer.Option("--action", help="Action, such as job.scored.")]
-TIMES = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"]
-Since = Annotated[datetime | None, typer.Option("--since", formats=TIMES, help="From this time on.")]
-Until = Annotated[datetime | None, typer.Option("--until", formats=TIMES, help="Before this time.")]
+Since = Annotated[
+    datetime | None,
+    typer.Option("--since", formats=TIMES, help="From this time on; this machine's zone without one."),
+]
+Until = Annotated[
+    datetime | None,
+    typer.Option("--until", formats=TIMES, help="Before this time; this machine's zone without one."),
+]
 
 
 def _aware(moment: datetime | None) -> datetime | None:
@@ -145,7 +150,10 @@ def export(
 @app.command("prune")
 def prune(
     before: Annotated[
-        datetime, typer.Option("--before", formats=TIMES, help="Remove events before this time.")
+        datetime,
+        typer.Option(
+            "--before", formats=TIMES, help="Remove events before this time; this machine's zone without one."
+        ),
     ],
     archive: Annotated[Path, typer.Option("--archive", help="New file for them.", dir_okay=False)],
     data_dir: DataDir = None,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import typer
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 
 from dicom_node.cli.options import ConfigFile, DataDir, Json
 from dicom_node.cli.output import console, print_json, print_rows
 from dicom_node.cli.wiring import asked_tasks, load_settings
 from dicom_node.settings import ENVIRONMENT_PREFIX
+from dicom_node.settings.values import as_toml
 
 app = typer.Typer(no_args_is_help=True, help="Settings.")
 
@@ -23,7 +24,8 @@ def show(data_dir: DataDir = None, config: ConfigFile = None, json: Json = False
     if json:
         print_json(settings.model_dump(mode="json"))
         return
-    print_rows(list(_rows(settings, "")), ("setting", "value", "meaning"), as_json=False, empty="no settings")
+    rows = list(_rows(settings, settings.model_dump(mode="json"), ""))
+    print_rows(rows, ("setting", "value", "meaning"), as_json=False, empty="no settings")
 
 
 @app.command("check")
@@ -41,11 +43,12 @@ def check(data_dir: DataDir = None, config: ConfigFile = None) -> None:
     console.print(f"The settings are right. Environment variables begin with {ENVIRONMENT_PREFIX}.")
 
 
-def _rows(model: BaseModel, prefix: str) -> Iterator[dict[str, Any]]:
+def _rows(model: BaseModel, shown: Mapping[str, Any], prefix: str) -> Iterator[dict[str, Any]]:
+    """Yield a row for each setting, with its value as a configuration file spells it."""
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
         if isinstance(value, BaseModel):
-            yield from _rows(value, f"{prefix}{name}.")
+            yield from _rows(value, shown[name], f"{prefix}{name}.")
         else:
-            shown = "********" if isinstance(value, SecretStr) else value
-            yield {"setting": f"{prefix}{name}", "value": shown, "meaning": field.description}
+            spelled = "" if value is None else as_toml(shown[name])
+            yield {"setting": f"{prefix}{name}", "value": spelled, "meaning": field.description}

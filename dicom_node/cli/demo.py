@@ -18,6 +18,6 @@ def command(
 
     Shows what comes back to a PACS.
     """
-    from dicom_node.cli.demonstration import run
+    from dicom_node.cli.demonstration.run import run
 
     run(out.absolute(), studies)

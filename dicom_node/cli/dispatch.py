@@ -12,6 +12,6 @@ def command(data_dir: DataDir = None, config: ConfigFile = None) -> None:
     Finds lost work again and signs audit checkpoints.
     """
     settings = load_settings(data_dir, config)
-    from dicom_node.cli.dispatching import run
+    from dicom_node.cli.processes.dispatcher import run
 
     run(settings)

@@ -20,7 +20,7 @@ from dicom_node.cli.wiring import load_settings, node_identity, open_database, p
 
 if TYPE_CHECKING:
     from db.session import Database
-    from dicom_node.cli.findings import Finding
+    from dicom_node.cli.health.findings import Finding
     from dicom_node.delivery.destination import Destination
     from dicom_node.delivery.query import Query
     from dicom_node.settings import Settings
@@ -53,7 +53,7 @@ def command(
     What needs no database is checked without one, too.
     With --pacs only that destination is tried; its archive then holds objects of the patient TEST^DICOM-NODE.
     """
-    from dicom_node.cli.findings import Verdict
+    from dicom_node.cli.health.findings import Verdict
 
     settings = load_settings(data_dir, config)
     if pacs is not None:
@@ -70,7 +70,7 @@ def command(
 
 
 def _examined(settings: Settings) -> Iterator[Finding]:
-    from dicom_node.cli.health import examine, examine_without_database
+    from dicom_node.cli.health.examination import examine, examine_without_database
 
     with ExitStack() as stack:
         try:
@@ -82,7 +82,7 @@ def _examined(settings: Settings) -> Iterator[Finding]:
 
 
 def _try_pacs(settings: Settings, pacs: str, json: bool) -> ExitCode:
-    from dicom_node.cli.pacs_trial import destination_named, try_pacs
+    from dicom_node.cli.health.pacs_trial import destination_named, try_pacs
 
     destination = destination_named(settings, pacs)
     with open_database(settings) as database:

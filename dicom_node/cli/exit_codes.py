@@ -20,13 +20,13 @@ class ExitCode(IntEnum):
     """What a command's exit status means."""
 
     OK = 0  # done
-    PROBLEM_FOUND = 1  # the check ran and found something: doctor, audit verify, db check
+    PROBLEM_FOUND = 1  # something was found: doctor, model drift, verify (audit, study), check (db, result)
     USAGE = 2  # unknown command, option or value
     SETTINGS = 3  # a setting is wrong
     UNKNOWN_RECORD = 4  # no such study, job, result or bundle
     REFUSED = 5  # the present state, a bundle's verification, or the data of a training run forbids it
     UNAVAILABLE = 6  # database, broker, disk, port or a run's folder cannot be used now
-    INSTALLATION = 7  # the installation is damaged or its tables are of another version
+    INSTALLATION = 7  # the installation is damaged, or the database is gone or of another version
     FAILED = 70  # anything else
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from dicom_node.cli.options import ConfigFile, DataDir, Destinations, Port, SharedPort, Title
-from dicom_node.cli.unused_libraries import forbid_unused_libraries
+from dicom_node.cli.processes.unused_libraries import forbid_unused_libraries
 from dicom_node.cli.wiring import load_settings, remember_start
 
 
@@ -23,11 +23,11 @@ def command(
     if any(value is not None for value in flags.values()):
         remember_start(settings, config=config, flags=flags)
     if settings.listener.processes > 1 and shared_port is None:
-        from dicom_node.cli.listening_together import run_together
+        from dicom_node.cli.processes.listener_group import run_together
 
         where = ["--data-dir", str(settings.data_dir), *(["--config", str(config)] if config else [])]
         raise typer.Exit(run_together(settings, where))
     forbid_unused_libraries()
-    from dicom_node.cli.listening import run
+    from dicom_node.cli.processes.listener import run
 
     run(settings, shared_port=shared_port)

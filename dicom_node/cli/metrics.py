@@ -13,6 +13,6 @@ def command(data_dir: DataDir = None, config: ConfigFile = None) -> None:
     runs it where the port is set.
     """
     settings = load_settings(data_dir, config)
-    from dicom_node.cli.monitoring import run
+    from dicom_node.cli.processes.metrics import run
 
     run(settings)

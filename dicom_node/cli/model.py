@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from dicom_node.cli import model_roles
-from dicom_node.cli.model_roles import Digest, whole
-from dicom_node.cli.options import ConfigFile, DataDir, Json
-from dicom_node.cli.output import console, print_json, print_rows
+from dicom_node.cli.bundles.digests import full_digest
+from dicom_node.cli.options import TIMES, ConfigFile, DataDir, Digest, Json
+from dicom_node.cli.output import console, plain_lines, print_json, print_rows
 from dicom_node.cli.wiring import load_settings, open_database, person
 
 app = typer.Typer(no_args_is_help=True, help="Bundles: add, compare, promote, roll back, recall.")
@@ -49,11 +49,24 @@ def show(digest: Digest, data_dir: DataDir = None, config: ConfigFile = None, js
 
     settings = load_settings(data_dir, config)
     with open_database(settings) as database:
-        bundle = read(BundleStore(settings.bundles_dir).path_of(whole(database, digest)))
+        bundle = read(BundleStore(settings.bundles_dir).path_of(full_digest(database, digest)))
     if json:
         print_json({"digest": bundle.digest, "manifest": bundle.manifest})
         return
-    console.print(Markdown((bundle.path / "model_card.md").read_text()))
+    # The card is somebody else's text: Markdown would hand its control characters on to the terminal.
+    console.print(Markdown(plain_lines(bundle.card).plain))
+
+
+@app.command("card")
+def card(digest: Digest, data_dir: DataDir = None, config: ConfigFile = None) -> None:
+    """Print one bundle's card as it was written, in Markdown."""
+    from models.bundle import CARD
+    from models.store import BundleStore
+
+    settings = load_settings(data_dir, config)
+    with open_database(settings) as database:
+        folder = BundleStore(settings.bundles_dir).path_of(full_digest(database, digest))
+    console.print(plain_lines((folder / CARD).read_text(encoding="utf-8", errors="replace")), soft_wrap=True)
 
 
 @app.command("add")
@@ -68,7 +81,7 @@ def add(
 
     Its digests, weights and golden cases are looked at.
     """
-    from dicom_node.cli.bundles import add_bundle
+    from dicom_node.cli.bundles.stored import add_bundle
 
     settings = load_settings(data_dir, config)
     with open_database(settings) as database:
@@ -80,11 +93,11 @@ def add(
 def activate(digest: Digest, data_dir: DataDir = None, config: ConfigFile = None) -> None:
     """Let a bundle answer for its task from the next claimed job on."""
     from db import deployments
-    from dicom_node.cli.bundles import manifest_of, require_answering
+    from dicom_node.cli.bundles.stored import manifest_of, require_answering
 
     settings = load_settings(data_dir, config)
     with open_database(settings) as database:
-        found = whole(database, digest)
+        found = full_digest(database, digest)
         require_answering(settings, found)
         with database.transaction(person()) as tx:
             replaced = deployments.activate(tx, found)
@@ -102,10 +115,12 @@ def activate(digest: Digest, data_dir: DataDir = None, config: ConfigFile = None
 def recall(
     digest: Digest,
     since: Annotated[
-        datetime | None, typer.Option("--from", help="Only what was scored from then on, UTC.")
+        datetime | None,
+        typer.Option("--from", formats=TIMES, help="Only what was scored from then on; UTC without a zone."),
     ] = None,
     until: Annotated[
-        datetime | None, typer.Option("--to", help="Only what was scored before then, UTC.")
+        datetime | None,
+        typer.Option("--to", formats=TIMES, help="Only what was scored before then; UTC without a zone."),
     ] = None,
     execute: Annotated[
         bool, typer.Option("--execute", help="Withdraw the results and score the studies again.")
@@ -123,11 +138,11 @@ def recall(
     Lists every study revision; without --execute nothing is changed. With it the list, which names patients,
     is always written to a file.
     """
-    from dicom_node.cli.recalling import queue_recall, studies_of, write_list
+    from dicom_node.cli.bundles.recall import queue_recall, studies_of, write_list
 
     settings = load_settings(data_dir, config)
     with open_database(settings) as database:
-        found = whole(database, digest)
+        found = full_digest(database, digest)
         rows = studies_of(database, found, since, until)
         if execute:
             out = queue_recall(settings, database, found, rows, out)
@@ -168,7 +183,6 @@ for command in (
     model_roles.compare,
     model_roles.promote,
     model_roles.retire,
-    model_roles.card,
     model_roles.drift,
 ):
     app.command(command.__name__)(command)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from dicom_node.cli.options import ConfigFile, DataDir, Json
-from dicom_node.cli.output import console, plain, plain_lines, print_facts, print_json, print_rows
+from dicom_node.cli.bundles.digests import full_digest
+from dicom_node.cli.options import ConfigFile, DataDir, Digest, Json
+from dicom_node.cli.output import console, plain, print_facts, print_json, print_rows
 from dicom_node.cli.wiring import load_settings, open_database, person
 
-if TYPE_CHECKING:
-    from db.session import Database
-    from dicom_node.cli.comparing import Comparison
-
-Digest = Annotated[str, typer.Argument(help="Digest of the bundle, or a beginning of it that only it has.")]
 Labels = Annotated[
     Path | None,
     typer.Option(
@@ -36,12 +32,12 @@ def shadow(digest: Digest, data_dir: DataDir = None, config: ConfigFile = None) 
     """
     from db import deployments
     from db.errors import TransitionRefusedError
-    from dicom_node.cli.bundles import require_answering
+    from dicom_node.cli.bundles.stored import require_answering
     from models.tasks import task_named
 
     settings = load_settings(data_dir, config)
     with open_database(settings) as database:
-        found = whole(database, digest)
+        found = full_digest(database, digest)
         task = require_answering(settings, found).task
         if task_named(task).slides is not None:
             raise TransitionRefusedError(
@@ -67,11 +63,11 @@ def canary(
     Always the same ones; its results are sent.
     """
     from db import deployments
-    from dicom_node.cli.bundles import require_answering
+    from dicom_node.cli.bundles.stored import require_answering
 
     settings = load_settings(data_dir, config)
     with open_database(settings) as database:
-        found = whole(database, digest)
+        found = full_digest(database, digest)
         require_answering(settings, found)
         with database.transaction(person()) as tx:
             deployments.canary(tx, found, percent)
@@ -83,7 +79,7 @@ def retire(digest: Digest, data_dir: DataDir = None, config: ConfigFile = None) 
     from db import deployments
 
     with open_database(load_settings(data_dir, config)) as database:
-        found = whole(database, digest)
+        found = full_digest(database, digest)
         with database.transaction(person()) as tx:
             role = deployments.retire(tx, found)
     console.print(f"{found[:12]} is no longer {role.value}.")
@@ -101,17 +97,17 @@ def compare(
 
     With labels, whether the second may be promoted.
     """
-    from dicom_node.cli import comparing
+    from dicom_node.cli.bundles.comparison import compare as compare_bundles
 
     settings = load_settings(data_dir, config)
     with open_database(settings) as database:
-        digests = [whole(database, beginning) for beginning in (champion, challenger)]
-        found = comparing.compare(settings, database, digests[0], digests[1], labels)
+        digests = [full_digest(database, beginning) for beginning in (champion, challenger)]
+        found = compare_bundles(settings, database, digests[0], digests[1], labels)
     if json:
-        print_json({**found.facts, **_verdict(found)})
+        print_json({**found.facts, **found.told})
         return
     print_facts(found.facts, as_json=False)
-    told = _verdict(found)
+    told = found.told
     if found.verdict is not None:
         console.print()
         print_rows(told["criteria"], CRITERIA_COLUMNS, as_json=False, empty="")
@@ -140,26 +136,15 @@ def promote(
     Without --override only the verdict "promote" lets it answer. Approver, verdict, reasons and override go
     into the audit trail.
     """
-    from dicom_node.cli.promoting import promote_challenger
+    from dicom_node.cli.bundles.promotion import promote_challenger
 
     settings = load_settings(data_dir, config)
     with open_database(settings) as database:
-        found = whole(database, digest)
+        found = full_digest(database, digest)
         promoted = promote_challenger(
             settings, database, found, approver=approver, labels=labels, override=override
         )
     console.print(f"{found[:12]} answers now, approved by {approver}; it replaces {promoted[:12]}.")
-
-
-def card(digest: Digest, data_dir: DataDir = None, config: ConfigFile = None) -> None:
-    """Print one bundle's card as it was written, in Markdown."""
-    from models.bundle import CARD
-    from models.store import BundleStore
-
-    settings = load_settings(data_dir, config)
-    with open_database(settings) as database:
-        folder = BundleStore(settings.bundles_dir).path_of(whole(database, digest))
-    console.print(plain_lines((folder / CARD).read_text(encoding="utf-8", errors="replace")), soft_wrap=True)
 
 
 def drift(
@@ -179,7 +164,7 @@ def drift(
     The first studies of a scanner model that the present bundle scored are the reference, whatever their
     software version; the latest ones of each version are compared with them.
     """
-    from dicom_node.cli.drifting import DRIFTING, TOO_FEW, look
+    from dicom_node.cli.bundles.drift import DRIFTING, TOO_FEW, look
     from dicom_node.cli.exit_codes import ExitCode
     from models.drift import MINIMUM_WINDOW
     from models.tasks import task_named
@@ -188,7 +173,9 @@ def drift(
     settings = load_settings(data_dir, config)
     with open_database(settings) as database:
         rows = look(database, task, reference=reference, window=window)
-    print_rows(rows, DRIFT_COLUMNS, as_json=json, empty="The bundle that answers has scored no study yet.")
+    print_rows(
+        rows, DRIFT_COLUMNS, as_json=json, empty="No bundle that answers this task has scored a study yet."
+    )
     if not json and any(row["state"] == TOO_FEW for row in rows):
         console.print(
             f"Too few: the first {reference} studies of a scanner model are its normal ones (--reference), "
@@ -198,45 +185,3 @@ def drift(
         if not json:
             console.print("scoring.shadowed_devices keeps the results of a device back.")
         raise typer.Exit(ExitCode.PROBLEM_FOUND)
-
-
-def whole(database: Database, beginning: str) -> str:
-    """Complete the beginning of a digest.
-
-    Raises
-    ------
-    UnknownRecordError
-        If no bundle, or more than one, begins so.
-    """
-    from db import listing
-    from db.errors import UnknownRecordError
-
-    with database.reading() as session:
-        found = [row["digest"] for row in listing.bundles(session) if row["digest"].startswith(beginning)]
-    if len(found) != 1:
-        count = "no bundle begins" if not found else f"{len(found)} bundles begin"
-        raise UnknownRecordError(f"{count} with {beginning!r}; 'dicom-node model list' shows all")
-    digest: str = found[0]
-    return digest
-
-
-def _verdict(found: Comparison) -> dict[str, Any]:
-    if found.verdict is None:
-        return {"verdict": "not enough evidence", "reasons": [found.lacks]}
-    return {
-        "verdict": found.verdict.decision.value,
-        "reasons": list(found.verdict.reasons),
-        "positives": found.verdict.positives,
-        "negatives": found.verdict.negatives,
-        "criteria": [
-            {
-                "criterion": criterion.name,
-                "challenger_minus_champion": criterion.difference,
-                "low": criterion.low,
-                "high": criterion.high,
-                "margin": criterion.margin,
-                "finding": criterion.finding.value,
-            }
-            for criterion in found.verdict.criteria
-        ],
-    }

@@ -36,4 +36,14 @@ Destinations = Annotated[
     list[str] | None,
     typer.Option("--destination", help="Where results go: AE@HOST:PORT[/PROFILE][+commitment]; repeatable."),
 ]
+TIMES = [
+    *("%Y-%m-%dT%H:%M:%S.%f%z", "%Y-%m-%dT%H:%M:%S%z"),
+    *("%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"),
+]
+"""How every command reads a time: without this list, 20260101 would be seconds since 1970.
+
+Rows print times in the first form. The option says which zone one without a zone is in.
+"""
+
 Limit = Annotated[int, typer.Option("--limit", min=1, max=100000, help="Most rows to print.")]
+Digest = Annotated[str, typer.Argument(help="Digest of the bundle, or a beginning of it that only it has.")]

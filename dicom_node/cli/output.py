@@ -14,8 +14,9 @@ from rich.text import Text
 # A pipe has no width: rows stay whole there, so that grep and awk find what they look for.
 _PIPE_WIDTH = 400
 
-console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-errors = Console(stderr=True)
+# Paths and names come from others: what looks like markup in one is a part of it.
+console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, markup=False, emoji=False)
+errors = Console(stderr=True, markup=False, emoji=False)
 
 
 def heading(title: str) -> None:

@@ -64,7 +64,7 @@ def export(
     settings = load_settings(data_dir, config)
     with open_database(settings) as database:
         with database.reading() as session:
-            rows = listing.results(session, study_instance_uid=study, job_id=job, limit=100000)
+            rows = listing.results(session, study_instance_uid=study, job_id=job)
         files = {row["sop_instance_uid"]: row for row in rows}
         if not files:
             raise UnknownRecordError("no result matches; 'dicom-node result list' shows all")

@@ -54,7 +54,7 @@ def stored_objects(
         When there are none.
     """
     with open_database(settings) as database, database.reading() as session:
-        rows = listing.results(session, study_instance_uid=study_instance_uid, job_id=job_id, limit=100000)
+        rows = listing.results(session, study_instance_uid=study_instance_uid, job_id=job_id)
         if not rows:
             raise UnknownRecordError("no result matches; 'dicom-node result list' shows all")
         studies = dict.fromkeys(row["study_instance_uid"] for row in rows)

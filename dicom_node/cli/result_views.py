@@ -63,7 +63,7 @@ def write_view(instance: Dataset, images: Mapping[str, NDArray[np.uint16]], out:
         Image.fromarray(instance.pixel_array).save(path)
     elif words := words_of(instance):
         path = out / f"{name}.txt"
-        path.write_text(words + "\n")
+        path.write_text(words + "\n", encoding="utf-8")
     else:
         return None
     return path

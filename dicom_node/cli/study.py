@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dicom_node.cli.exit_codes import ExitCode
-from dicom_node.cli.options import ConfigFile, DataDir, Json, Limit
+from dicom_node.cli.options import TIMES, ConfigFile, DataDir, Json, Limit
 from dicom_node.cli.output import console, heading, print_json, print_rows
 from dicom_node.cli.wiring import completeness, load_settings, open_database, person
 from dicom_node.errors import SettingsError
@@ -132,9 +132,9 @@ def prune(
         datetime | None,
         typer.Option(
             "--before",
-            formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"],
-            help="Only studies whose instances all came before this time; without it what "
-            "retention.received_days says.",
+            formats=TIMES,
+            help="Only studies whose instances all came before this time, of this machine's zone where it "
+            "names none; without it what retention.received_days says.",
             show_default=False,
         ),
     ] = None,

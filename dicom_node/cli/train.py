@@ -41,7 +41,7 @@ def main() -> None:
 @app.command("demonstration")
 def demonstration(
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the bundle; must not exist.", file_okay=False)
+        Path | None, typer.Option("--out", help="Folder for the bundle; new or empty.", file_okay=False)
     ] = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Seed of everything random in the run.")
@@ -170,14 +170,14 @@ def run(
         _queue("run", _order(chosen, name, version, trainer), data_dir, config)
         return
     folder = _given(out)
-    from training.whole_run import train_and_report
+    from training.train_and_report import train_and_report
 
     with _stages() as advance:
         told = train_and_report(
             chosen, folder, resume=resume, name=name, version=version, trained_by=trainer, advance=advance
         )
     for line in told:
-        console.print(line, markup=False, highlight=False)
+        console.print(line, highlight=False)
 
 
 @app.command("package")
@@ -211,7 +211,7 @@ def package(
             licence=licence,
             advance=advance,
         )
-    console.print(f"{built.path}: {built.digest}", markup=False, highlight=False)
+    console.print(f"{built.path}: {built.digest}", highlight=False)
 
 
 def _given(out: Path | None) -> Path:

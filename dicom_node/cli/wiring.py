@@ -5,14 +5,14 @@ Heavy imports stay inside the functions, so that each command loads what it need
 
 from __future__ import annotations
 
-import getpass
 import logging
 import os
 import platform
+import pwd
 import resource
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from dicom_node.results.context import NodeIdentity
     from models.tasks import Task
     from workers.claim_loop import Terms
+
+
+_LOGIN_UID = Path("/proc/self/loginuid")
+_NOBODY_LOGGED_IN = 2**32 - 1  # the kernel's word for a service
 
 
 def load_settings(
@@ -50,7 +54,7 @@ def make_data_dir(settings: Settings) -> None:
     Raises
     ------
     SettingsError
-        If it cannot be made or written.
+        If it cannot be made or written, or if root asks for another user's.
     """
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -61,6 +65,22 @@ def make_data_dir(settings: Settings) -> None:
         ) from error
     if not os.access(settings.data_dir, os.W_OK | os.X_OK):
         raise SettingsError(f"data_dir: {settings.data_dir} is not writable by this user; correct its owner")
+    owner = settings.data_dir.stat().st_uid
+    if os.geteuid() == 0 and owner != 0:
+        # A key or a bundle of root's, once it is there, stops the node.
+        name = _login_of(owner)
+        raise SettingsError(
+            f"data_dir: {settings.data_dir} belongs to {name}, who could not read what root makes there; "
+            f"run this as that user (runuser -u {name} -- dicom-node ...), or correct its owner"
+        )
+
+
+def _login_of(uid: int) -> str:
+    """Return a user's name; the number of one that this machine does not know."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid{uid}"
 
 
 @contextmanager
@@ -78,15 +98,26 @@ def open_database(
         the tables is an error.
     lock_timeout_s : float, optional
         Seconds to wait for other writers; by default as :class:`db.session.Database` says.
+
+    Raises
+    ------
+    SettingsError
+        If the data directory holds no node and is not to become one, or cannot be made or written.
+    db.errors.SchemaError
+        If the tables are of another version, or the database is gone while its keys are there.
+    db.errors.DatabaseUnavailableError
+        If it cannot be reached or used now.
+    db.errors.AuditError
+        If a key of the audit trail cannot be read.
     """
     from db import schema
     from db.audit import AuditTrail
     from db.errors import SchemaError
-    from db.keys import AuditKey, CheckpointKey
+    from db.keys import AuditKey, CheckpointKey, is_there
     from db.session import LOCK_TIMEOUT_S, Database
 
     audit_key, checkpoint_key = settings.key_dir / "audit.key", settings.key_dir / "checkpoint.key"
-    was_used = audit_key.exists()
+    was_used = is_there(audit_key)
     embedded = settings.database_url is None
     if embedded and not _holds_anything(settings.database_file):
         if was_used:  # before anybody opens it: SQLite makes a file, which then looks like one to upgrade
@@ -196,12 +227,20 @@ def process_name(kind: str, pid: int | None = None) -> str:
 
 
 def person() -> str:
-    """Return who types: the audit actor of a command."""
-    try:
-        login = getpass.getuser()
-    except (KeyError, OSError):
-        login = f"uid{os.getuid()}"
-    return f"{login}@{platform.node()}"
+    """Return who types: the audit actor of a command.
+
+    That is who logged in, also behind sudo and runuser, where the system keeps it (pam_loginuid); else the
+    user that runs the command. What variables say is anybody's word.
+    """
+    return f"{_login_of(_uid_of_person())}@{platform.node()}"
+
+
+def _uid_of_person() -> int:
+    with suppress(OSError, ValueError):
+        uid = int(_LOGIN_UID.read_text())
+        if uid != _NOBODY_LOGGED_IN:
+            return uid
+    return os.getuid()
 
 
 def start_process(kind: str) -> None:

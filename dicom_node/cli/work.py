@@ -26,7 +26,7 @@ def command(
     """
     kinds = _kinds(queues)
     settings = load_settings(data_dir, config)
-    from dicom_node.cli.working import run
+    from dicom_node.cli.processes.worker import run
 
     run(settings, kinds)
 

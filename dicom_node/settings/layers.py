@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from dicom_node.errors import SettingsError
 from dicom_node.settings.model import ENVIRONMENT_PREFIX, Settings
-from dicom_node.settings.values import absolute_path
+from dicom_node.settings.values import absolute_path, as_toml
 
 REMEMBERED_FILE = "node.toml"
 # What --config reads when it is not given, and the tests' own variables.
@@ -75,8 +75,10 @@ def remember(settings: Settings, *, flags: Mapping[str, Any], config_file: Path 
         kept["config_file"] = str(config_file.absolute())
     path = settings.data_dir / REMEMBERED_FILE
     part = path.with_suffix(".part")
+    # TOML is UTF-8, whatever the locale.
     part.write_text(
-        "# Written by dicom-node at its start; edit the configuration file instead.\n" + tomli_w.dumps(kept)
+        "# Written by dicom-node at its start; edit the configuration file instead.\n" + tomli_w.dumps(kept),
+        encoding="utf-8",
     )
     part.replace(path)
 
@@ -95,11 +97,16 @@ def _read_remembered(data_dir: Path) -> dict[str, Any]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        with path.open("rb") as file:
+            return tomllib.load(file)
     except FileNotFoundError:
         if path.name == REMEMBERED_FILE:
             raise
         raise SettingsError(f"there is no configuration file {path}; check --config") from None
+    except PermissionError as error:
+        raise SettingsError(
+            f"{path} is closed to this user; run this as the node's user, or correct the file's owner"
+        ) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path} is not a readable TOML file: {error}") from error
 
@@ -141,7 +148,7 @@ def _explain(error: ValidationError) -> str:
             lines.append(message)
             continue
         lines.append(
-            f"{name}: {message}" + ("" if has_example else f"; for example {path[-1]} = {example!r}")
+            f"{name}: {message}" + ("" if has_example else f"; for example {path[-1]} = {as_toml(example)}")
         )
     return "wrong setting\n  " + "\n  ".join(lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,26 @@ _OFFSET = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
 COMMITMENT = "+commitment"
 _DATABASES = ("postgresql+psycopg", "postgresql", "sqlite")
 _PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+
+
+def as_toml(value: Any) -> str:
+    """Spell a value as it stands in a configuration file, in one line.
+
+    Parameters
+    ----------
+    value : bool, int, float, str, path, list, tuple or mapping
+        The value of one setting. What is None in a table is left out: TOML has no word for it.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(as_toml, value))}]"
+    if isinstance(value, Mapping):
+        given = (f"{key} = {as_toml(each)}" for key, each in value.items() if each is not None)
+        return f"{{{', '.join(given)}}}"
+    return json.dumps(str(value), ensure_ascii=False)  # a basic string of TOML escapes as JSON does
 
 
 def split_list(value: Any) -> Any:

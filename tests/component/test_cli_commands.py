@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -405,6 +406,13 @@ def test_config_show_masks_secrets(data_dir: Path, json_flag: tuple[str, ...]) -
     assert SECRET not in answer.out + answer.err
 
 
+def test_config_show_spells_values_as_a_configuration_file_does(data_dir: Path) -> None:
+    callers = {"DICOM_NODE_CALLERS": '[{"title": "MAMMO1", "operations": ["echo"]}]'}
+    shown = command("config", "show", "--data-dir", data_dir, environment=callers)
+    assert '[{title = "MAMMO1", addresses = [], operations = ["echo"], user_identity = false}]' in shown.out
+    assert re.search(r"^listener\.plain +true ", shown.out, re.MULTILINE)
+
+
 def test_flags_rank_over_environment_over_file_over_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -442,10 +450,12 @@ def test_config_check_accepts_right_settings(data_dir: Path) -> None:
         (
             '[[callers]]\ntitle = "A"\noperations = ["stor"]',
             "callers.operations",
-            "operations = ['store', 'echo']",
+            'operations = ["store", "echo"]',
         ),
         ('[[callers]]\ntitle = "A"\nadresses = ["10.0.0.1"]', "callers.adresses", "did you mean addresses?"),
         ("prot = 11112", "prot", "config show"),
+        ("[listener]\nplain = 7", "listener.plain", "for example plain = false"),
+        ("[listener]\nallowed_ae_titles = 7", "allowed_ae_titles", '= ["MAMMO1", "MAMMO2"]'),
         ("port = ", "settings.toml", "TOML"),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 from pydicom import dcmread
 from pynetdicom.dsutils import decode
 
-from dicom_node.cli.pacs_trial import best_profile, trial_objects
+from dicom_node.cli.health.pacs_trial import best_profile, trial_objects
 from dicom_node.results.builders import RESULT_BUILDERS
 from dicom_node.results.profiles import BUILT_IN
 from tests import results_contexts as given

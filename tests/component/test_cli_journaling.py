@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from db.session import Database
-from dicom_node.cli.journaling import open_journal
+from dicom_node.cli.processes.journals import open_journal
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 

@@ -20,12 +20,14 @@ from db.lifecycle import JobKind
 from db.observations import Observation
 from db.session import Database
 from db.shadow_scores import NewShadowScore
+from models.bundle import CARD, read
 from models.lesion_regions import RegionParameters
 from models.patches import PatchParameters
 from tests.command_line import Answer, command
 from tests.simulated_comparisons import simulated_cases
 from tests.steered_node import LISTENER, RULES, TASK, WORKER, mammogram
 from tests.unit.answering_bundle import GRID, write_answering_bundle
+from tests.unit.refused_bundles import release_again
 from tests.unit.small_bundle import write_small_bundle
 from training.promotion import PairedCases
 
@@ -364,6 +366,18 @@ def test_labels_that_cannot_be_read_are_refused_by_their_line(
 
 def test_a_card_is_printed_as_it_was_written(node: Node) -> None:
     assert node.model("card", node.champion[:12]).out.strip() == "# Card"
+
+
+@pytest.mark.parametrize("shows", ["card", "show"])
+def test_a_card_cannot_steer_the_terminal(node: Node, tmp_path: Path, shows: str) -> None:
+    folder = tmp_path / "hostile"
+    write_small_bundle(folder, seed=3)
+    (folder / CARD).write_text("# Card\n\nGone\x1b[2J `\x9b31m` \x07\n")
+    release_again(folder, CARD)
+    assert node.model("add", folder).status == 0
+    shown = node.model(shows, read(folder).digest).out
+    assert "Gone\\x1b[2J" in shown
+    assert not {"\x1b", "\x9b", "\x07"} & set(shown)
 
 
 def observed(node: Node, rng: np.random.Generator, count: int, *, model: str, shift: float) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,15 @@ def test_the_time_can_be_limited(scored_node: Node) -> None:
     assert recall(scored_node, "--json", "--to", "2020-01-01").json == []
     assert len(recall(scored_node, "--json", "--from", "2020-01-01").json) == 1
     assert recall(scored_node, "--from", "yesterday").status == 2
+
+
+def test_a_limit_is_read_as_rows_print_times_and_no_number_is_one(scored_node: Node) -> None:
+    (row,) = recall(scored_node, "--json").json
+    later = datetime.fromisoformat(row["scored_at"]) + timedelta(milliseconds=1)
+    there = later.astimezone(timezone(timedelta(hours=5))).isoformat(timespec="microseconds")
+    assert recall(scored_node, "--json", "--from", there).json == []
+    assert len(recall(scored_node, "--json", "--to", there).json) == 1
+    assert recall(scored_node, "--from", "20200101").status == 2
 
 
 def test_a_bundle_that_still_answers_is_not_recalled(scored_node: Node) -> None:

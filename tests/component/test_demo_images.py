@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from dicom_node.cli.demonstration import draw_studies
+from dicom_node.cli.demonstration.studies import draw_studies
 from tests.listening import listening
 
 PATIENCE_S = 60

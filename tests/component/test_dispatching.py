@@ -7,8 +7,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from dicom_node.cli.dispatching import _housekeeper
-from dicom_node.cli.sweep import GRACE_S
+from dicom_node.cli.processes.dispatcher import _housekeeper
+from dicom_node.cli.processes.sweep import GRACE_S
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from tests.running_node import until

@@ -23,6 +23,7 @@ from dicom_node.listener.registration import Registrar
 from dicom_node.spool import Spool, SpooledFile
 from tests.component.test_listener_crash import rows
 from tests.listening import EXPLICIT_LITTLE, MG_FOR_PRESENTATION, encoded, mammogram, uid_of
+from tests.unit.test_listener_journal import is_locked
 
 
 class Recovering:
@@ -236,6 +237,20 @@ def test_of_two_objects_under_one_uid_the_first_counts_whatever_its_journal_is_c
         first.file.name: 0,
         other.file.name: 1,
     }
+
+
+def test_while_journals_are_recovered_no_other_process_makes_one(node: Recovering) -> None:
+    node.crashed_with(node.placed(1))
+    were_locked: list[bool] = []
+
+    def look(names: list[str]) -> set[str]:
+        were_locked.append(is_locked(node.journal_dir))
+        return node.registered(names)
+
+    JournalRecovery(
+        node.journal_dir, node.spool, node.registrar.register, look, node.database.sync_commits
+    ).run()
+    assert were_locked == [True]
 
 
 def test_a_journal_that_somebody_removes_meanwhile_is_no_error(node: Recovering) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dicom_node.cli.database_file import DatabaseFile
-from dicom_node.cli.supervisor import Part, Supervisor
+from dicom_node.cli.processes.database_file import DatabaseFile
+from dicom_node.cli.processes.supervisor import Part, Supervisor
 from dicom_node.settings import load
 from tests.command_line import command
 from tests.listening import MG_FOR_PRESENTATION, encoded, mammogram, uid_of

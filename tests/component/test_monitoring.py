@@ -22,7 +22,7 @@ from db.keys import AuditKey
 from db.lifecycle import DeliveryEvent, JobKind, JobState
 from db.session import Database
 from dicom_node.cli.exit_codes import ExitCode
-from dicom_node.cli.monitoring import METRICS, NodeCollector
+from dicom_node.cli.processes.metrics import METRICS, NodeCollector
 from dicom_node.settings import Settings
 from tests.command_line import command
 from tests.free_ports import free_port

@@ -15,7 +15,7 @@ from db.tables import AuditEvent
 from dicom_node import installation
 from dicom_node.cli.security import admission, audit_exceptions, tls_for
 from dicom_node.errors import DestinationUnavailableError, SettingsError
-from dicom_node.listener.admission import EVERY_OPERATION, Knock, Operation, Refusal
+from dicom_node.listener.admission import EVERY_OPERATION, Admitted, Knock, Operation, Refusal
 from dicom_node.settings import Settings, load
 from dicom_node.tls import TlsFiles, days_left
 from tests.command_line import command
@@ -54,17 +54,17 @@ operations = ["echo"]
 """
     decide = admission(settings_of(tmp_path, toml)).decide
     for address in ("10.1.2.3", "10.9.200.1", "2001:db8::7", "::ffff:10.1.2.3"):
-        assert decide(Knock("MAMMO1", "DICOM_NODE", address)) == EVERY_OPERATION, address
+        assert decide(Knock("MAMMO1", "DICOM_NODE", address)) == Admitted(EVERY_OPERATION), address
     for address in ("10.1.2.4", "2001:db9::7", "", "10.1.2.3.evil.test"):
         assert isinstance(decide(Knock("MAMMO1", "DICOM_NODE", address)), Refusal), address
-    assert decide(Knock(" MONITOR ", "DICOM_NODE", "10.8.8.8")) == {Operation.ECHO}
-    assert decide(Knock("OLD", "DICOM_NODE", "10.8.8.8")) == EVERY_OPERATION
+    assert decide(Knock(" MONITOR ", "DICOM_NODE", "10.8.8.8")) == Admitted(frozenset({Operation.ECHO}))
+    assert decide(Knock("OLD", "DICOM_NODE", "10.8.8.8")) == Admitted(EVERY_OPERATION)
     assert isinstance(decide(Knock("STRANGER", "DICOM_NODE", "10.1.2.3")), Refusal)
 
 
 def test_without_callers_everybody_is_admitted_as_before(tmp_path: Path) -> None:
     decide = admission(settings_of(tmp_path, "")).decide
-    assert decide(Knock("ANYBODY", "ANYTHING", "192.0.2.1")) == EVERY_OPERATION
+    assert decide(Knock("ANYBODY", "ANYTHING", "192.0.2.1")) == Admitted(EVERY_OPERATION)
 
 
 @pytest.mark.parametrize(

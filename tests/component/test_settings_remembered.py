@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +77,30 @@ def test_a_restart_without_a_flag_keeps_what_it_said(data_dir: Path, taken_port:
     remember_start(load_settings(data_dir, None, flags), config=None, flags=flags)
     found = remembered(data_dir)
     assert (found.ae_title, found.port, found.destinations) == ("AGAIN", taken_port, ["PACS@10.0.0.1:104"])
+
+
+def test_the_name_of_an_institution_is_read_and_remembered_as_utf_8_whatever_the_locale(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('institution = "Universitätsklinikum"\n', encoding="utf-8")
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from dicom_node.cli.wiring import load_settings, remember_start\n"
+        "data_dir, file = map(Path, sys.argv[1:])\n"
+        "remember_start(load_settings(data_dir, file), config=file, flags={})\n"
+        "print(ascii(load_settings(data_dir, None).institution))\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "data", file],
+        # As on a machine whose locale is none of UTF-8.
+        env={**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.stdout.strip() == ascii("Universitätsklinikum"), told.stderr
 
 
 def test_folders_of_the_audit_trail_are_read_as_the_data_directory_is(

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.cli.listening import ABORT_S, STOPPING_THREAD, stop_together
+from dicom_node.cli.processes.listener import ABORT_S, STOPPING_THREAD, stop_together
 from tests.listening import MG_FOR_PRESENTATION, listening
 
 C_STORE_RQ = 0x0001
 WAITING_PROGRAM = """
 import sqlite3, sys, threading
-from dicom_node.cli.stopping import when_told_to_stop
+from dicom_node.cli.processes.stopping import when_told_to_stop
 deadline_s = float(sys.argv[2]) or None
 told = threading.Event()
 def stop():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from dicom_node.cli.supervisor import Part, Supervisor
+from dicom_node.cli.processes.supervisor import Part, Supervisor
 
 
 def test_a_death_is_told_again_until_what_follows_from_it_is_done(tmp_path: Path) -> None:

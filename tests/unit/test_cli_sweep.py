@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dicom_node.cli.sweep import GRACE_S, sweep
+from dicom_node.cli.processes.sweep import GRACE_S, sweep
 from dicom_node.spool import Spool
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import os
@@ -9,14 +10,15 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from dicom_node import spool as spool_module
 from dicom_node.errors import SpoolError, SpoolFullError
-from dicom_node.spool import Spool
+from dicom_node.spool import Spool, new_name
+from dicom_node.spool_writer import FileSystem
 
 WRITE_TOO_MUCH = """
 import resource, sys
@@ -51,6 +53,14 @@ def test_a_written_file_is_whole_private_and_named_at_random(tmp_path: Path) -> 
         assert path.stat().st_mode & 0o777 == 0o600
         assert path.parent.stat().st_mode & 0o777 == 0o700
     assert sorted(spool.names()) == sorted((first.name, second.name))
+
+
+def test_a_folder_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    root = tmp_path / "spool"
+    root.mkdir()
+    root.chmod(0o755)
+    Spool(root)
+    assert root.stat().st_mode & 0o777 == 0o700
 
 
 def test_names_come_in_the_order_of_their_time(tmp_path: Path) -> None:
@@ -90,6 +100,58 @@ def test_a_full_disk_is_told_apart_and_leaves_nothing(tmp_path: Path) -> None:
     assert "free some space" in done.stdout
     assert str(tmp_path) not in done.stdout
     assert [path.read_bytes() for path in files(tmp_path)] == [b"room again"]
+
+
+def write_again(spool: Spool, content: bytes) -> str:
+    """Write a file again as a recovery does."""
+    name = new_name()
+    spool.write_again(name, content)
+    return name
+
+
+WAYS = pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(lambda spool, content: spool.write(content).name, id="durable"),
+        pytest.param(Spool.place, id="placed"),
+        pytest.param(write_again, id="again"),
+    ],
+)
+
+
+@WAYS
+def test_a_disk_that_takes_a_part_at_a_time_gets_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Spool, bytes], str]
+) -> None:
+    spool, content, whole = Spool(tmp_path), os.urandom(10_000), os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: whole(descriptor, data[:999]))
+    assert spool.path_of(write(spool, content)).read_bytes() == content
+
+
+@WAYS
+def test_whatever_is_written_a_disk_that_becomes_full_keeps_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Spool, bytes], str]
+) -> None:
+    spool, whole = Spool(tmp_path), os.write
+    parts = [1000, 0]
+
+    def until_full(descriptor: int, data: memoryview) -> int:
+        if not (size := parts.pop(0)):
+            raise OSError(errno.ENOSPC, "full")
+        return whole(descriptor, data[:size])
+
+    monkeypatch.setattr(os, "write", until_full)
+    with pytest.raises(SpoolFullError):
+        write(spool, bytes(10_000))
+    assert files(tmp_path) == []
+
+
+def test_a_common_sync_that_fails_says_so(tmp_path: Path) -> None:
+    file_system = FileSystem(tmp_path)
+    file_system.sync()
+    file_system.close()
+    with pytest.raises(OSError, match="could not be synced"):
+        file_system.sync()
 
 
 def test_a_disk_that_refuses_is_a_spool_error(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from functools import partial
 
 from db import handoff, scoring
 from db.session import Database
-from dicom_node.cli.journaling import recover_journals
+from dicom_node.cli.processes.journals import recover_journals
+from dicom_node.cli.processes.stopping import when_told_to_stop
+from dicom_node.cli.processes.sweep import sweep
 from dicom_node.cli.security import audit_exceptions, audit_sink
-from dicom_node.cli.stopping import when_told_to_stop
-from dicom_node.cli.sweep import sweep
 from dicom_node.cli.wiring import (
     audit_checkpoints,
     audit_configuration,

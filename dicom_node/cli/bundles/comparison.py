@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import typer
@@ -17,13 +17,11 @@ from scipy import stats
 
 from db import shadow_scores
 from db.session import Database
-from dicom_node.cli.bundles import manifest_of
+from dicom_node.cli.bundles.stored import manifest_of
 from dicom_node.settings import Settings
 from models.manifest import Manifest
 from models.tasks import Task, task_named
-
-if TYPE_CHECKING:
-    from training.promotion import Verdict
+from training.promotion import Decision, PairedCases, Verdict, judge
 
 _STUDY, _LABEL = "study_instance_uid", "label"
 _TRUTH = {"1": True, "0": False}
@@ -58,6 +56,29 @@ class Comparison:
         if self.is_turned_round:
             return "The bundles scored studies the other way round: name the champion first."
         return "No study was scored by both; 'model shadow' comes first."
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The verdict with its reasons as JSON values; where there is none, what is missing for one."""
+        if self.verdict is None:
+            return {"verdict": Decision.NOT_ENOUGH_EVIDENCE.value, "reasons": [self.lacks]}
+        return {
+            "verdict": self.verdict.decision.value,
+            "reasons": list(self.verdict.reasons),
+            "positives": self.verdict.positives,
+            "negatives": self.verdict.negatives,
+            "criteria": [
+                {
+                    "criterion": criterion.name,
+                    "challenger_minus_champion": criterion.difference,
+                    "low": criterion.low,
+                    "high": criterion.high,
+                    "margin": criterion.margin,
+                    "finding": criterion.finding.value,
+                }
+                for criterion in self.verdict.criteria
+            ],
+        }
 
 
 def compare(
@@ -174,8 +195,6 @@ def _judged(
     subgroups: Mapping[str, Mapping[str, str]],
     manifests: list[Manifest],
 ) -> Verdict | None:
-    from training.promotion import PairedCases, judge
-
     labels = np.asarray([truth[study] for study in known], dtype=np.bool_)
     if not labels.any() or labels.all():
         return None

@@ -1,4 +1,4 @@
-"""Adding a bundle to a node: verified first, then stored, then remembered."""
+"""The bundles of a node: adding one, verified first, then stored, then remembered; and what one claims."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from db.session import Database
 from dicom_node.settings import Settings
 from models import archive
 from models.bundle import MANIFEST
-from models.classifier import Classifier
 from models.errors import UnsupportedBundleError
 from models.lesion_regions import RegionParameters
 from models.manifest import Manifest, parse
@@ -46,6 +45,8 @@ def add_bundle(settings: Settings, database: Database, source: Path, *, actor: s
 
 
 def _add_folder(settings: Settings, database: Database, folder: Path, *, actor: str) -> str:
+    from models.classifier import Classifier
+
     identity = Classifier.load(folder, device=settings.scoring.device, threads=1).identity
     digest = BundleStore(settings.bundles_dir).add(folder)
     facts = BundleFacts(digest, identity.name, identity.version, identity.task, identity.demonstration)

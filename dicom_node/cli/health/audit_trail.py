@@ -12,7 +12,7 @@ from db.audit_verify import VerifyReport, verify
 from db.errors import AuditError, DatabaseError
 from db.keys import AuditKey, CheckpointKey
 from db.session import Database
-from dicom_node.cli.findings import Finding, Verdict
+from dicom_node.cli.health.findings import Finding, Verdict
 from dicom_node.settings import Settings
 
 TAIL_EVENTS = 20_000  # checked in a second

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 import threading
 import time
 from collections.abc import Sequence
@@ -12,11 +13,11 @@ import structlog
 
 from db.handoff import ReceivedInstance, Registration
 from db.session import Database
-from dicom_node.cli.database_file import DatabaseFile
-from dicom_node.cli.journaling import open_journal, recover_journals
-from dicom_node.cli.presence import SIGN_OF_LIFE_S, Presence
+from dicom_node.cli.processes.database_file import DatabaseFile
+from dicom_node.cli.processes.journals import open_journal, recover_journals
+from dicom_node.cli.processes.presence import SIGN_OF_LIFE_S, Presence
+from dicom_node.cli.processes.stopping import when_told_to_stop
 from dicom_node.cli.security import admission, listener_tls
-from dicom_node.cli.stopping import when_told_to_stop
 from dicom_node.cli.wiring import (
     audit_configuration,
     completeness,
@@ -40,6 +41,8 @@ ABORT_S = 1.0  # for the peers that are told of the end
 GOODBYE_S = 4.0  # after STOP_DEADLINE_S; 'serve' kills what is left after 30 s
 LOOK_EVERY_S = 0.5
 STOPPING_THREAD = "listener-stop"
+_FILES_OF_A_CONNECTION = 3  # its socket, the object that comes, the folder that is synced
+_OTHER_FILES = 128
 
 
 def run(settings: Settings, *, shared_port: int | None = None) -> None:
@@ -84,6 +87,7 @@ def run(settings: Settings, *, shared_port: int | None = None) -> None:
             journaling,
             shares_ports=shared_port is not None,
         )
+        _claim_open_files(len(listeners) * listener_limits(settings).max_connections)
         for listener in listeners:
             _start(listener, settings.host)
             log.info("listener.ready", ae_title=settings.ae_title, host=settings.host, port=listener.port)
@@ -189,14 +193,32 @@ def stop_together(listeners: Sequence[Listener], deadline_s: float) -> None:
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
+def _claim_open_files(connections: int) -> None:
+    """Let this process have as many files open as its connections may need, where its user may.
+
+    A shell lets a process have 1024, which a thousand associations exceed.
+    """
+    needed = _FILES_OF_A_CONNECTION * connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    if most < needed:
+        structlog.get_logger(__name__).warning(
+            "listener.few_open_files",
+            has=most,
+            needs=needed,
+            advice="raise the limit (LimitNOFILE, ulimit -n), or lower listener.max_associations",
+        )
+
+
 def _start(listener: Listener, host: str) -> None:
     try:
         listener.start()
     except OSError as error:
-        raise PortUnavailableError(
-            f"port {listener.port} of {host} cannot be listened on ({error.strerror}); end the "
-            "program that has it, or choose another (--port, listener.tls.port)"
-        ) from error
+        choices = "--port, listener.tls.port"
+        raise PortUnavailableError(host, listener.port, error, choices=choices) from error
 
 
 def listener_limits(settings: Settings) -> ListenerLimits:

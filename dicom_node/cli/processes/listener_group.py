@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from dicom_node import installation
-from dicom_node.cli.supervisor import Part, Supervisor
+from dicom_node.cli.processes.supervisor import Part, Supervisor
 from dicom_node.cli.wiring import open_database, start_process
 from dicom_node.errors import PortUnavailableError
 from dicom_node.settings import Settings
@@ -70,8 +70,5 @@ def _held(host: str, port: int) -> socket.socket:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.bind((host, port))
     except OSError as error:
-        raise PortUnavailableError(
-            f"port {port} of {host} cannot be listened on ({error.strerror}); end the program that has it, "
-            "or choose another (--port, listener.tls.port)"
-        ) from error
+        raise PortUnavailableError(host, port, error, choices="--port, listener.tls.port") from error
     return held

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from db import commitments, listing
 from db.session import Database
-from dicom_node.cli.findings import Finding, Verdict
+from dicom_node.cli.health.findings import Finding, Verdict
 from dicom_node.settings import Settings
 
 PATIENCE = timedelta(days=1)

@@ -8,8 +8,8 @@ from typing import Any
 from db import deployments
 from db.errors import TransitionRefusedError, UnknownRecordError
 from db.session import Database
-from dicom_node.cli.bundles import require_answering
-from dicom_node.cli.comparing import Comparison, compare
+from dicom_node.cli.bundles.comparison import Comparison, compare
+from dicom_node.cli.bundles.stored import require_answering
 from dicom_node.cli.wiring import person
 from dicom_node.settings import Settings
 from training.promotion import Decision
@@ -62,13 +62,5 @@ def promote_challenger(
 
 def _evidence(found: Comparison) -> dict[str, Any]:
     """Return verdict and reasons for people and for the audit trail."""
-    evidence: dict[str, Any] = {"studies": found.facts["studies"], "labels_sha256": found.labels_sha256}
-    if found.verdict is not None:
-        evidence |= {
-            "verdict": found.verdict.decision.value,
-            "reasons": list(found.verdict.reasons),
-            "positives": found.verdict.positives,
-            "negatives": found.verdict.negatives,
-        }
-        return evidence
-    return evidence | {"verdict": Decision.NOT_ENOUGH_EVIDENCE.value, "reasons": [found.lacks]}
+    told = {name: value for name, value in found.told.items() if name != "criteria"}
+    return {"studies": found.facts["studies"], "labels_sha256": found.labels_sha256, **told}

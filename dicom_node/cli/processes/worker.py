@@ -11,8 +11,8 @@ from pathlib import Path
 from db.lifecycle import JobKind
 from db.session import Database
 from dicom_node import installation
-from dicom_node.cli.journaling import recover_journals
-from dicom_node.cli.stopping import when_told_to_stop
+from dicom_node.cli.processes.journals import recover_journals
+from dicom_node.cli.processes.stopping import when_told_to_stop
 from dicom_node.cli.wiring import (
     audit_configuration,
     node_identity,
@@ -79,7 +79,7 @@ def _handlers(
 
 
 def _scorer(settings: Settings, database: Database) -> Handler:
-    from dicom_node.cli.bundles import deploy_demonstration
+    from dicom_node.cli.bundles.stored import deploy_demonstration
     from dicom_node.decoder_process import DecodeLimits
     from dicom_node.images import ImageReader
     from dicom_node.spool import Spool
@@ -148,7 +148,7 @@ def _trainer(settings: Settings, database: Database, is_stopping: Callable[[], b
     from workers.training_run import Trainer
 
     def add_bundle(folder: Path) -> str:
-        from dicom_node.cli.bundles import add_bundle
+        from dicom_node.cli.bundles.stored import add_bundle
 
         return add_bundle(settings, database, folder, actor=process_name("train"))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from db import processes
 from db.session import Database
 from db.tables import Process
-from dicom_node.cli.findings import Finding, Verdict
+from dicom_node.cli.health.findings import Finding, Verdict
 from dicom_node.settings import Settings
 
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))

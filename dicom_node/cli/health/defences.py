@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dicom_node.broker_address import lacks_authentication, lacks_encryption
-from dicom_node.cli.findings import Finding, Verdict
+from dicom_node.cli.health.findings import Finding, Verdict
 from dicom_node.cli.security import tls_files
 from dicom_node.errors import SettingsError
 from dicom_node.settings import Settings

@@ -1,14 +1,14 @@
-"""What ``doctor`` looks at: each check returns what it found and, where something is wrong, what to do."""
+"""What ``doctor`` looks at of the node itself: disk, database, broker, bundles, processes, work, and PACS."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 
-from db.errors import DatabaseError, DatabaseUnavailableError
+from db.errors import DatabaseError
 from db.session import Database
 from db.workload import score_workload
-from dicom_node.cli.findings import Finding, Verdict
+from dicom_node.cli.health.findings import Finding, Verdict
 from dicom_node.cli.wiring import requestor
 from dicom_node.settings import Settings
 
@@ -213,66 +213,3 @@ def check_destinations(settings: Settings) -> Iterator[Finding]:
         verdict = Verdict.OK if result.ok else Verdict.PROBLEM
         advice = "" if result.ok else "results wait for it; check its address, AE titles and that it runs"
         yield Finding(f"C-ECHO {destination}", verdict, f"{result.detail} ({result.seconds:.2f} s)", advice)
-
-
-def examine(settings: Settings, database: Database) -> Iterator[Finding]:
-    """Run every check; one that breaks is itself a finding."""
-    from dicom_node.cli.health_audit import check_audit
-    from dicom_node.cli.health_commitment import check_commitment
-    from dicom_node.cli.health_listener import check_journals, check_listener
-    from dicom_node.cli.health_security import check_defences, check_private
-
-    yield check_disk(settings)
-    yield check_private(settings)
-    yield check_database(database)
-    yield check_broker(settings)
-    asked: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
-        ("processes", lambda: [check_processes(settings, database)]),
-        ("listener", lambda: check_listener(settings, database)),
-        ("work", lambda: [check_backlog(database)]),
-        ("backlog", lambda: [check_keeping_up(database)]),
-        ("audit trail", lambda: check_audit(settings, database)),
-        ("bundles", lambda: check_bundles(settings, database)),
-        ("storage commitment", lambda: check_commitment(settings, database)),
-    )
-    for name, ask in asked:
-        try:
-            yield from ask()
-        except DatabaseError as error:
-            yield _unanswered(name, error)
-    yield from check_journals(settings)
-    yield from check_defences(settings)
-    yield from check_destinations(settings)
-
-
-def examine_without_database(settings: Settings, error: DatabaseError) -> Iterator[Finding]:
-    """Run every check that needs no database, where there is none.
-
-    Parameters
-    ----------
-    settings : Settings
-        The node's.
-    error : DatabaseError
-        Why it cannot be opened.
-    """
-    from dicom_node.cli.health_audit import check_clock_by_checkpoints
-    from dicom_node.cli.health_listener import check_journals, check_ports
-    from dicom_node.cli.health_security import check_defences, check_private
-
-    yield _unanswered("database", error)
-    yield check_disk(settings)
-    yield check_private(settings)
-    yield check_broker(settings)
-    yield check_clock_by_checkpoints(settings)
-    yield from check_ports(settings)
-    yield from check_journals(settings)
-    yield from check_defences(settings)
-    yield from check_stored_bundles(settings)
-    yield from check_destinations(settings)
-
-
-def _unanswered(check: str, error: DatabaseError) -> Finding:
-    advice = "what else the database tells is checked after that"
-    if isinstance(error, DatabaseUnavailableError):
-        advice = "until then nothing is received or scored; nothing is lost"
-    return Finding(check, Verdict.PROBLEM, str(error), advice)

@@ -15,7 +15,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
 from dicom_node import __version__
-from dicom_node.cli.trial_slide import slide_objects
+from dicom_node.cli.health.trial_slide import slide_objects
 from dicom_node.cli.wiring import requestor
 from dicom_node.delivery.destination import Destination
 from dicom_node.delivery.dimse import Outgoing, SendResult, SendState, send

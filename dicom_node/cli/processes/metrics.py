@@ -27,8 +27,8 @@ from db.errors import DatabaseError
 from db.processes import SILENT_FOR_S
 from db.session import Database
 from dicom_node import __version__
-from dicom_node.cli.presence import SIGN_OF_LIFE_S, Presence
-from dicom_node.cli.stopping import when_told_to_stop
+from dicom_node.cli.processes.presence import SIGN_OF_LIFE_S, Presence
+from dicom_node.cli.processes.stopping import when_told_to_stop
 from dicom_node.cli.wiring import open_database, process_name, start_process
 from dicom_node.errors import PortUnavailableError, SettingsError
 from dicom_node.settings import Settings
@@ -80,7 +80,7 @@ METRICS: dict[str, Description] = {
     ),
     "dicom_node_processes": Description(
         Measure.GAUGE,
-        f"Processes that gave a sign of life, and such as fell silent for {SILENT_FOR_S:.0f} s without a "
+        f"Processes that gave a sign of life, and those that fell silent for {SILENT_FOR_S:.0f} s without a "
         "goodbye.",
         ("kind", "state"),
     ),
@@ -219,10 +219,7 @@ def run(settings: Settings) -> None:
         try:
             server, thread = start_http_server(port, host, registry)
         except OSError as error:
-            raise PortUnavailableError(
-                f"port {port} of {host} cannot be listened on ({error.strerror}); end the program that has "
-                "it, or choose another (metrics.port)"
-            ) from error
+            raise PortUnavailableError(host, port, error, choices="metrics.port") from error
         _log.info("metrics.ready", host=host, port=port)
         presence = Presence(database, process_name("metrics"), "metrics")
         presence.sign()

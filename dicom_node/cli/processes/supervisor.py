@@ -44,14 +44,14 @@ class Part:
     queue: str | None = None
 
 
-Mourner = Callable[[Part, int], bool]
+OnDeath = Callable[[Part, int], bool]
 """Told of a part that died, with its process id; returns whether all that follows from it is done."""
 
 
 class _Running:
     """A part with its process and its record."""
 
-    def __init__(self, part: Part, on_death: Mourner) -> None:
+    def __init__(self, part: Part, on_death: OnDeath) -> None:
         self.part = part
         self._on_death = on_death
         self.process: subprocess.Popen[bytes] | None = None
@@ -124,7 +124,7 @@ class Supervisor:
         after a while where it returns False.
     """
 
-    def __init__(self, parts: Sequence[Part], on_death: Mourner = lambda _part, _pid: True) -> None:
+    def __init__(self, parts: Sequence[Part], on_death: OnDeath = lambda _part, _pid: True) -> None:
         self._running = [_Running(part, on_death) for part in parts]
         self._stopping = threading.Event()
 

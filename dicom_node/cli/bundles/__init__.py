@@ -1,0 +1,1 @@
+"""What the ``model`` commands do with bundles: add, compare, promote, recall, and watch for drift."""
