@@ -105,6 +105,14 @@ def test_base_image_is_pinned_by_digest_and_the_images_run_without_privileges() 
     assert "HEALTHCHECK" in node
 
 
+def test_numpy_starts_no_threads_beyond_the_limit_of_a_service_that_computes_nothing() -> None:
+    listener = (
+        (DOCKER / "Dockerfile").read_text().partition("FROM node AS listener\n")[2].partition("FROM")[0]
+    )
+    assert "ENV OPENBLAS_NUM_THREADS=1\n" in listener
+    assert services()["deliver"]["deploy"]["resources"]["limits"]["pids"] <= 64, "OpenBLAS starts up to 64"
+
+
 def test_builder_is_sent_every_file_that_the_images_copy_and_no_secret() -> None:
     admitted = {
         line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")
@@ -313,7 +321,21 @@ def test_backing_services_are_reached_from_inside_alone() -> None:
         service = services()[name]
         assert service["networks"] == ["inside"]
         assert "ports" not in service
-        assert service["user"] == "999:999"
+
+
+@pytest.mark.parametrize("name", sorted(BACKING_SERVICES | {"orthanc"}))
+def test_foreign_image_runs_as_the_user_that_it_was_made_for(name: str) -> None:
+    # Root without capabilities may write nothing that belongs to that user, and would not even start.
+    assert services()[name]["user"] == "999:999"
+
+
+def test_pacs_keeps_its_studies_in_a_folder_that_its_user_owns() -> None:
+    volumes = services()["orthanc"]["volumes"]
+    assert "orthanc:/var/lib/orthanc" in volumes, "a new volume takes its owner from the image's folder"
+
+
+def test_database_is_healthy_only_when_others_reach_it() -> None:
+    assert "--host=127.0.0.1" in services()["postgres"]["healthcheck"]["test"]
 
 
 def test_published_ports_are_this_hosts_own_unless_asked_otherwise() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, make_url, select
 
 from db import deliveries, jobs, schema
 from db.audit import AuditTrail
@@ -20,11 +20,13 @@ from db.session import Database
 from db.tables import AuditCursor, Base, Instance
 from dicom_node.spool import Spool
 from tests.command_line import command
+from tests.databases import production_role
 from tests.steered_node import BUNDLE, OTHER_WORKER, RULES, WORKER, SteeredNode, four_views, mammogram
 
 FIRST_VERSION = "0001"
 OPEN, QUEUED, RUNNING, SCORED = "2.25.1", "2.25.2", "2.25.3", "2.25.4"
 NEW_TABLES = (AuditCursor,)
+POSTGRESQL = [pytest.param("postgresql", marks=pytest.mark.postgres)]
 
 
 @pytest.fixture
@@ -109,6 +111,25 @@ def test_studies_in_flight_go_on_where_they_were(old: SteeredNode) -> None:
     assert old.revisions() == [(1, "complete", r) for r in ("all_views",) * 3] + [
         (1, "complete", "quiet_period")
     ]
+
+
+@pytest.mark.parametrize("database_kind", POSTGRESQL, indirect=True)
+def test_the_role_of_the_node_is_told_that_the_upgrade_is_its_owners(old: SteeredNode) -> None:
+    with (
+        production_role(old.database) as url,
+        pytest.raises(SchemaError, match=r"at revision 0001.* as the role that owns"),
+    ):
+        schema.upgrade(url)
+    assert schema.current(old.database) == FIRST_VERSION
+
+
+@pytest.mark.parametrize("database_kind", POSTGRESQL, indirect=True)
+def test_a_role_that_may_make_no_tables_is_told_so(database: Database, empty_database_url: str) -> None:
+    with production_role(database) as url:
+        role = make_url(url).username
+        empty = make_url(empty_database_url)
+        with pytest.raises(SchemaError, match=r"at revision none.* as the role that owns"):
+            schema.upgrade(empty.set(username=role, password="...").render_as_string(hide_password=False))
 
 
 def test_upgrading_what_is_of_this_version_does_nothing(database: Database, database_url: str) -> None:

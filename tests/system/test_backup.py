@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
+import os
+import pwd
 from pathlib import Path
 
 import pytest
 
 from db.lifecycle import JobState
+from tests.backup_page import BACK_UP, RESTORE, documented, run
 from tests.command_line import command
 from tests.running_node import WORK_S, RunningNode, until
 from tests.simulators.pacs import Behaviour, SimulatedPacs
@@ -16,22 +17,7 @@ from training.datasets.phantom_objects import study
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "back-up-and-restore.md"
-
-
-def documented(number: int, **places: Path) -> str:
-    """The page's shell block of this number that names places, with places of the test."""
-    blocks = re.findall(r"^ *```sh\n(.*?)^ *```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    text: str = [block for block in blocks if "node=" in block][number]
-    for name, place in places.items():
-        text, found = re.subn(rf"(?m)^( *){name}=.*$", rf"\g<1>{name}={place}", text)
-        assert found == 1, name
-    return text
-
-
-def run(script: str) -> None:
-    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+ME = pwd.getpwuid(os.getuid()).pw_name
 
 
 def test_a_backup_of_a_working_node_is_restored_by_the_documented_commands(tmp_path: Path) -> None:
@@ -50,11 +36,11 @@ def test_a_backup_of_a_working_node_is_restored_by_the_documented_commands(tmp_p
             )
             first.send(study(seed=3, rows=640, columns=512)[:1])  # open when the copy is made, and after
 
-            run(documented(0, node=first.data_dir, backup=backup, keys=keys))
+            run(documented(BACK_UP, node=first.data_dir, backup=backup, keys=keys))
 
         delivered = len(pacs.stored)
         second = RunningNode(tmp_path / "second", [pacs.destination])
-        run(documented(1, node=second.data_dir, backup=backup, keys=keys))
+        run(documented(RESTORE, user=ME, node=second.data_dir, backup=backup, keys=keys))
         where = ("--data-dir", second.data_dir)
         assert command("db", "check", *where).status == 0
         assert command("audit", "verify", *where).status == 0
