@@ -36,7 +36,7 @@ from db.audit_query import AuditFilter, query
 from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, Requestor, SendState, send
 from dicom_node.demo_pacs import ArchivedObject, DemoPacs
 from dicom_node.images import ImageReader
-from dicom_node.results.measurement_report import COMPREHENSIVE_3D_SR
+from dicom_node.results.measurement_report import COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR
 from models.classifier import Classifier
 from models.preprocessing import prepare
 from tests.running_node import RunningNode
@@ -45,6 +45,8 @@ from training.datasets.phantoms import LesionKind
 
 BUNDLE = Path(__file__).resolve().parent.parent / "models/bundles/mammography-phantom-demonstration"
 SIZES = {"2048x1664": (2048, 1664), "4096x3328": (4096, 3328)}
+# Which of them a destination gets is its profile's choice.
+MEASUREMENT_REPORTS = frozenset({COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR})
 STAGES = ("decode", "preprocess", "forward", "evidence", "results", "store")
 DRAWN_STUDIES = 3  # others are copies under new UIDs; the node cannot tell
 REPORT_DEADLINE_S = 120.0
@@ -107,7 +109,7 @@ class Arrivals:
 
     def note(self, archived: ArchivedObject) -> None:
         """Note one object; called from the PACS's threads."""
-        if archived.sop_class_uid != COMPREHENSIVE_3D_SR:
+        if archived.sop_class_uid not in MEASUREMENT_REPORTS:
             return
         at = time.monotonic()
         study_instance_uid = str(dcmread(archived.path, stop_before_pixels=True).StudyInstanceUID)

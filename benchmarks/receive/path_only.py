@@ -13,7 +13,7 @@ import threading
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from dicom_node.cli.unused_libraries import forbid_unused_libraries
+from dicom_node.cli.processes.unused_libraries import forbid_unused_libraries
 
 
 def main(port: int, folder: Path, *, is_synced: bool) -> None:
