@@ -8,9 +8,10 @@ from reference_pages import code, table
 from dicom_node.audit_messages import syslog
 from dicom_node.audit_messages.events import MESSAGES
 from dicom_node.audit_messages.message import Code
-from dicom_node.cli.pacs_trial import trial_objects
+from dicom_node.cli.health.pacs_trial import trial_objects
 from dicom_node.commitment.references import MOST_REFERENCES, PUSH_MODEL, FailureReason
 from dicom_node.delivery.negotiation import MOST_CONTEXTS
+from dicom_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.listener.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
 from dicom_node.results import encoding, rejection_note
 from dicom_node.results.builders import OPTION_BUILDERS, RESULT_BUILDERS
@@ -76,9 +77,9 @@ def _networking() -> list[str]:
     limits = listener() if listener is not None else Settings.model_fields["listener"].default
     return [
         "## Application entities\nOne application entity, in both roles. Its title is "
-        f"`ae_title` ({code(titles)} by default; [settings](settings.md)). Implementation class UID of the "
-        f"results: {code(encoding.IMPLEMENTATION_CLASS_UID)}, version "
-        f"{code(encoding.IMPLEMENTATION_VERSION_NAME)}.",
+        f"`ae_title` ({code(titles)} by default; [settings](settings.md)). Implementation class UID, "
+        f"in associations and files: {code(IMPLEMENTATION_CLASS_UID)}, version "
+        f"{code(IMPLEMENTATION_VERSION_NAME)}.",
         table(
             ("SOP class", "UID", "role", "what for"),
             [
@@ -106,9 +107,10 @@ def _receiving() -> list[str]:
 
 def _sending() -> list[str]:
     return [
-        "## Sending\nOne presentation context for each SOP class and transfer syntax. What a destination "
-        "gets is said by its profile; of two classes with one content the association decides where a "
-        "profile leaves it open.",
+        "## Sending\nOne presentation context for each SOP class and transfer syntax, and beside Explicit VR "
+        "Little Endian one in Implicit VR Little Endian: where that alone is accepted, the same values are "
+        "sent in it. What a destination gets is said by its profile; of two classes with one content the "
+        "association decides where a profile leaves it open.",
         table(("result", "SOP class", "UID", "Modality", "transfer syntax", "profiles"), _results()),
         "Every object is made new, in a series of its own kind with a number above 9000, in the study of its "
         "images. Its UIDs are made from model, configuration and images (root `2.25`), so that a result made "
@@ -134,8 +136,8 @@ def _commitment() -> list[str]:
         "SCP opens, as SCP by role selection. The node releases the association of the request at once where "
         "the SCP was seen to open its own. What is reported as failed is sent again, the same bytes, and "
         "asked for again. Without a report the node asks again after "
-        f"{DeliverySettings().commitment_ask_again_s:g} s by default, and then seldomer. A report that names "
-        "no request of the node is answered with 0115H.",
+        f"{DeliverySettings().commitment_ask_again_s:g} s by default, and then less and less often. A report "
+        "that names no request of the node is answered with 0115H.",
         f"As SCP, where `listener.commitment` is on: requests of up to {MOST_REFERENCES} objects. Each "
         "object's stored bytes are read again and held against the digest of what was received. The report "
         "goes out on the association of the request where the caller has not released it within half a "
@@ -256,8 +258,9 @@ def _security() -> list[str]:
         "node checks the acceptor's host against its subject alternative names. Certificates are replaced "
         "without a restart. Revocation lists are not read.",
         "User identity (PS3.7 D.3.3.7): type 2, user name and passcode, over TLS, where a caller or all "
-        "callers must give one. Absent, of another type, or wrong, the association is rejected (1, 2, 1). "
-        "No positive response is sent.",
+        "callers must give one. Absent, of another type, or wrong, the association is rejected (1, 2, 1). A "
+        "positive response is sent where it is requested and the passcode was checked: not to callers who "
+        "need not give one.",
         table(
             ("checked of an association request", "rejected with"),
             [
@@ -265,6 +268,7 @@ def _security() -> list[str]:
                 ("called AE title, where it is required", "1, 1, 7"),
                 ("user identity, where it is required", "1, 2, 1"),
                 ("number of associations", "2, 3, 2"),
+                ("score jobs that wait", "2, 3, 1"),
             ],
         ),
         "A caller may be limited to verification or to storage: the other's presentation contexts are then "

@@ -9,9 +9,13 @@ import argparse
 import sys
 
 from architectures_page import networks
+from bundle_page import bundle_form
 from conformance_page import conformance
+from events_page import events
 from file_map import README, ROOT, modules, readme
 from reference_pages import PAGES
+from refusals_page import refusal_codes
+from settings_page import settings
 
 REFERENCE = ROOT / "docs" / "reference"
 NOTE = (
@@ -26,7 +30,16 @@ def main() -> int:
         "--check", action="store_true", help="write nothing; exit status 1 where a page is stale"
     )
     check = parser.parse_args().check
-    pages = {**PAGES, "conformance.md": conformance, "networks.md": networks, "modules.md": modules}
+    pages = {
+        **PAGES,
+        "bundle.md": bundle_form,
+        "conformance.md": conformance,
+        "events.md": events,
+        "networks.md": networks,
+        "modules.md": modules,
+        "refusal-codes.md": refusal_codes,
+        "settings.md": settings,
+    }
     texts = {REFERENCE / name: f"{NOTE}\n\n{page()}\n" for name, page in pages.items()}
     texts[README] = readme()
     stale = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]

@@ -13,25 +13,25 @@ from dataclasses import fields
 from enum import Enum
 from typing import Any
 
-from pydantic import BaseModel, SecretStr
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from db import lifecycle, listing
 from db.audit_query import AuditRow
+from db.audit_verify import VerifyReport
 from dicom_node import crashpoints
 from dicom_node.cli.exit_codes import ExitCode
+from dicom_node.cli.health.findings import Finding
 from dicom_node.cli.main import app
-from dicom_node.cli.monitoring import METRICS
+from dicom_node.cli.processes.metrics import METRICS
+from dicom_node.delivery.default_syntax import DEFAULT_TRANSFER_SYNTAX
 from dicom_node.delivery.status import STATUS_TABLE
 from dicom_node.listener import status as listener_status
 from dicom_node.listener.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
 from dicom_node.results.encoding import TRANSFER_SYNTAX_UID
-from dicom_node.settings import ENVIRONMENT_PREFIX, Settings
-from models.contract import REFUSAL_MEANINGS
-from models.tasks import all_tasks
 from training import reader_reports
 from training.datasets import readers
+from workers.stored_files import UnsoundFile
 
 HELP_WIDTH = "100"
 _COMMENTED = re.compile(r"^\s+\"?(?P<name>[\w.]+)\"?(?: = .*?)?,?  # (?P<comment>.+)$", re.MULTILINE)
@@ -86,43 +86,6 @@ def help_of(path: Sequence[str]) -> str:
     environment = {"COLUMNS": HELP_WIDTH, "DICOM_NODE_CONFIG": None}
     result = CliRunner().invoke(app, [*path, "--help"], prog_name="dicom-node", env=environment)
     return "\n".join(line.rstrip() for line in result.output.strip().splitlines())
-
-
-def settings() -> str:
-    """Return every setting."""
-    rows = list(_setting_rows(Settings, ""))
-    return "\n\n".join(
-        [
-            "# Settings",
-            "Read once per process, in this order, the later ranking over the earlier: defaults; what "
-            "`serve` or `listen` was started with (`DATA_DIR/node.toml`); a TOML file (`--config`, or "
-            f"`{ENVIRONMENT_PREFIX}CONFIG`); environment variables; command-line options. A wrong setting, "
-            f"and an environment variable that begins with `{ENVIRONMENT_PREFIX}` and names none, stops the "
-            "start with exit status 3. Secrets are masked wherever settings are shown.",
-            table(("setting", "default", "meaning", "example", "environment variable"), rows),
-            "A setting with a dot lives in a section of the TOML file:",
-            '```toml\ndata_dir = "/var/lib/dicom-node"\ndestinations = ["PACS@pacs.example.org:104"]\n\n'
-            "[completeness]\nquiet_period_s = 120\n```",
-            "Lists are separated by commas in the environment: "
-            f"`{ENVIRONMENT_PREFIX}DESTINATIONS=PACS@10.0.0.5:104,ARCHIVE@10.0.0.6:11112`.",
-        ]
-    )
-
-
-def _setting_rows(model: type[BaseModel], prefix: str) -> Iterable[tuple[str, ...]]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _setting_rows(field.annotation, f"{prefix}{name}.")
-            continue
-        secret = SecretStr.__name__ in str(field.annotation)
-        default = "none" if field.default in (None, "") else code(_shown(field.default))
-        variable = ENVIRONMENT_PREFIX + f"{prefix}{name}".replace(".", "__").upper()
-        meaning = (field.description or "") + (" Secret." if secret else "")
-        yield code(prefix + name), default, meaning, code(_shown((field.examples or [""])[0])), code(variable)
-
-
-def _shown(value: object) -> str:
-    return ",".join(map(str, value)) or "(none)" if isinstance(value, list) else str(value)
 
 
 def training_options() -> str:
@@ -183,11 +146,11 @@ def dicom() -> str:
                 [(f"`{s:04X}`", s.name, meanings[s.name]) for s in listener_status.Status],
             ),
             "With `A900` and `C000` the Error Comment (0000,0902) says what is wrong with the object.",
-            "## As storage SCU\nResults are sent in "
-            f"{next(s.name for s in TRANSFER_SYNTAXES if s.uid == TRANSFER_SYNTAX_UID)}, where a profile "
-            "does not compress them; which SOP classes a destination is offered follows from its profile "
-            "([the table](conformance.md#sending)). `doctor` asks by Verification. What the destination's "
-            "status means for the object:",
+            f"## As storage SCU\nResults are sent in {_syntax_name(TRANSFER_SYNTAX_UID)}, where a profile "
+            f"does not compress them, and in {_syntax_name(DEFAULT_TRANSFER_SYNTAX)} where the destination "
+            "takes that alone. Which SOP classes a destination is offered follows from its profile ([the "
+            "table](conformance.md#sending)). `doctor` asks by Verification. What the destination's status "
+            "means for the object:",
             table(
                 ("status", "meaning", "the object is", "stored with a warning"),
                 [
@@ -214,10 +177,25 @@ ROWS: Mapping[str, Callable[..., Any]] = {
 }
 
 
+RECORDS: Mapping[str, type[Any]] = {
+    "audit query --json": AuditRow,
+    "doctor --json": Finding,
+    "study verify --json": UnsoundFile,
+}
+
+
+def _syntax_name(uid: str) -> str:
+    return next(syntax.name for syntax in TRANSFER_SYNTAXES if syntax.uid == uid)
+
+
 def json_rows() -> str:
     """Return the keys of every listing."""
     sections = [f"## `{command}`\n" + _bullets(row_keys(source)) for command, source in ROWS.items()]
-    audit = "## `audit query --json`\n" + _bullets([field.name for field in fields(AuditRow)])
+    sections += [
+        f"## `{command}`\n" + _bullets([field.name for field in fields(row)])
+        for command, row in RECORDS.items()
+    ]
+    verified = ["ok", *(field.name for field in fields(VerifyReport)), "events_after_newest_checkpoint"]
     return "\n\n".join(
         [
             "# JSON rows",
@@ -225,7 +203,7 @@ def json_rows() -> str:
             "Keys are not removed or renamed without a new major version; new ones may come. Times are ISO "
             "8601 with their zone.",
             *sections,
-            audit,
+            "## `audit verify --json`\nOne object: " + _bullets(verified),
         ]
     )
 
@@ -270,24 +248,6 @@ def _members(kind: type[Enum]) -> str:
     meanings = comments(inspect.getsource(kind))
     return table(("state" if "State" in kind.__name__ else "reason", "what is true then"),
                  [(code(m.value), meanings[m.name]) for m in kind])  # fmt: skip
-
-
-def refusal_codes() -> str:
-    """Return why images and studies are not scored."""
-    tasks = [
-        f"* `{task.name}`: {task.title}. Standard views: "
-        + ", ".join(f"{side} {view}" for side, view in task.standard_views)
-        for task in all_tasks().values()
-    ]
-    return "\n\n".join(
-        [
-            "# Refusal codes",
-            "Why an image or a study was not scored: in the report, in `dicom-node job show`, in the audit "
-            "trail. How to read them: [Why was a study not scored?](../how-to/why-not-scored.md)",
-            table(("code", "meaning"), [(code(c.value), meaning) for c, meaning in REFUSAL_MEANINGS.items()]),
-            "## Tasks\n" + "\n".join(tasks),
-        ]
-    )
 
 
 # Where the name alone does not tell; the first points are explained beside their names in the code.
@@ -378,14 +338,12 @@ def _choices(choices: Sequence[str]) -> str:
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "command-line.md": cli,
-    "settings.md": settings,
     "training-options.md": training_options,
     "exit-statuses.md": exit_statuses,
     "dicom.md": dicom,
     "data-sets.md": data_sets,
     "json-rows.md": json_rows,
     "states.md": states,
-    "refusal-codes.md": refusal_codes,
     "crash-points.md": crash_points,
     "metrics.md": metrics,
 }
