@@ -1,7 +1,7 @@
 """Processes die between two steps of a study: it is still delivered, exactly once (S2-S11, R1, R5).
 
-A node is started with several crash points, each of another step of the way, so that one study meets them
-all: its listener, its scorer and its sender die in turn.
+A node is started with several crash points, so that one study meets them all: its listener, its scorer and
+its sender die in turn, once or twice each.
 """
 
 from __future__ import annotations
@@ -31,11 +31,16 @@ COMMITMENT_ONLY = {name for name in CRASHPOINTS if name.startswith("commit.")} |
 QUIET_ONLY = {"dispatcher.completed"}
 ELSEWHERE = BROKER_ONLY | TRAIN_ONLY | COMMITMENT_ONLY
 DEATHS_OF_ONE_STUDY = (
-    ("listener.part_written", "score.claimed", "deliver.claimed"),
-    ("listener.durable", "score.decoded", "deliver.object_sent"),
-    ("listener.committed", "score.predicted", "deliver.all_sent"),
-    ("listener.placed", "score.files_written", "deliver.committed"),
-    ("dispatcher.completed", "score.committed"),
+    ("listener.part_written", "score.claimed", "score.decoded", "deliver.claimed", "deliver.object_sent"),
+    (
+        "listener.durable",
+        "listener.committed",
+        "score.predicted",
+        "score.files_written",
+        "deliver.all_sent",
+        "deliver.committed",
+    ),
+    ("listener.placed", "dispatcher.completed", "score.committed"),
 )
 KINDS = {("R", "CC"): (LesionKind.SPIC, True), ("R", "MLO"): (LesionKind.SPIC, True)}
 
