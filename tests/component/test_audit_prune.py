@@ -80,6 +80,23 @@ def test_what_stays_verifies_from_the_cut_on(
     assert schema.check(trail) == [], "the guards are back"
 
 
+def test_nothing_behind_a_younger_event_goes_though_its_clock_was_wrong(
+    database: Database, checkpoint_key: CheckpointKey, tmp_path: Path
+) -> None:
+    times = iter(START + timedelta(days=day) for day in (0, 1, 6, 2))
+    database.trail = AuditTrail(database.trail.key, wall_clock=lambda: next(times))
+    for _ in range(4):
+        with database.transaction("test") as tx:
+            tx.audit("account.added")
+    database.trail = AuditTrail(database.trail.key)
+
+    cut = removed(database, checkpoint_key, tmp_path)
+
+    assert cut is not None
+    assert cut.seq == 2
+    assert checked(database, checkpoint_key, tmp_path).first_seq == 3
+
+
 def test_the_archive_holds_what_was_removed_and_the_trail_its_digest(
     trail: Database, checkpoint_key: CheckpointKey, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from sqlalchemy import Connection, event
@@ -61,6 +61,7 @@ def found(database: Database, wanted: AuditFilter, **options: int | bool) -> lis
         (AuditFilter(bundle="bb"), [4, 6]),
         (AuditFilter(action="job.scored"), [2, 4]),
         (AuditFilter(since=START + timedelta(minutes=4)), [5, 6]),
+        (AuditFilter(since=(START + timedelta(minutes=4)).astimezone(timezone(timedelta(hours=2)))), [5, 6]),
         (AuditFilter(until=START + timedelta(minutes=2)), [1, 2]),
         (AuditFilter(patient_id="PATX1", action="job.scored"), [4]),
         (AuditFilter(patient_id="PAT_1", accession_number="ACCX1"), []),

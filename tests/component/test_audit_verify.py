@@ -396,12 +396,17 @@ def test_events_that_vanished_before_a_checkpoint_are_not_counted_as_there(node:
     node.checkpoint()
     node.write_events(3)
     with node.database.engine.begin() as connection, audit_guards.lifted(connection):
+        vanished = connection.execute(select(AUDIT_TABLE).where(AUDIT_TABLE.c.seq == 11)).one()
         connection.execute(text("DELETE FROM audit_event WHERE seq = 11"))
     node.checkpoint()
 
     (_, checkpoint) = read_checkpoints(node.folder, node.checkpoint_key.public_key)
     assert (checkpoint.seq, checkpoint.count) == (12, 11)
     assert node.verify().first_bad_seq == 11
+
+    with node.database.engine.begin() as connection:
+        connection.execute(insert(AUDIT_TABLE).values(vanished._asdict()))
+    assert node.verify().first_bad_seq == 12, "whoever signed this one missed an event"
 
 
 def test_a_checkpoint_that_cannot_be_written_is_an_error(node: Node) -> None:

@@ -34,6 +34,7 @@ from tests.steered_node import (
     four_views,
     held_up,
     mammogram,
+    on_postgresql,
 )
 
 OPEN_1 = (1, "open", None)
@@ -480,6 +481,17 @@ def test_one_uid_in_two_studies_at_the_same_moment_is_accepted_once(node: Steere
     assert answers.count(Registration.NEW) == 1
     assert len(node.rows(Instance, Instance.conflict == 0)) == 1
     assert node.actions().count("instance.stored") == 1
+
+
+@on_postgresql
+def test_a_sweep_passes_over_a_study_that_receives_an_instance_at_this_moment(node: SteeredNode) -> None:
+    node.receive(mammogram("R", "CC"), mammogram(study="1.2.9"))
+    node.clock.advance(60)
+    with node.transaction() as tx:
+        register_instance(tx, mammogram("L", "CC"), RULES)
+        assert sweep(node) == 1
+
+    assert node.revisions() == [OPEN_1, (1, "complete", "quiet_period")]
 
 
 def test_an_instance_that_arrives_while_a_sweep_completes_its_study_joins_the_next_revision(

@@ -21,6 +21,7 @@ from db.jobs import (
     give_up,
     give_up_dead,
     has_dead,
+    held,
     release,
     renew,
     try_later,
@@ -154,6 +155,20 @@ def test_the_job_that_has_been_due_longest_comes_first(node: SteeredNode) -> Non
     assert claimed == [job.id for job in node.jobs()]
 
 
+def test_a_job_that_waited_out_its_backoff_comes_after_those_that_were_due_before_it(
+    node: SteeredNode, queued: Job
+) -> None:
+    tried = node.claimed()
+    with node.transaction(WORKER) as tx:
+        try_later(tx, tried, delay_s=60, code="X", reason="x")
+    node.clock.advance(59)
+    node.receive(*four_views("1.2.9"))
+    node.clock.advance(1)
+
+    assert node.claimed().job_id != tried.job_id
+    assert node.claimed().job_id == tried.job_id
+
+
 def test_a_doorbell_claims_its_job_or_none(node: SteeredNode) -> None:
     node.receive(*four_views("1.2.1"))
     node.clock.advance(1)
@@ -211,12 +226,25 @@ WRITES: dict[str, Write] = {
     "try_later": lambda tx, claimed: try_later(tx, claimed, delay_s=1, code="X", reason="x"),
     "release": release,
     "give_up": lambda tx, claimed: give_up(tx, claimed, code="X", reason="x"),
+    "what others write once they hold it": held,
 }
 
 
-@pytest.mark.parametrize("now", ["claimed_by_another", "done", "queued_again", "claimed_again_by_itself"])
+@pytest.mark.parametrize(
+    "now",
+    [
+        "claimed_by_another",
+        "given_back_and_claimed_by_another",
+        "done",
+        "queued_again",
+        "claimed_again_by_itself",
+    ],
+)
 def test_a_worker_that_lost_its_lease_changes_nothing(node: SteeredNode, queued: Job, now: str) -> None:
     stale = node.claimed()
+    if now == "given_back_and_claimed_by_another":  # whose fence is the same, as the attempt did not count
+        with node.transaction(WORKER) as tx:
+            release(tx, stale)
     node.clock.advance(LEASE_S)
     later = node.claimed(worker=WORKER if now == "claimed_again_by_itself" else OTHER_WORKER)
     if now == "done":
@@ -594,6 +622,22 @@ def test_a_job_that_is_tried_later_is_offered_when_its_backoff_ends(
     assert take(node) == []
 
     node.clock.advance(delay_s)
+    assert take(node) == [(JobKind.SCORE, queued.id)]
+
+
+@pytest.mark.parametrize("way", ["released", "retried", "left by a dead worker"])
+def test_a_job_that_somebody_makes_due_is_offered_at_once(node: SteeredNode, queued: Job, way: str) -> None:
+    assert take(node) == [(JobKind.SCORE, queued.id)]
+    claimed = node.claimed()
+    with node.transaction(WORKER) as tx:
+        if way == "released":
+            release(tx, claimed)
+        elif way == "left by a dead worker":
+            end_leases(tx, WORKER)
+        else:
+            give_up(tx, claimed, code="X", reason="x")
+            retry(tx, claimed.job_id)
+
     assert take(node) == [(JobKind.SCORE, queued.id)]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from db.handoff import Registration
+from db.handoff import Registration, register_instance
 from db.tables import Instance, Job
 from dicom_node.listener.registration import Registrar
 from dicom_node.spool import Spool
@@ -47,3 +47,15 @@ def test_the_same_bytes_again_take_the_place_of_a_file_that_is_gone(
     assert node.actions().count("instance.stored") == 1
     assert node.rows(Job) == []
     assert len(node.revisions()) == 1
+
+
+def test_a_file_is_mended_also_beside_other_content_under_its_uid(node: SteeredNode) -> None:
+    first = mammogram()
+    node.receive(first, replace(first, sha256="0" * 64, spool_name="other"))
+
+    with node.transaction() as tx:
+        again = replace(first, spool_name="again")
+        registered = register_instance(tx, again, RULES, is_whole=lambda _file: False)
+
+    assert registered is Registration.RESTORED
+    assert [(row.conflict, row.spool_name) for row in node.rows(Instance)] == [(0, "again"), (1, "other")]

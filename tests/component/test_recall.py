@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -139,6 +140,23 @@ def test_images_that_wait_are_scored_along(node: SteeredNode) -> None:
 
     assert node.revisions() == [(1, "complete", "all_views"), (2, "complete", "recall")]
     assert len(input_of(node, node.claimed()).instances) == 5
+
+
+def test_a_task_whose_bundle_was_not_recalled_is_not_asked_again(node: SteeredNode) -> None:
+    rules = replace(RULES, routes=(*RULES.routes, replace(RULES.routes[0], task="other")))
+    node.receive(*four_views(), rules=rules)
+    (job,) = [job for job in node.jobs() if job.task == TASK]
+    claimed = node.claim(job_id=job.id)
+    assert claimed is not None
+    with node.transaction(WORKER) as tx:
+        bind_bundle(tx, claimed, BUNDLE)
+    node.finish_scoring(claimed)
+    deploy(node, BUNDLE, NEXT_BUNDLE)
+
+    with node.transaction("anna") as tx:
+        assert recall.recall_study(tx, STUDY, BUNDLE, rules) == 2
+
+    assert sorted(job.task for job in node.jobs()) == sorted([TASK, TASK, "other"])
 
 
 def test_what_a_note_withdrew_is_not_withdrawn_again_and_refused_objects_never(node: SteeredNode) -> None:

@@ -65,6 +65,12 @@ def test_four_views_in_one_batch_complete_their_study_once(node: SteeredNode) ->
     assert node.actions().count("study.complete") == 1
 
 
+def test_the_last_view_of_a_batch_counts_whatever_comes_behind_it(node: SteeredNode) -> None:
+    raw = mammogram("L", "MLO", for_presentation=False)
+    assert together(node, *four_views(), raw) == [Registration.NEW] * 5
+    assert node.revisions() == [(1, "complete", "all_views")]
+
+
 def test_each_study_of_a_batch_is_told_complete_after_its_instances_and_before_the_next_study(
     node: SteeredNode,
 ) -> None:

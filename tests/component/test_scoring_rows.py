@@ -7,18 +7,22 @@ from dataclasses import replace
 
 import pytest
 
-from db import listing
+from db import deliveries, listing
 from db.errors import DatabaseError, LeaseLostError
+from db.handoff import Route, complete_study
 from db.jobs import Claim, bind_bundle, give_up
-from db.lifecycle import JobKind
+from db.lifecycle import DeliveryEvent, JobKind
+from db.queueing import is_replaced
 from db.scoring import ScoreInput, score_input
-from db.tables import Analysis, Delivery, Job, ResultObject
+from db.tables import Analysis, Delivery, Job, ResultObject, Revision
 from tests.steered_node import (
     ARCHIVE,
     BUNDLE,
     LEASE_S,
+    MG_FOR_PRESENTATION,
     OTHER_WORKER,
     PACS,
+    RULES,
     STUDY,
     WORKER,
     SteeredNode,
@@ -90,6 +94,19 @@ def test_revision_2_names_the_results_that_it_replaces(node: SteeredNode) -> Non
     assert [p.sop_instance_uid for p in found.predecessors] == [r.sop_instance_uid for r in replaced]
 
 
+def test_revision_3_names_the_results_of_revision_2_alone(node: SteeredNode) -> None:
+    node.receive(*four_views())
+    for laterality in "RL":
+        node.finish_scoring(node.claimed(), results=[last := result_object()])
+        node.receive(mammogram(laterality, "ML"))
+        node.complete()
+
+    found = read_input(node, node.claimed())
+
+    assert found.revision == 3
+    assert [p.sop_instance_uid for p in found.predecessors] == [last.sop_instance_uid]
+
+
 def test_revision_3_replaces_the_last_revision_that_was_scored(node: SteeredNode) -> None:
     node.receive(*four_views())
     scored = result_object()
@@ -106,6 +123,69 @@ def test_revision_3_replaces_the_last_revision_that_was_scored(node: SteeredNode
 
     assert found.revision == 3
     assert [p.sop_instance_uid for p in found.predecessors] == [scored.sop_instance_uid]
+
+
+def test_the_tasks_of_a_study_neither_wait_for_nor_replace_each_other(node: SteeredNode) -> None:
+    tasks = ("first", "second")
+    rules = replace(RULES, routes=tuple(Route(task, frozenset({MG_FOR_PRESENTATION})) for task in tasks))
+    node.receive(*four_views(), mammogram("R", "ML"), rules=rules)
+    with node.transaction("anna") as tx:
+        complete_study(tx, STUDY, rules)
+    jobs = {(job.task, job.revision_id): job for job in node.jobs()}
+    earlier, later = (row.id for row in node.rows(Revision))
+    scored: dict[str, str] = {}
+    waiting: dict[str, Claim] = {}
+
+    for task in tasks:  # while the other one's job of the first revision is not done
+        claimed = node.claim(job_id=jobs[task, earlier].id)
+        assert claimed is not None
+        node.finish_scoring(claimed, results=[result := result_object()])
+        scored[task] = result.sop_instance_uid
+        next_claim = node.claim(job_id=jobs[task, later].id)
+        assert next_claim is not None
+        waiting[task] = next_claim
+
+    for task in tasks:
+        found = read_input(node, waiting[task])
+        assert [p.sop_instance_uid for p in found.predecessors] == [scored[task]]
+        assert [s.result.sop_instance_uid for s in found.superseded] == [scored[task]]
+    node.finish_scoring(waiting["first"])
+    with node.reading() as session:
+        replaced = {task: is_replaced(session, jobs[task, earlier]) for task in tasks}
+    assert replaced == {"first": True, "second": False}
+
+
+@pytest.mark.parametrize(
+    ("events", "is_superseded"),
+    [
+        ((), True),
+        ((DeliveryEvent.NO_ANSWER,), True),
+        ((DeliveryEvent.ACCEPTED,), True),
+        ((DeliveryEvent.ACCEPTED, DeliveryEvent.COMMIT), True),
+        ((DeliveryEvent.REFUSE,), False),
+        ((DeliveryEvent.PASS_OVER,), False),
+    ],
+    ids=str,
+)
+def test_a_later_revision_supersedes_what_a_destination_has_or_may_come_to_have_but_no_note(
+    node: SteeredNode, events: tuple[DeliveryEvent, ...], is_superseded: bool
+) -> None:
+    node.receive(*four_views())
+    results = [report := result_object(0), result_object(1, kind="rejection_note")]
+    node.finish_scoring(node.claimed(), results=results)
+    sending = node.claimed(JobKind.DELIVER)
+    with node.transaction(WORKER) as tx:
+        for item in deliveries.outgoing(tx.session, sending):
+            for event in events:
+                deliveries.record(tx, sending, item.delivery_id, event, status=None, detail="")
+    node.receive(mammogram("R", "ML"))
+    node.complete()
+
+    found = read_input(node, node.claimed())
+
+    assert [p.sop_instance_uid for p in found.predecessors if p.kind == "rejection_note"] == []
+    superseded = [each.result.sop_instance_uid for each in found.superseded]
+    assert superseded == [report.sop_instance_uid] * is_superseded
 
 
 def test_finishing_stores_analysis_results_and_a_deliver_job_per_destination(node: SteeredNode) -> None:

@@ -18,7 +18,7 @@ from db.jobs import Claim
 from db.lifecycle import DeliveryEvent, JobKind
 from db.session import Database
 from db.tables import HostClock, Job, Process, Revision
-from dicom_node.errors import DestinationAwayError
+from dicom_node.errors import DestinationAwayError, DestinationUnavailableError
 from tests.steered_node import (
     ARCHIVE,
     LEASE_S,
@@ -30,7 +30,11 @@ from tests.steered_node import (
     on_sqlite,
     result_object,
 )
-from workers.retry import code_of
+from workers.claim_loop import ClaimLoop, Terms
+from workers.lease import Lease
+from workers.retry import Policy, code_of
+
+SILENCE_S = 30
 
 
 def facts(job: Job) -> dict[str, Any]:
@@ -99,6 +103,34 @@ def test_deliveries_to_a_destination_that_is_away_wait_together_and_leave_the_wo
     assert node.claimed(JobKind.DELIVER).destination == PACS
 
 
+def test_a_destination_that_takes_associations_and_keeps_silent_leaves_the_worker_to_others_as_long(
+    node: SteeredNode,
+) -> None:
+    for number in range(4):
+        scored(node, f"1.2.{number}", PACS)
+    asked: list[str] = []
+
+    def handler(claim: Claim, lease: Lease) -> None:
+        asked.append(f"{claim.destination} {claim.job_id}")
+        if claim.destination == PACS:
+            node.clock.advance(SILENCE_S)
+            raise DestinationUnavailableError("the destination did not answer in time")
+        with node.transaction(claim.owner) as tx:
+            jobs.finish(tx, claim)
+
+    terms = Terms(lease_s=600, hard_limit_s=None, policy=Policy(5, 300))
+    loop = ClaimLoop(node.database, JobKind.DELIVER, handler, terms=terms, owner=WORKER)
+    assert loop.drain() == 1, "the others for the PACS wait"
+    node.clock.advance(SILENCE_S / 2)
+    scored(node, "1.2.9", ARCHIVE)
+    assert loop.drain() == 1
+    assert asked[-1].startswith(ARCHIVE)
+    node.clock.advance(SILENCE_S / 2)
+    assert loop.drain() == 1
+    assert asked[-1].startswith(PACS)
+    assert len({*asked}) == 3, "another job than the first"
+
+
 def test_the_first_delivery_that_succeeds_makes_the_others_due_at_once(node: SteeredNode) -> None:
     for number in range(3):
         scored(node, f"1.2.{number}", PACS)
@@ -151,6 +183,74 @@ def test_a_delivery_that_ends_touches_no_other_one_that_is_due(node: SteeredNode
     assert [facts(job) for job in node.jobs(JobKind.DELIVER) if job.id != ending.job_id] == others
 
 
+@pytest.mark.parametrize(
+    ("kind", "destination"),
+    [
+        pytest.param(JobKind.COMMIT, PACS, id="another kind"),
+        pytest.param(JobKind.DELIVER, ARCHIVE, id="another destination"),
+    ],
+)
+def test_those_of_another_kind_or_destination_wait_on_their_own(
+    node: SteeredNode, kind: JobKind, destination: str
+) -> None:
+    queue_for_one_moment(node, JobKind.DELIVER, 1)
+    queue_for_one_moment(node, kind, 1, destination=destination)
+    now, later = node.clock.time, node.clock.time + timedelta(seconds=300)
+    seen = []
+    for asked, where, change in (
+        (kind, destination, "pause"),
+        (JobKind.DELIVER, PACS, "pause"),
+        (JobKind.DELIVER, PACS, "resume"),
+        (JobKind.DELIVER, PACS, "pause"),
+        (kind, destination, "resume"),
+    ):
+        with node.transaction(WORKER) as tx:
+            if change == "pause":
+                waiting.pause_destination(tx, asked, where, delay_s=300)
+            else:
+                waiting.resume_destination(tx, asked, where)
+        (first,) = node.rows(Job, Job.kind == JobKind.DELIVER, Job.destination == PACS)
+        (other,) = node.rows(Job, Job.kind == kind, Job.destination == destination)
+        seen.append((first.next_try_at, other.next_try_at))
+
+    assert seen == [(now, later), (later, later), (now, later), (later, later), (later, now)]
+
+
+def test_a_destination_that_goes_and_comes_back_changes_no_job_that_is_done_or_in_hand(
+    node: SteeredNode,
+) -> None:
+    for number in range(2):
+        scored(node, f"1.2.{number}", PACS)
+    done = node.claimed(JobKind.DELIVER)
+    with node.transaction(WORKER) as tx:
+        jobs.finish(tx, done)
+    node.claimed(JobKind.DELIVER)
+    before = [facts(job) for job in node.jobs(JobKind.DELIVER)]
+
+    with node.transaction(WORKER) as tx:
+        waiting.pause_destination(tx, JobKind.DELIVER, PACS, delay_s=300)
+    with node.transaction(WORKER) as tx:
+        waiting.resume_destination(tx, JobKind.DELIVER, PACS)
+
+    assert [facts(job) for job in node.jobs(JobKind.DELIVER)] == before
+
+
+def test_what_waited_for_a_destination_is_rung_for_as_soon_as_that_is_there(node: SteeredNode) -> None:
+    queue_for_one_moment(node, JobKind.DELIVER, 1)
+
+    def rung() -> int:
+        with node.transaction() as tx:
+            return len(waiting.take_unpublished(tx, again_after_s=60, max_attempts={JobKind.DELIVER: None}))
+
+    assert (rung(), rung()) == (1, 0)
+    with node.transaction(WORKER) as tx:
+        waiting.pause_destination(tx, JobKind.DELIVER, PACS, delay_s=300)
+    assert rung() == 0
+    with node.transaction(WORKER) as tx:
+        waiting.resume_destination(tx, JobKind.DELIVER, PACS)
+    assert rung() == 1
+
+
 def test_the_code_of_those_that_wait_together_is_that_of_the_one_that_asked() -> None:
     assert code_of(DestinationAwayError("")) == waiting.DESTINATION_AWAY
 
@@ -173,14 +273,14 @@ def test_a_look_and_a_claim_cost_the_same_however_many_jobs_wait(node: SteeredNo
     assert 0 < many_take < 2 * few_take
 
 
-def queue_for_one_moment(node: SteeredNode, kind: JobKind, count: int) -> None:
+def queue_for_one_moment(node: SteeredNode, kind: JobKind, count: int, *, destination: str = PACS) -> None:
     """Queue jobs that are due together, as they are when their destination came back."""
     study = f"2.25.{uuid.uuid4().int}"
     node.receive(mammogram(study=study))
     revision = node.rows(Revision)[-1]
     columns = {
         "revision_id": revision.id,
-        "destination": PACS,
+        "destination": destination,
         "order": "{}",
         "state": "queued",
         "attempts": 0,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from db import jobs, queueing
 from db.lifecycle import JobKind, JobState
+from db.scoring import known_file_names
+from db.session import Database
 from db.tables import Analysis, AuditEvent, Instance, Job, ResultObject
 from dicom_node.images import ImageReader, SourceImage
 from dicom_node.spool import Spool
@@ -112,3 +116,39 @@ def test_an_attempt_whose_job_went_to_another_leaves_no_file_of_its_own(node: Sc
     node.worker().drain()
     assert node.job_of(study).state == JobState.DONE
     assert sorted(result_files(node)) == sorted(row.file_name for row in node.steered.rows(ResultObject))
+
+
+def test_result_files_stay_for_the_sweep_where_nobody_can_tell_whether_they_have_rows(
+    node: ScoringNode,
+) -> None:
+    study = node.receive(images_of(1))
+    database = node.steered.database
+    file = str(database.engine.url.database)
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+
+        class LockingReader(ImageReader):
+            def read(self, path: Path, sop_instance_uid: str) -> SourceImage:
+                if not other.in_transaction:
+                    other.execute("BEGIN IMMEDIATE")
+                return super().read(path, sop_instance_uid)
+
+        node.steered.database = Database(
+            f"sqlite:///{file}", database.trail, clock=node.steered.clock, lock_timeout_s=0.1
+        )
+        with LockingReader() as reader:
+            ScoringNode(node.steered, node.folder, reader).worker().drain()
+        node.steered.database.close()
+        node.steered.database = database
+    left = result_files(node)
+    assert left
+    assert node.steered.rows(ResultObject) == []
+
+    node.steered.clock.advance(LONG_S)
+    with node.steered.transaction("anna") as tx:
+        assert jobs.give_up_dead(tx, max_attempts={JobKind.SCORE: 1}) == 1
+        queueing.retry(tx, only_job(node).id)
+    node.worker().drain()
+    assert node.job_of(study).state == JobState.DONE
+    with node.steered.reading() as session:
+        known = known_file_names(session, result_files(node))
+    assert sorted(node.results.sweep(known, grace_s=-1).orphans) == sorted(left)

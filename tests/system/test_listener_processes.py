@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import func, select
 
 from db.tables import Instance
-from dicom_node.cli.unused_libraries import UNUSED_LIBRARIES
+from dicom_node.cli.processes.unused_libraries import UNUSED_LIBRARIES
 from tests.running_node import START_S, RunningNode, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

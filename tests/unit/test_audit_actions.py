@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from db.audit_actions import ACTIONS
 from dicom_node.audit_messages.events import MESSAGES
 
@@ -37,3 +39,8 @@ def test_every_written_action_can_be_asked_for() -> None:
 def test_a_message_is_of_an_action_that_is_written_and_every_change_of_a_bundle_has_one() -> None:
     assert sorted(MESSAGES.keys() - ACTIONS) == []
     assert {action for action in ACTIONS if action.startswith("bundle.")} <= MESSAGES.keys()
+
+
+@pytest.mark.parametrize("name", ["result.retry", "result.commit", "result.miss"])
+def test_what_is_told_under_another_name_cannot_be_asked_for(name: str) -> None:
+    assert name not in ACTIONS

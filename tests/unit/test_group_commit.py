@@ -9,17 +9,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from db.errors import DatabaseUnavailableError
-from dicom_node.listener.group_commit import GroupCommit
+from dicom_node.listener.group_commit import MOST_TOGETHER, GroupCommit
 
 
 class Commits:
     """Commits numbers; the first commit lasts until it is told to end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, most_together: int = MOST_TOGETHER) -> None:
         self.batches: list[list[int]] = []
         self.has_begun, self.may_end = threading.Event(), threading.Event()
         self.fails: dict[int, Exception] = {}
-        self.group = GroupCommit(self.commit)
+        self.group = GroupCommit(self.commit, most_together=most_together)
 
     def commit(self, items: Sequence[int]) -> list[str]:
         """Commit a batch, unless one of its items fails it."""
@@ -57,6 +57,13 @@ def test_who_comes_during_a_commit_is_committed_by_the_next_one_together() -> No
     assert [sorted(batch) for batch in commits.batches] == [[0], [1, 2, 3, 4, 5]]
 
 
+def test_no_commit_is_larger_than_its_bound_and_nobody_is_left_out() -> None:
+    commits = Commits(most_together=2)
+    futures = commits.submit_while_the_first_commits(6)
+    assert [future.result() for future in futures] == [f"committed {item}" for item in range(6)]
+    assert [len(batch) for batch in commits.batches] == [1, 2, 2, 1]
+
+
 def test_an_item_that_fails_does_not_fail_those_beside_it() -> None:
     commits = Commits()
     commits.fails[3] = ValueError("three")
@@ -87,6 +94,15 @@ def test_a_leader_that_is_cut_off_leaves_nobody_believing_in_a_row() -> None:
     with pytest.raises(SystemExit):
         futures[0].result()
     assert [future.result() for future in futures[1:]] == ["committed 1", "committed 2"]
+
+
+def test_those_in_the_commit_of_a_leader_that_is_cut_off_do_not_believe_in_theirs_either() -> None:
+    commits = Commits()
+    commits.fails[3] = SystemExit()  # type: ignore[assignment]  # as above
+    futures = commits.submit_while_the_first_commits(4)
+    assert futures[0].result() == "committed 0"
+    errors = [type(future.exception()) for future in futures[1:]]
+    assert sorted(errors, key=str) == [SystemExit, DatabaseUnavailableError, DatabaseUnavailableError]
 
 
 def test_after_a_failure_the_next_item_is_committed() -> None:

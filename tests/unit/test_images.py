@@ -163,6 +163,28 @@ def test_the_process_dies_with_its_parent(tmp_path: Path) -> None:
     assert readable, "the decoder process outlived its parent"
 
 
+def test_where_the_node_may_have_less_memory_than_its_decoder_asks_for_images_are_read_with_that(
+    tmp_path: Path,
+) -> None:
+    path = written(tmp_path / "image.dcm", image(breast()))
+    may_have = 3 * 2**30
+    assert may_have < DecodeLimits().memory_bytes
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from dicom_node.images import ImageReader\n"
+        "with ImageReader() as reader:\n"
+        "    print(reader.read(Path(sys.argv[1]), sys.argv[2]).view.rows)\n"
+    )
+    ended = subprocess.run(
+        ["prlimit", f"--as={may_have}:{may_have}", sys.executable, "-c", program, path, SOP_INSTANCE_UID],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.stdout, ended.returncode) == ("96\n", 0), ended.stderr
+
+
 def test_the_process_is_limited_and_knows_no_secret(
     reader: ImageReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

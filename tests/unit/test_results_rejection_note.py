@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from io import BytesIO
 
 import highdicom as hd
@@ -10,7 +11,7 @@ import pytest
 from pydicom import Dataset
 
 from dicom_node.results import encoding
-from dicom_node.results.builders import build_all, finished
+from dicom_node.results.builders import DEFAULT_KINDS, build_all, finished
 from dicom_node.results.context import BuiltObject
 from dicom_node.results.rejection_note import (
     KEY_OBJECT_SELECTION,
@@ -20,12 +21,16 @@ from dicom_node.results.rejection_note import (
 )
 from tests import results_contexts as given
 
+SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
+
+@cache
 def delivered() -> list[Rejected]:
     """Give what revision 1 of a positive study left at a destination."""
     return [
         Rejected(o.sop_class_uid, o.sop_instance_uid, o.series_instance_uid)
-        for o in build_all(given.positive())
+        for o in build_all(given.positive(), [*DEFAULT_KINDS, "secondary_capture"])
     ]
 
 
@@ -43,9 +48,15 @@ def references(document: Dataset) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("reason", "title"), [(RejectionReason.SUPERSEDED, "113001"), (RejectionReason.RECALLED, "113037")]
+    ("reason", "title", "words"),
+    [
+        (RejectionReason.SUPERSEDED, "113001", "a later revision"),
+        (RejectionReason.RECALLED, "113037", "the model that made them was recalled"),
+    ],
 )
-def test_the_title_tells_why_the_results_are_withdrawn(reason: RejectionReason, title: str) -> None:
+def test_title_and_words_tell_why_the_results_are_withdrawn(
+    reason: RejectionReason, title: str, words: str
+) -> None:
     document = given.read(note(reason))
     assert document.SOPClassUID == KEY_OBJECT_SELECTION
     assert document.Modality == "KO"
@@ -53,15 +64,18 @@ def test_the_title_tells_why_the_results_are_withdrawn(reason: RejectionReason, 
     assert document.ContentTemplateSequence[0].TemplateIdentifier == "2010"
     (description,) = given.named(document, "113012")
     assert description.TextValue.startswith("AI results ")
+    assert words in description.TextValue
 
 
 def test_it_lists_every_rejected_object_once_and_no_image_of_the_study() -> None:
     document = given.read(note())
     listed = references(document)
     assert [uid for _, uid in listed] == [item.sop_instance_uid for item in delivered()]
-    segmentations = {i.sop_instance_uid for i in delivered() if i.sop_class_uid.endswith("66.4")}
-    assert {uid for kind, uid in listed if kind == "IMAGE"} == segmentations
-    assert {uid for kind, uid in listed if kind == "COMPOSITE"} == {u for _, u in listed} - segmentations
+    pictures = {SEGMENTATION, SECONDARY_CAPTURE}
+    assert pictures <= {item.sop_class_uid for item in delivered()}
+    images = {item.sop_instance_uid for item in delivered() if item.sop_class_uid in pictures}
+    assert {uid for kind, uid in listed if kind == "IMAGE"} == images
+    assert {uid for kind, uid in listed if kind == "COMPOSITE"} == {u for _, u in listed} - images
     (study,) = document.CurrentRequestedProcedureEvidenceSequence
     evidence = {
         r.ReferencedSOPInstanceUID for s in study.ReferencedSeriesSequence for r in s.ReferencedSOPSequence

@@ -106,6 +106,15 @@ def test_the_library_describes_every_image_as_its_header_does() -> None:
     assert given.named(entries[0], "111044")[0].TextValue == given.images()[0].PatientOrientation[0]
 
 
+def test_the_library_tells_the_spacing_of_columns_from_that_of_rows() -> None:
+    headers = given.sources(ImagerPixelSpacing=[0.3, 0.2])  # between rows first (PS3.3 10.7.1.3)
+    (library,) = given.named(measurement_report(given.positive(headers)), "126200")
+    for entry in library.ContentSequence:
+        values = [given.named(entry, code)[0].MeasuredValueSequence[0] for code in ("111026", "111066")]
+        assert [float(value.NumericValue) for value in values] == [0.2, 0.3]
+        assert {value.MeasurementUnitsCodeSequence[0].CodeValue for value in values} == {"mm"}
+
+
 def test_an_image_without_orientation_spacing_or_view_is_in_the_library_all_the_same() -> None:
     missing = given.sources(PatientOrientation=None, ImagerPixelSpacing="0.1", ViewPosition=None)
     (library,) = given.named(measurement_report(given.positive(missing)), "126200")
