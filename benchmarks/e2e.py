@@ -35,7 +35,7 @@ from db import listing
 from db.audit_query import AuditFilter, query
 from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, Requestor, SendState, send
 from dicom_node.demo_pacs import ArchivedObject, DemoPacs
-from dicom_node.images import ImageReader
+from dicom_node.images.reader import ImageReader
 from dicom_node.results.measurement_report import COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR
 from models.classifier import Classifier
 from models.preprocessing import prepare

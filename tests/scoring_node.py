@@ -20,7 +20,7 @@ from db.handoff import Completeness, ReceivedInstance
 from db.lifecycle import JobKind, JobState
 from db.tables import Analysis, Job
 from dicom_node.delivery.destination import Destination
-from dicom_node.images import ImageReader
+from dicom_node.images.reader import ImageReader
 from dicom_node.results.context import NodeIdentity
 from dicom_node.results.profiles import BUILT_IN, UNKNOWN, Route
 from dicom_node.spool import Spool

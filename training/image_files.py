@@ -19,7 +19,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from dicom_node.errors import ImageError
-from dicom_node.images import ImageReader
+from dicom_node.images.reader import ImageReader
 from models.contract import ImageView
 from training.errors import ImageFileError
 from training.records import Record

@@ -22,7 +22,7 @@ from db.scoring import DeliveryOrder, NewResult, ScoreInput
 from db.session import Database
 from dicom_node.crashpoints import crashpoint
 from dicom_node.errors import NodeError, SpoolError
-from dicom_node.images import ImageReader
+from dicom_node.images.reader import ImageReader
 from dicom_node.results.builders import build_all
 from dicom_node.results.context import BuiltObject, NodeIdentity, PredecessorDocument, ResultContext
 from dicom_node.results.profiles import Profile, Route, Wanted, kinds_for

@@ -11,8 +11,8 @@ from pydicom import Dataset
 
 from db.scoring import ScoreInput
 from dicom_node.errors import ImageError
-from dicom_node.images import ImageReader, read_header
-from dicom_node.slides import read_slide
+from dicom_node.images.reader import ImageReader, read_header
+from dicom_node.images.slides import read_slide
 from dicom_node.spool import Spool
 from models.classifier import Classifier, Stopwatch
 from models.contract import Refusal, RefusalCode, SlideStudyPrediction, SlideView

@@ -9,7 +9,7 @@ from pydicom import Dataset
 from db.scoring import ScoreInput
 from db.tables import Instance
 from dicom_node.errors import ImageError
-from dicom_node.images import ImageReader, read_header
+from dicom_node.images.reader import ImageReader, read_header
 from dicom_node.spool import Spool
 from models.classifier import Classifier
 from models.contract import ImageView, Laterality, Refusal, RefusalCode

@@ -16,7 +16,7 @@ from db import listing
 from db.errors import UnknownRecordError
 from dicom_node.cli.wiring import open_database
 from dicom_node.errors import ImageError
-from dicom_node.images import ImageReader
+from dicom_node.images.reader import ImageReader
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 

@@ -20,9 +20,9 @@ import pytest
 from pydicom import dcmread
 from pynetdicom.dsutils import split_dataset
 
-from dicom_node.decoder_process import DecodeLimits
 from dicom_node.errors import ImageError
-from dicom_node.images import ImageReader
+from dicom_node.images.decoder_process import DecodeLimits
+from dicom_node.images.reader import ImageReader
 from dicom_node.listener.contexts import STORAGE_CLASS_UIDS, TRANSFER_SYNTAX_BY_UID
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.server import Listener

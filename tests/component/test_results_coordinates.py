@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmwrite
 from pydicom.uid import BreastTomosynthesisImageStorage
 
-from dicom_node.images import ImageReader, read_header
+from dicom_node.images.reader import ImageReader, read_header
 from dicom_node.results.builders import build_all
 from dicom_node.results.context import ResultContext
 from models.contract import (

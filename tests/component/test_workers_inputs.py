@@ -14,7 +14,7 @@ from db.lifecycle import JobKind, JobState
 from db.scoring import known_file_names
 from db.session import Database
 from db.tables import Analysis, AuditEvent, Instance, Job, ResultObject
-from dicom_node.images import ImageReader, SourceImage
+from dicom_node.images.reader import ImageReader, SourceImage
 from dicom_node.spool import Spool
 from tests.scoring_node import ScoringNode, images_of, scoring_node
 from tests.steered_node import OTHER_WORKER, SteeredNode, on_sqlite

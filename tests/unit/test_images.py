@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dicom_node.decoder_process import DecodeLimits
 from dicom_node.errors import ImageError
-from dicom_node.images import ImageReader, read_header
+from dicom_node.images.decoder_process import DecodeLimits
+from dicom_node.images.reader import ImageReader, read_header
 from models.contract import ImageTrait, Laterality
 from tests.unit.image_files import SOP_INSTANCE_UID, breast, image, written
 from training.datasets.phantom_objects import study
@@ -139,7 +139,7 @@ def test_the_process_dies_with_its_parent(tmp_path: Path) -> None:
     path = written(tmp_path / "image.dcm", image(breast()))
     program = (
         "import os, pathlib, signal, sys\n"
-        "from dicom_node.images import ImageReader\n"
+        "from dicom_node.images.reader import ImageReader\n"
         "reader = ImageReader()\n"
         f"reader.read(pathlib.Path(sys.argv[1]), '{SOP_INSTANCE_UID}')\n"
         "os.kill(reader.decoder_pid, signal.SIGSTOP)\n"  # it cannot see its socket close
@@ -172,7 +172,7 @@ def test_where_the_node_may_have_less_memory_than_its_decoder_asks_for_images_ar
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from dicom_node.images import ImageReader\n"
+        "from dicom_node.images.reader import ImageReader\n"
         "with ImageReader() as reader:\n"
         "    print(reader.read(Path(sys.argv[1]), sys.argv[2]).view.rows)\n"
     )

@@ -25,9 +25,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicom_node.decoder_process import DecodeLimits
 from dicom_node.errors import ImageError
-from dicom_node.images import ImageReader
+from dicom_node.images.decoder_process import DecodeLimits
+from dicom_node.images.reader import ImageReader
 from models.contract import RefusalCode
 from tests.unit.image_files import PATIENT, SOP_INSTANCE_UID, breast, image, written
 

@@ -26,7 +26,7 @@ from pydicom.uid import (
 )
 
 from dicom_node.errors import ImageError
-from dicom_node.images import ImageReader
+from dicom_node.images.reader import ImageReader
 from tests.unit.image_files import SOP_INSTANCE_UID, breast, image, written
 
 # The full range is 0..65535 here, so that a P-value is the stored value itself.

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_node.errors import ImageError
-from dicom_node.images import ImageReader
+from dicom_node.images.reader import ImageReader
 from tests.unit.image_files import SOP_INSTANCE_UID, image, written
 
 Floats = NDArray[np.float64]

@@ -11,10 +11,10 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-from dicom_node.decoder_process import DecodeLimits
 from dicom_node.errors import ImageError
-from dicom_node.images import ImageReader
-from dicom_node.slides import read_slide
+from dicom_node.images.decoder_process import DecodeLimits
+from dicom_node.images.reader import ImageReader
+from dicom_node.images.slides import read_slide
 from models.contract import RefusalCode
 from tests.slide_phantoms import slide_object, slide_pixels
 

@@ -80,8 +80,8 @@ def _handlers(
 
 def _scorer(settings: Settings, database: Database) -> Handler:
     from dicom_node.cli.bundles.stored import deploy_demonstration
-    from dicom_node.decoder_process import DecodeLimits
-    from dicom_node.images import ImageReader
+    from dicom_node.images.decoder_process import DecodeLimits
+    from dicom_node.images.reader import ImageReader
     from dicom_node.spool import Spool
     from models.store import BundleStore
     from workers.classifier_cache import ClassifierCache

@@ -1,7 +1,7 @@
 """Tiles of a whole-slide image, decoded a few at a time: a slide is larger than memory.
 
-Runs in the decoder process (:mod:`dicom_node.decoding`) and reads from the file the frames that were asked
-for, never the whole pixel data.
+Runs in the decoder process (:mod:`dicom_node.images.decoding`) and reads from the file the frames that were
+asked for, never the whole pixel data.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydicom.pixels.utils import iter_pixels
 
 from dicom_node.errors import ImageError
 from dicom_node.header_values import MALFORMED, integer, text
-from dicom_node.sealed_memory import new_memory, seal
+from dicom_node.images.sealed_memory import new_memory, seal
 
 _COLOURS = 3
 _HEADER = (

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node.errors import ImageError
 from dicom_node.header_values import integer, items, numbers, text, texts
-from dicom_node.images import TILES_AT_ONCE, ImageReader, read_header
+from dicom_node.images.reader import TILES_AT_ONCE, ImageReader, read_header
 from models.contract import RefusalCode, SlideView
 
 _GLASS = 255

@@ -1,4 +1,4 @@
-"""The child process that decodes pixels (:mod:`dicom_node.decoding`), from its parent's side.
+"""The child process that decodes pixels (:mod:`dicom_node.images.decoding`), from its parent's side.
 
 What a hostile object can make of the child is bounded here: its memory, its time, and what the parent takes
 from it as an answer.
@@ -21,9 +21,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from dicom_node.decoding import MESSAGE_BYTES
 from dicom_node.errors import ImageError
-from dicom_node.sealed_memory import is_sealed
+from dicom_node.images.decoding import MESSAGE_BYTES
+from dicom_node.images.sealed_memory import is_sealed
 from models.contract import RefusalCode
 
 # The child runs isolated from environment and working directory; where this package lies is told to it.
@@ -31,7 +31,7 @@ _CHILD = (
     "import json, socket, sys\n"
     "root, descriptor, limits = sys.argv[1:]\n"
     "sys.path.append(root)\n"
-    "from dicom_node.decoding import serve\n"
+    "from dicom_node.images.decoding import serve\n"
     "serve(socket.socket(fileno=int(descriptor)), **json.loads(limits))\n"
 )
 # Between the end of a process's channel and that of the process itself.
@@ -92,7 +92,7 @@ class DecoderProcess:
             "max_pixels": limits.max_pixels,
             "parent": os.getpid(),
         }
-        root = str(Path(__file__).resolve().parent.parent)
+        root = str(Path(__file__).resolve().parents[2])
         with theirs:
             # A session of its own: Ctrl-C at the terminal reaches the worker, which then decides.
             self._process = subprocess.Popen(

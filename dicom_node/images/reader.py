@@ -1,9 +1,10 @@
 """A stored object becomes an image as a reader would see it on a display.
 
 The header is read here, the pixels in a process of limited memory and time
-(:mod:`dicom_node.decoder_process`). One process serves many images, and is replaced after a number of them
-and after any failure. Whatever is wrong with an object ends in one :class:`~dicom_node.errors.ImageError`
-with the code of a refusal; the next object is read as if nothing had happened.
+(:mod:`dicom_node.images.decoder_process`). One process serves many images, and is replaced after a number of
+them and after any failure. Whatever is wrong with an object ends in one
+:class:`~dicom_node.errors.ImageError` with the code of a refusal; the next object is read as if nothing had
+happened.
 """
 
 from __future__ import annotations
@@ -23,9 +24,14 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from dicom_node.decoder_process import DecodeLimits, DecoderKilledError, DecoderLostError, DecoderProcess
 from dicom_node.errors import ImageError
 from dicom_node.header_values import MALFORMED, integer, numbers
+from dicom_node.images.decoder_process import (
+    DecodeLimits,
+    DecoderKilledError,
+    DecoderLostError,
+    DecoderProcess,
+)
 from dicom_node.mammography_views import routing_facts
 from models.contract import ImageTrait, ImageView, RefusalCode
 

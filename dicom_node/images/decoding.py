@@ -1,9 +1,10 @@
 """The decoder process: one stored object in, presentation values out, nothing shared but two descriptors.
 
 Decoders are large C libraries that read untrusted bytes. They run in a child with limited memory and
-processor time that dies with its parent (:class:`dicom_node.images.ImageReader`). A request carries the
-object's open file, the answer carries sealed anonymous memory with the pixels. Headers are checked against
-limits, against the pixel data's length and against the codestream before anything is allocated for them.
+processor time that dies with its parent (:class:`dicom_node.images.reader.ImageReader`). A request carries
+the object's open file, the answer carries sealed anonymous memory with the pixels. Headers are checked
+against limits, against the pixel data's length and against the codestream before anything is allocated for
+them.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.uid import UID, ExplicitVRBigEndian, JPEGExtended12Bit, RLELossless
 
-from dicom_node.codestreams import codestream_size
 from dicom_node.errors import ImageError
 from dicom_node.header_values import MALFORMED, integer, text
-from dicom_node.jpeg_extended import decode_extended
-from dicom_node.presentation_values import StoredLayout, ValueTables, value_tables
-from dicom_node.sealed_memory import new_memory, seal
-from dicom_node.tile_decoding import tile_pixels
+from dicom_node.images.codestreams import codestream_size
+from dicom_node.images.jpeg_extended import decode_extended
+from dicom_node.images.presentation_values import StoredLayout, ValueTables, value_tables
+from dicom_node.images.sealed_memory import new_memory, seal
+from dicom_node.images.tile_decoding import tile_pixels
 
 MESSAGE_BYTES = 4096
 _PR_SET_PDEATHSIG = 1
