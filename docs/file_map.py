@@ -25,6 +25,7 @@ FOLDERS: Mapping[str, str] = {
     ),
     "dicom_node/audit_messages": "The audit trail as DICOM Audit Messages, and their way to a syslog sink.",
     "dicom_node/commitment": "Storage commitment in both roles: asking destinations, answering scanners.",
+    "dicom_node/images": "Stored objects as a display would show them, decoded in a child that may die.",
     "dicom_node/settings": "Every setting in one typed place: values, tables, the whole, and its layers.",
     "dicom_node/results": (
         "Result objects as pure functions: TID 1500 SR, text SR, SEG; their UIDs and checks."
@@ -61,8 +62,17 @@ OTHERS: Mapping[str, str] = {
 
 
 def file_map() -> str:
-    """Return every folder of two levels and every file of the first, in a line each."""
+    """Return every folder of two levels and every file of the first, in a line each.
+
+    Raises
+    ------
+    ValueError
+        If a folder of a package is explained nowhere here.
+    """
     width = 26
+    packages = {f"{package}/{init.parent.name}" for package in PACKAGES for init in _inits(package)}
+    if unexplained := packages - FOLDERS.keys():
+        raise ValueError(f"say in FOLDERS of docs/file_map.py what is in {', '.join(sorted(unexplained))}")
     lines = []
     for package, meaning in PACKAGES.items():
         lines += [f"{package + '/':<{width}}{meaning}"]
@@ -75,6 +85,10 @@ def file_map() -> str:
         f"{name + ('/' if (ROOT / name).is_dir() else ''):<{width}}{what}" for name, what in OTHERS.items()
     ]
     return "```text\n" + "\n".join(lines) + "\n```"
+
+
+def _inits(package: str) -> list[Path]:
+    return list((ROOT / package).glob("*/__init__.py"))
 
 
 def modules() -> str:
