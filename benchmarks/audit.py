@@ -22,10 +22,10 @@ from typing import Any
 
 from benchmarks.tables import table
 from db import schema
-from db.audit import AuditEntry, AuditTrail
-from db.audit_query import AuditFilter, query
-from db.audit_verify import verify
-from db.keys import AuditKey, CheckpointKey
+from db.audit.keys import AuditKey, CheckpointKey
+from db.audit.reading import AuditFilter, query
+from db.audit.trail import AuditEntry, AuditTrail
+from db.audit.verification import verify
 from db.session import Database
 from db.tables import Study
 

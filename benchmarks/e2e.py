@@ -32,7 +32,7 @@ from sqlalchemy import URL
 
 from benchmarks.tables import percentile, table
 from db import listing
-from db.audit_query import AuditFilter, query
+from db.audit.reading import AuditFilter, query
 from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, Requestor, SendState, send
 from dicom_node.demo_pacs import ArchivedObject, DemoPacs
 from dicom_node.images.reader import ImageReader

@@ -27,8 +27,8 @@ from sqlalchemy import make_url, text
 
 from benchmarks.tables import table
 from db import handoff, listing, schema
-from db.audit import AuditTrail
-from db.keys import AuditKey
+from db.audit.keys import AuditKey
+from db.audit.trail import AuditTrail
 from db.session import Database
 from dicom_node.spool import new_name
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.audit import AUDIT_TABLE, is_of_action
+from db.audit.trail import AUDIT_TABLE, is_of_action
 from db.session import Transaction
 
 CONFIGURED = "node.configured"

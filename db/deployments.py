@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 
 from db.errors import TransitionRefusedError, UnknownRecordError
 from db.lifecycle import DeploymentRole
-from db.session import Transaction, insert_if_absent
+from db.row_changes import insert_if_absent
+from db.session import Transaction
 from db.tables import BundleRecord, Deployment
 
 _SHARES = 10_000  # a study's place among so many decides whether a canary answers for it

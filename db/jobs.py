@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 from db import waiting
 from db.errors import LeaseLostError, TransitionRefusedError
 from db.lifecycle import JOB_TRANSITIONS, JobEvent, JobKind, JobState, next_state, sources_of
-from db.session import Transaction, changed_rows
+from db.row_changes import changed_rows
+from db.session import Transaction
 from db.tables import Job, Revision, Study
 
 

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from db.session import Database, Transaction, insert_if_absent
+from db.row_changes import insert_if_absent
+from db.session import Database, Transaction
 from db.tables import Process
 
 FORGET_AFTER = timedelta(days=1)

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.audit import AUDIT_TABLE, is_of_action
+from db.audit.trail import AUDIT_TABLE, is_of_action
 from db.lifecycle import JobState, RevisionState
 from db.session import Transaction
 from db.tables import Instance, Job, Revision, Study

@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import CheckConstraint, Connection, func, inspect, select, text
 
-from db import audit_guards
+from db.audit import guards
+from db.driver_errors import translated_errors
+from db.engine import open_engine
 from db.errors import SchemaError
-from db.session import Database, open_engine, translated_errors
+from db.session import Database
 from db.tables import Base
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ def upgrade(database_url: str, revision: str = "head", *, was_used: bool = False
             if before != (head() if revision == "head" else revision):
                 _require_owner(connection, before)
                 _migrate(connection, revision)
-            restored = [] if before is None else audit_guards.restore(connection)
+            restored = [] if before is None else guards.restore(connection)
             return Upgrade(before, _revision_of(connection), tuple(restored))
     finally:
         engine.dispose()
@@ -185,7 +187,7 @@ def check(database: Database) -> list[str]:
         return [
             *differences,
             *_missing_checks(connection),
-            *(f"add_trigger, {name}" for name in audit_guards.missing(connection)),
+            *(f"add_trigger, {name}" for name in guards.missing(connection)),
         ]
 
 
@@ -212,7 +214,7 @@ def _require_owner(connection: Connection, before: str | None) -> None:
     if before is None:
         question = "SELECT has_schema_privilege(current_schema(), 'CREATE')"
     else:
-        table = f"'{audit_guards.TABLE}'::regclass"
+        table = f"'{guards.TABLE}'::regclass"
         question = f"SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = {table}"
     if not connection.scalar(text(question)):
         raise SchemaError(

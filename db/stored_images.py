@@ -5,7 +5,8 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.session import open_engine, translated_errors
+from db.driver_errors import translated_errors
+from db.engine import open_engine
 from db.tables import Instance
 
 

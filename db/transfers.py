@@ -9,7 +9,7 @@ from functools import cache
 from sqlalchemy import ColumnElement, Select, bindparam, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from db.audit import AUDIT_TABLE
+from db.audit.trail import AUDIT_TABLE
 from db.lifecycle import DeliveryState
 from db.tables import Delivery, Instance, Job, ResultObject, Revision, Study
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from file_map import ROOT
 from reference_pages import code, table
 
-from db.audit_actions import ACTIONS
+from db.audit.actions import ACTIONS
 
 _EVENT = re.compile(r"[a-z]+\.[a-z_]+")
 _LEVELS = ("info", "warning", "error", "exception", "critical")

@@ -39,6 +39,7 @@ FOLDERS: Mapping[str, str] = {
     "models/bundles": "The demonstration bundle that ships with the program.",
     "training/datasets": "Readers of labelled images, one file each; phantoms: made-up mammograms.",
     "training/demonstration": "The bundle that ships: a network trained on phantoms.",
+    "db/audit": "The audit trail: its chain and keys, checkpoints, questions, and whether it was touched.",
     "db/migrations": "Alembic's migrations, for both databases.",
 }
 OTHERS: Mapping[str, str] = {

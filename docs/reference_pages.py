@@ -17,8 +17,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from db import lifecycle, listing
-from db.audit_query import AuditRow
-from db.audit_verify import VerifyReport
+from db.audit.reading import AuditRow
+from db.audit.verification import VerifyReport
 from dicom_node import crashpoints
 from dicom_node.cli.exit_codes import ExitCode
 from dicom_node.cli.health.findings import Finding

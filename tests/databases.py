@@ -25,8 +25,8 @@ import pytest
 from sqlalchemy import URL, make_url
 
 from db import schema
-from db.audit import AuditTrail
-from db.keys import AuditKey
+from db.audit.keys import AuditKey
+from db.audit.trail import AuditTrail
 from db.session import Database
 
 SERVER_VARIABLE = "DICOM_NODE_TEST_POSTGRES_URL"

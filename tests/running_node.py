@@ -15,10 +15,10 @@ import tomli_w
 from pydicom import Dataset, dcmread
 
 from db import listing, processes
-from db.audit import AuditTrail
-from db.audit_verify import VerifyReport, verify
+from db.audit.keys import AuditKey, CheckpointKey
+from db.audit.trail import AuditTrail
+from db.audit.verification import VerifyReport, verify
 from db.errors import DatabaseError
-from db.keys import AuditKey, CheckpointKey
 from db.session import Database
 from dicom_node import installation
 from dicom_node.delivery.destination import Destination

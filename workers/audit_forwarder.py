@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import structlog
 
-from db import audit_cursor
-from db.audit_query import AuditRow
+from db.audit import sink_cursor
+from db.audit.reading import AuditRow
 from db.errors import DatabaseError
 from db.session import Database
 from db.transfers import Transfers
@@ -74,14 +74,14 @@ class AuditForwarder:
             If the cursor could not be read or moved.
         """
         with self._database.reading() as session:
-            if not audit_cursor.has_more(session, SINK):
+            if not sink_cursor.has_more(session, SINK):
                 return 0
         with self._database.transaction(self._name) as tx:
-            since = audit_cursor.take(tx, SINK, lease_s=LEASE_S)
+            since = sink_cursor.take(tx, SINK, lease_s=LEASE_S)
         if since is None:
             return 0
         with self._database.reading() as session:
-            events = audit_cursor.events_after(session, since, limit=BATCH_EVENTS)
+            events = sink_cursor.events_after(session, since, limit=BATCH_EVENTS)
             transfers = Transfers(session)
             told = (message_of(transfers, event, ae_title=self._ae_title) for event in events)
             messages = [
@@ -97,7 +97,7 @@ class AuditForwarder:
 
     def _advance(self, since: int, last: AuditRow) -> int:
         with self._database.transaction(self._name) as tx:
-            audit_cursor.advance(tx, SINK, last.seq)
+            sink_cursor.advance(tx, SINK, last.seq)
         return last.seq - since
 
     def _run(self) -> None:
@@ -116,7 +116,7 @@ class AuditForwarder:
 
     def _release(self) -> int:
         with self._database.transaction(self._name) as tx:
-            audit_cursor.release(tx, SINK)
+            sink_cursor.release(tx, SINK)
         return 0
 
     @staticmethod

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from db.audit_query import AuditRow
+from db.audit.reading import AuditRow
 from db.lifecycle import JobKind
 from db.retention import FILES_REMOVED
 from db.transfers import Transfer, Transfers

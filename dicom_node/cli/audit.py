@@ -64,9 +64,9 @@ def query(
     limit: Limit = 100,
 ) -> None:
     """Show events, oldest first; of more than the limit, the newest. Reading is an event, too."""
-    from db.audit_actions import check_action
-    from db.audit_query import AuditFilter
-    from db.audit_query import query as query_events
+    from db.audit.actions import check_action
+    from db.audit.reading import AuditFilter
+    from db.audit.reading import query as query_events
     from dicom_node.cli.audit_view import print_events
 
     wanted = AuditFilter(study, patient_id, accession, job, bundle, action, _aware(since), _aware(until))
@@ -98,17 +98,17 @@ def verify(
     """
     from rich.progress import Progress
 
-    from db.audit_verify import verify as verify_trail
-    from db.keys import AuditKey, CheckpointKey
+    from db.audit.keys import AuditKey, CheckpointKey
+    from db.audit.verification import verify as verify_trail
 
     settings = load_settings(data_dir, config)
     with open_database(settings) as database, Progress(console=errors, transient=True) as bar:
         task = bar.add_task("events verified", total=None)
         report = verify_trail(
             database,
-            AuditKey.load(settings.key_dir / "audit.key"),
+            AuditKey.load(settings.audit_key_file),
             settings.checkpoint_dir,
-            CheckpointKey.load(settings.key_dir / "checkpoint.key").public_key,
+            CheckpointKey.load(settings.checkpoint_key_file).public_key,
             since=since,
             progress=lambda events: bar.update(task, completed=events),
         )
@@ -135,8 +135,8 @@ def export(
     until: Until = None,
 ) -> None:
     """Write the trail, or a part of it, to a new file."""
-    from db.audit_query import AuditFilter
-    from db.audit_query import export as export_events
+    from db.audit.reading import AuditFilter
+    from db.audit.reading import export as export_events
 
     wanted = AuditFilter(study, patient_id, accession, since=_aware(since), until=_aware(until))
     with open_database(load_settings(data_dir, config)) as database:
@@ -163,14 +163,14 @@ def prune(
 
     The trail that stays still verifies.
     """
-    from db.audit_prune import check_retention
-    from db.audit_prune import prune as prune_events
-    from db.audit_verify import verify as verify_trail
+    from db.audit.keys import CheckpointKey
+    from db.audit.pruning import check_retention
+    from db.audit.pruning import prune as prune_events
+    from db.audit.verification import verify as verify_trail
     from db.errors import AuditError
-    from db.keys import CheckpointKey
 
     settings = load_settings(data_dir, config)
-    key = CheckpointKey.load(settings.key_dir / "checkpoint.key")
+    key = CheckpointKey.load(settings.checkpoint_key_file)
     with open_database(settings) as database:
         check_retention(before.astimezone(), database.now(), years=settings.audit.retention_years)
         report = verify_trail(database, database.trail.key, settings.checkpoint_dir, key.public_key)

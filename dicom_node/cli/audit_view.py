@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from db.audit_query import AuditRow
+from db.audit.reading import AuditRow
 from dicom_node.cli.output import plain
 
 _INDENT = "      "

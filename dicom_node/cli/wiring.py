@@ -111,12 +111,13 @@ def open_database(
         If a key of the audit trail cannot be read.
     """
     from db import schema
-    from db.audit import AuditTrail
+    from db.audit.keys import AuditKey, CheckpointKey, is_there
+    from db.audit.trail import AuditTrail
+    from db.engine import LOCK_TIMEOUT_S
     from db.errors import SchemaError
-    from db.keys import AuditKey, CheckpointKey, is_there
-    from db.session import LOCK_TIMEOUT_S, Database
+    from db.session import Database
 
-    audit_key, checkpoint_key = settings.key_dir / "audit.key", settings.key_dir / "checkpoint.key"
+    audit_key, checkpoint_key = settings.audit_key_file, settings.checkpoint_key_file
     was_used = is_there(audit_key)
     embedded = settings.database_url is None
     if embedded and not _holds_anything(settings.database_file):
@@ -284,10 +285,10 @@ def requestor(settings: Settings) -> Requestor:
 
 def audit_checkpoints(settings: Settings, database: Database) -> Callable[[], None]:
     """Return what signs an audit checkpoint whenever one is due."""
-    from db.audit_checkpoints import CheckpointWriter
-    from db.keys import CheckpointKey
+    from db.audit.checkpoints import CheckpointWriter
+    from db.audit.keys import CheckpointKey
 
-    key = CheckpointKey.load_or_create(settings.key_dir / "checkpoint.key")
+    key = CheckpointKey.load_or_create(settings.checkpoint_key_file)
     writer = CheckpointWriter(settings.checkpoint_dir, key, settings.ae_title)
 
     def sign_when_due() -> None:

@@ -210,6 +210,16 @@ class Settings(BaseSettings):
         return self.audit.key_dir or self.data_dir / "keys"
 
     @property
+    def audit_key_file(self) -> Path:
+        """File of the keys that chain the audit trail."""
+        return self.key_dir / "audit.key"
+
+    @property
+    def checkpoint_key_file(self) -> Path:
+        """File of the key that signs checkpoints."""
+        return self.key_dir / "checkpoint.key"
+
+    @property
     def checkpoint_dir(self) -> Path:
         """Folder of the audit checkpoints."""
         return self.audit.checkpoint_dir or self.data_dir / "checkpoints"

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from structlog.testing import capture_logs
 
-from db import audit_cursor
+from db.audit import sink_cursor
 from dicom_node.audit_messages.syslog import Sink, TlsSink, UdpSink
 from dicom_node.errors import SinkUnavailableError
 from tests.audit_schema import faults
@@ -79,7 +79,7 @@ def xml(message: str) -> ET.Element:
 
 def position(node: SteeredNode) -> int:
     with node.reading() as session:
-        return audit_cursor.position(session, "syslog")
+        return sink_cursor.position(session, "syslog")
 
 
 def test_messages_arrive_over_tls_in_the_trails_order_and_form(

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from db import deliveries, jobs, queueing
-from db.audit_cursor import events_after
+from db.audit.sink_cursor import events_after
 from db.lifecycle import DeliveryEvent, JobKind
 from db.retention import audit_removal, confirm, old_study
 from db.tables import Study

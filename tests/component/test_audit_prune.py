@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from db import audit_cursor, schema
-from db.audit import AuditTrail
-from db.audit_checkpoints import CheckpointWriter
-from db.audit_cuts import Cut
-from db.audit_prune import check_retention, prune
-from db.audit_verify import VerifyReport, verify
+from db import schema
+from db.audit import sink_cursor
+from db.audit.checkpoints import CheckpointWriter
+from db.audit.cuts import Cut
+from db.audit.keys import AuditKey, CheckpointKey
+from db.audit.pruning import check_retention, prune
+from db.audit.trail import AuditTrail
+from db.audit.verification import VerifyReport, verify
 from db.errors import AuditError
-from db.keys import AuditKey, CheckpointKey
 from db.session import Database
 from tests.command_line import Answer, command
 from tests.databases import production_role
@@ -187,8 +188,8 @@ def test_events_that_a_sink_does_not_have_yet_stay(
     assert checked(trail, checkpoint_key, tmp_path).events == 10
 
     with trail.transaction("dispatch") as tx:
-        audit_cursor.take(tx, "syslog", lease_s=1)
-        audit_cursor.advance(tx, "syslog", 4)
+        sink_cursor.take(tx, "syslog", lease_s=1)
+        sink_cursor.advance(tx, "syslog", 4)
     assert removed(trail, checkpoint_key, tmp_path, sink="syslog") is not None
 
 

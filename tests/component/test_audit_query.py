@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from sqlalchemy import Connection, event
 
-from db.audit import AuditTrail
-from db.audit_query import EXPORT_COLUMNS, MAX_ROWS, AuditFilter, export, query
-from db.keys import AuditKey
+from db.audit.keys import AuditKey
+from db.audit.reading import EXPORT_COLUMNS, MAX_ROWS, AuditFilter, export, query
+from db.audit.trail import AuditTrail
 from db.session import Database
 from db.tables import Study
 

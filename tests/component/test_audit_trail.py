@@ -14,10 +14,10 @@ import pytest
 from sqlalchemy import event, select, text
 
 from db import schema
-from db.audit import AUDIT_TABLE, GENESIS, ROTATE_KEY, AuditEntry, AuditTrail, audit_json
-from db.audit_verify import VerifyReport, verify
+from db.audit.keys import AuditKey, CheckpointKey
+from db.audit.trail import AUDIT_TABLE, GENESIS, ROTATE_KEY, AuditEntry, AuditTrail, audit_json
+from db.audit.verification import VerifyReport, verify
 from db.errors import AuditError, DatabaseError
-from db.keys import AuditKey, CheckpointKey
 from db.processes import sign_of_life
 from db.session import Database
 from db.tables import Process

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, create_engine, event, insert, select, text
 
-from db import audit_guards
-from db.audit import AUDIT_TABLE, AuditTrail
-from db.audit_checkpoints import CheckpointWriter, read_checkpoints
-from db.audit_verify import VerifyReport, verify
+from db.audit import guards
+from db.audit.checkpoints import CheckpointWriter, read_checkpoints
+from db.audit.keys import AuditKey, CheckpointKey
+from db.audit.trail import AUDIT_TABLE, AuditTrail
+from db.audit.verification import VerifyReport, verify
 from db.errors import AuditError
-from db.keys import AuditKey, CheckpointKey
 from db.session import Database
 from tests.steered_node import on_sqlite
 
@@ -395,7 +395,7 @@ def test_a_later_checkpoint_costs_the_same_however_long_the_trail_is(node: Node)
 def test_events_that_vanished_before_a_checkpoint_are_not_counted_as_there(node: Node) -> None:
     node.checkpoint()
     node.write_events(3)
-    with node.database.engine.begin() as connection, audit_guards.lifted(connection):
+    with node.database.engine.begin() as connection, guards.lifted(connection):
         vanished = connection.execute(select(AUDIT_TABLE).where(AUDIT_TABLE.c.seq == 11)).one()
         connection.execute(text("DELETE FROM audit_event WHERE seq = 11"))
     node.checkpoint()
@@ -474,7 +474,7 @@ def test_a_wall_clock_that_goes_backwards_is_flagged_and_no_error(
 
 
 def test_progress_is_told_while_many_events_are_checked(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("db.audit_verify.BATCH_ROWS", 4)
+    monkeypatch.setattr("db.audit.verification.BATCH_ROWS", 4)
     seen: list[int] = []
 
     node.verify(progress=seen.append)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from db import deliveries, jobs
-from db.audit import AuditTrail
+from db.audit.keys import AuditKey, CheckpointKey
+from db.audit.trail import AuditTrail
 from db.handoff import register_instance
-from db.keys import AuditKey, CheckpointKey
 from db.lifecycle import DeliveryEvent, JobKind
 from db.scoring import finish_scoring
 from db.session import Database

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from db import deployments, observations, shadow_scores
-from db.audit import AuditTrail
+from db.audit.keys import AuditKey, CheckpointKey
+from db.audit.trail import AuditTrail
 from db.jobs import Claim, claim
-from db.keys import AuditKey, CheckpointKey
 from db.lifecycle import JobKind
 from db.observations import Observation
 from db.session import Database

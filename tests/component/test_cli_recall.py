@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from db import deliveries, jobs, listing
-from db.audit import AuditTrail
+from db.audit.keys import AuditKey, CheckpointKey
+from db.audit.trail import AuditTrail
 from db.deployments import BundleFacts, activate, add_bundle
 from db.handoff import register_instance
-from db.keys import AuditKey, CheckpointKey
 from db.lifecycle import DeliveryEvent, JobKind
 from db.scoring import finish_scoring
 from db.session import Database

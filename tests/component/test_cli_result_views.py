@@ -13,9 +13,9 @@ from PIL import Image
 from pydicom import dcmread, dcmwrite
 
 from db import jobs
-from db.audit import AuditTrail
+from db.audit.keys import AuditKey, CheckpointKey
+from db.audit.trail import AuditTrail
 from db.handoff import register_instance
-from db.keys import AuditKey, CheckpointKey
 from db.lifecycle import JobKind
 from db.scoring import finish_scoring
 from db.session import Database

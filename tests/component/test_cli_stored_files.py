@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from db import jobs
-from db.audit import AuditTrail
+from db.audit.keys import AuditKey
+from db.audit.trail import AuditTrail
 from db.handoff import Completeness, register_instance
-from db.keys import AuditKey
 from db.lifecycle import JobKind
 from db.session import Database
 from dicom_node.spool import Spool

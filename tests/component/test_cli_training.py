@@ -9,7 +9,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from db.keys import AuditKey, CheckpointKey
+from db.audit.keys import AuditKey, CheckpointKey
 from dicom_node.cli.exit_codes import ExitCode, exit_code_of
 from dicom_node.cli.main import app
 from models.bundle import read

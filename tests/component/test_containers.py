@@ -22,8 +22,8 @@ from packaging.utils import canonicalize_name
 from pynetdicom import AE
 
 from db import processes
-from db.audit import AuditTrail
-from db.keys import AuditKey
+from db.audit.keys import AuditKey
+from db.audit.trail import AuditTrail
 from db.lifecycle import JobKind
 from db.session import Database
 from dicom_node import settings

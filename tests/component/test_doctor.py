@@ -17,12 +17,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text, update
 
-from db import audit_cursor, deployments, processes
-from db.audit import TIME_FORMAT, AuditTrail, read_head
-from db.audit_checkpoints import Checkpoint, CheckpointWriter
+from db import deployments, processes
+from db.audit import sink_cursor
+from db.audit.checkpoints import Checkpoint, CheckpointWriter
+from db.audit.keys import AuditKey, CheckpointKey
+from db.audit.trail import TIME_FORMAT, AuditTrail, read_head
 from db.deployments import BundleFacts
 from db.handoff import register_instance
-from db.keys import AuditKey, CheckpointKey
 from db.lifecycle import JobKind
 from db.session import Database
 from db.tables import HostClock, Job, Process
@@ -482,9 +483,9 @@ def test_doctor_finds_audit_messages_that_nobody_takes(node: Node) -> None:
     assert node.found("audit sink")[0] == "ok", "they came just now"
 
     with node.database.transaction("test") as tx:
-        audit_cursor.take(tx, "syslog", lease_s=1)
+        sink_cursor.take(tx, "syslog", lease_s=1)
     with node.database.transaction("test") as tx:
-        audit_cursor.advance(tx, "syslog", read_head(tx.connection).seq)
+        sink_cursor.advance(tx, "syslog", read_head(tx.connection).seq)
     hour_ago = datetime.now(UTC) - timedelta(hours=1)
     node.database.trail = AuditTrail(node.database.trail.key, wall_clock=lambda: hour_ago)
     with node.database.transaction("test") as tx:

@@ -17,7 +17,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from db import schema
-from db.audit_actions import ACTIONS
+from db.audit.actions import ACTIONS
 from dicom_node.cli.main import app
 from dicom_node.cli.wiring import open_database
 from dicom_node.settings import Settings

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import select
 
 from db import handoff
-from db.keys import AuditKey
+from db.audit.keys import AuditKey
 from db.session import Database
 from db.tables import AuditEvent, Instance
 from dicom_node.crashpoints import CRASHPOINTS, VARIABLE

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from db.keys import AuditKey
+from db.audit.keys import AuditKey
 from db.session import Database
 from dicom_node.spool import Spool
 from tests.component.test_listener_crash import listener_process, rows, sweep

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from db.audit_verify import verify
-from db.keys import AuditKey, CheckpointKey
+from db.audit.keys import AuditKey, CheckpointKey
+from db.audit.verification import verify
 from db.session import Database
 from dicom_node.spool import Spool
 from tests.component.test_listener_crash import listener_process, rows

@@ -13,10 +13,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 
 from db import schema
-from db.audit import AuditTrail
+from db.audit.keys import AuditKey
+from db.audit.trail import AuditTrail
+from db.engine import open_engine
 from db.errors import SchemaError
-from db.keys import AuditKey
-from db.session import Database, open_engine
+from db.session import Database
 from db.tables import Base
 
 

@@ -15,10 +15,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from db import deliveries, processes
-from db.audit import AuditTrail
+from db.audit.keys import AuditKey
+from db.audit.trail import AuditTrail
 from db.census import LATEST_DELIVERIES, census
 from db.jobs import finish, give_up
-from db.keys import AuditKey
 from db.lifecycle import DeliveryEvent, JobKind, JobState
 from db.session import Database
 from dicom_node.cli.exit_codes import ExitCode

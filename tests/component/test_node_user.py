@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from db.audit.keys import AuditKey
 from db.errors import AuditError
-from db.keys import AuditKey
 from dicom_node import installation
 from dicom_node.cli.exit_codes import ExitCode
 from dicom_node.errors import SettingsError

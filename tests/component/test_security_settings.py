@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from db.audit import AuditTrail
-from db.keys import AuditKey
+from db.audit.keys import AuditKey
+from db.audit.trail import AuditTrail
 from db.session import Database
 from db.tables import AuditEvent
 from dicom_node import installation

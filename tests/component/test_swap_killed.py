@@ -79,8 +79,8 @@ def test_a_switch_that_died_in_its_commit_leaves_one_bundle_answering_with_its_e
         import sys
         from pathlib import Path
         from db import deployments
-        from db.audit import AuditTrail
-        from db.keys import AuditKey
+        from db.audit.trail import AuditTrail
+        from db.audit.keys import AuditKey
         from db.session import Database
         database = Database(sys.argv[1], AuditTrail(AuditKey.load(Path(sys.argv[2]))))
         with database.transaction("anna") as tx:

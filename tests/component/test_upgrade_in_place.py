@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import func, make_url, select
 
 from db import deliveries, jobs, schema
-from db.audit import AuditTrail
-from db.audit_query import AuditFilter, query
-from db.audit_verify import verify
+from db.audit.keys import AuditKey, CheckpointKey
+from db.audit.reading import AuditFilter, query
+from db.audit.trail import AuditTrail
+from db.audit.verification import verify
 from db.errors import SchemaError
 from db.handoff import complete_quiet_studies
-from db.keys import AuditKey, CheckpointKey
 from db.lifecycle import DeliveryEvent, JobKind, JobState
 from db.session import Database
 from db.tables import AuditCursor, Base, Instance

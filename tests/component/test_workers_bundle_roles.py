@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from db.audit import AuditTrail
+from db.audit.keys import AuditKey
+from db.audit.trail import AuditTrail
 from db.deployments import is_in_share
-from db.keys import AuditKey
 from db.lifecycle import JobKind
 from db.observations import devices, of_device
 from db.session import Database

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import workers.dispatcher
-from db.audit_checkpoints import CheckpointWriter
+from db.audit.checkpoints import CheckpointWriter
+from db.audit.keys import CheckpointKey
 from db.errors import DatabaseUnavailableError
-from db.keys import CheckpointKey
 from db.lifecycle import CompletionReason, JobKind, JobState, RevisionState
 from db.tables import Process
 from tests.steered_node import RULES, SteeredNode, at_the_same_time, four_views, mammogram

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from db.audit import AuditTrail
+from db.audit.keys import AuditKey
+from db.audit.trail import AuditTrail
 from db.errors import LeaseLostError
 from db.jobs import Claim, claim
-from db.keys import AuditKey
 from db.lifecycle import JobKind, JobState
 from db.session import Database
 from db.tables import Job
@@ -131,9 +131,9 @@ def test_a_job_that_outlasts_the_hard_limit_ends_its_process_and_another_gets_it
         """
         import sys, threading
         from pathlib import Path
-        from db.audit import AuditTrail
+        from db.audit.trail import AuditTrail
         from db.jobs import claim
-        from db.keys import AuditKey
+        from db.audit.keys import AuditKey
         from db.lifecycle import JobKind
         from db.session import Database
         from workers.lease import Lease
@@ -166,9 +166,9 @@ def test_the_hard_limit_holds_while_the_database_hangs_and_the_heartbeat_with_it
         """
         import sqlite3, sys, threading
         from pathlib import Path
-        from db.audit import AuditTrail
+        from db.audit.trail import AuditTrail
         from db.jobs import claim
-        from db.keys import AuditKey
+        from db.audit.keys import AuditKey
         from db.lifecycle import JobKind
         from db.session import Database
         from workers.lease import Lease

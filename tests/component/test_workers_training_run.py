@@ -247,9 +247,9 @@ def test_a_run_dies_with_its_worker(node: SteeredNode, tmp_path: Path) -> None:
         """
         import sys
         from pathlib import Path
-        from db.audit import AuditTrail
+        from db.audit.trail import AuditTrail
         from db.jobs import claim
-        from db.keys import AuditKey
+        from db.audit.keys import AuditKey
         from db.lifecycle import JobKind
         from db.session import Database
         from workers.lease import Lease

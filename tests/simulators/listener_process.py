@@ -10,9 +10,9 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from db.audit import AuditTrail
+from db.audit.keys import AuditKey
+from db.audit.trail import AuditTrail
 from db.handoff import Completeness, known_spool_names
-from db.keys import AuditKey
 from db.session import Database
 from dicom_node.crashpoints import check_crashpoint
 from dicom_node.listener.handlers import Journaling

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from db.audit_query import AuditFilter, query
+from db.audit.reading import AuditFilter, query
 from dicom_node.crashpoints import VARIABLE
 from tests.running_node import START_S, WORK_S, RunningNode, until
 from tests.simulators.asking_modality import Modality

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from db.audit_actions import ACTIONS
+from db.audit.actions import ACTIONS
 from dicom_node.audit_messages.events import MESSAGES
 
 ROOT = Path(__file__).parents[2]

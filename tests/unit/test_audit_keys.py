@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from db.audit.keys import AuditKey, CheckpointKey, signature_is_valid
 from db.errors import AuditError
-from db.keys import AuditKey, CheckpointKey, signature_is_valid
 
 
 def test_a_key_is_made_once_and_read_ever_after(tmp_path: Path) -> None:

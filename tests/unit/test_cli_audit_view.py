@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from db.audit_query import AuditRow
+from db.audit.reading import AuditRow
 from dicom_node.cli.audit_view import print_events
 
 SCORED = AuditRow(

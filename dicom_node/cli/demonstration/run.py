@@ -207,7 +207,7 @@ def wait_for_results(database: Database, studies: list[DemoStudy], progress: Pro
 
 def export_audit(database: Database, path: Path) -> None:
     """Write the node's audit trail."""
-    from db.audit_query import export
+    from db.audit.reading import export
 
     with path.open("w", encoding="utf-8") as stream:
         export(database, stream, "jsonl")

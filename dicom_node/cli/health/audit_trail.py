@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from db import audit_cursor
-from db.audit import TIME_FORMAT, read_head
-from db.audit_checkpoints import read_checkpoints
-from db.audit_verify import VerifyReport, verify
+from db.audit import sink_cursor
+from db.audit.checkpoints import read_checkpoints
+from db.audit.keys import AuditKey, CheckpointKey
+from db.audit.trail import TIME_FORMAT, read_head
+from db.audit.verification import VerifyReport, verify
 from db.errors import AuditError, DatabaseError
-from db.keys import AuditKey, CheckpointKey
 from db.session import Database
 from dicom_node.cli.health.findings import Finding, Verdict
 from dicom_node.settings import Settings
@@ -42,9 +42,9 @@ def _verified_tail(settings: Settings, database: Database) -> VerifyReport:
         first = max(1, read_head(session.connection()).seq - TAIL_EVENTS + 1)
     return verify(
         database,
-        AuditKey.load(settings.key_dir / "audit.key"),
+        AuditKey.load(settings.audit_key_file),
         settings.checkpoint_dir,
-        CheckpointKey.load(settings.key_dir / "checkpoint.key").public_key,
+        CheckpointKey.load(settings.checkpoint_key_file).public_key,
         since=first,
     )
 
@@ -61,7 +61,7 @@ def _told(report: VerifyReport) -> Finding:
 def _check_signed(settings: Settings, database: Database, report: VerifyReport) -> Finding:
     """Look whether checkpoints are written: what none names could be cut off unseen."""
     with database.reading() as session:
-        unsigned = audit_cursor.events_after(session, report.newest_checkpoint_seq or 0, limit=1)
+        unsigned = sink_cursor.events_after(session, report.newest_checkpoint_seq or 0, limit=1)
     if not unsigned:
         return Finding("audit checkpoints", Verdict.OK, "the newest event is signed")
     written_at = datetime.strptime(unsigned[0].at, TIME_FORMAT).replace(tzinfo=UTC)
@@ -98,7 +98,7 @@ def _check_clock(database: Database, report: VerifyReport) -> Finding:
 def check_clock_by_checkpoints(settings: Settings) -> Finding:
     """Compare this machine's clock with what was signed last: the only other times without a database."""
     try:
-        key = CheckpointKey.load(settings.key_dir / "checkpoint.key")
+        key = CheckpointKey.load(settings.checkpoint_key_file)
         checkpoints = read_checkpoints(settings.checkpoint_dir, key.public_key)
     except AuditError as error:
         return Finding("clock", Verdict.WARNING, f"nothing to compare it with: {error}")
@@ -114,7 +114,7 @@ def check_clock_by_checkpoints(settings: Settings) -> Finding:
 
 def _check_sink(database: Database) -> Finding:
     with database.reading() as session:
-        backlog = audit_cursor.backlog(session, "syslog")
+        backlog = sink_cursor.backlog(session, "syslog")
     waits_s = (datetime.now(UTC) - backlog.oldest_at).total_seconds() if backlog.oldest_at else 0.0
     found = f"{backlog.events} events wait to be sent, the oldest for {waits_s:.0f} s"
     if waits_s > SINK_AWAY_AFTER_S:

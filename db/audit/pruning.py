@@ -1,8 +1,8 @@
 """Removing the oldest events of the trail after their retention, so that what stays still verifies.
 
 The events go to an archive file first. Then where the chain was cut is signed with the checkpoint key and
-kept beside the checkpoints: :mod:`db.audit_verify` lets a trail begin after such a cut, and after nothing
-else. The removal is itself an event, with the archive's digest.
+kept beside the checkpoints: :mod:`db.audit.verification` lets a trail begin after such a cut, and after
+nothing else. The removal is itself an event, with the archive's digest.
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from db import audit_cursor, audit_guards
-from db.audit import AUDIT_TABLE, TIME_FORMAT, lock_chain
-from db.audit_checkpoints import append_line, file_of_node
-from db.audit_cuts import Cut
-from db.audit_query import export
-from db.canonical import canonical_json
+from db.audit import guards, sink_cursor
+from db.audit.cuts import Cut
+from db.audit.keys import CheckpointKey, sync_directory
+from db.audit.reading import export
+from db.audit.statements import append_statement, file_of_node
+from db.audit.trail import AUDIT_TABLE, TIME_FORMAT, lock_chain
 from db.errors import AuditError
-from db.keys import CheckpointKey, sync_directory
 from db.session import Database
 
 LEAST_RETENTION_YEARS = 6
@@ -96,14 +94,11 @@ def prune(
     at = datetime.now(UTC).strftime(TIME_FORMAT)
     cut = Cut(*last, at, node, digest)
     # Signed before the rows go: a crash in between leaves a cut that nothing needs yet.
-    append_line(
-        file_of_node(folder, "cuts", node),
-        canonical_json({**asdict(cut), "signature": key.sign(cut.message())}),
-    )
+    append_statement(file_of_node(folder, "cuts", node), cut, key)
     with database.transaction(actor) as tx:
         connection = tx.connection
         lock_chain(connection)
-        with audit_guards.lifted(connection):
+        with guards.lifted(connection):
             connection.execute(delete(AUDIT_TABLE).where(AUDIT_TABLE.c.seq <= cut.seq))
         detail = {"up_to_seq": cut.seq, "mac": cut.mac, "archive_sha256": digest}
         tx.audit("audit.pruned", detail=detail)
@@ -123,12 +118,12 @@ def _last_before(session: Session, before: datetime) -> tuple[int, str] | None:
 
 
 def _refuse_if_not_allowed(session: Session, seq: int, sink: str | None) -> None:
-    if not audit_guards.may_lift(session.connection()):
+    if not guards.may_lift(session.connection()):
         raise AuditError(
             "the database's role may not remove audit events; run this as the role that owns the tables "
             "(DICOM_NODE_DATABASE_URL)"
         )
-    if sink is not None and audit_cursor.position(session, sink) < seq:
+    if sink is not None and sink_cursor.position(session, sink) < seq:
         raise AuditError(f"the {sink} sink does not have these events yet; see 'dicom-node doctor'")
 
 

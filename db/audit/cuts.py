@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from db.audit_checkpoints import parsed_lines
+from db.audit.statements import read_statements
 from db.canonical import canonical_json
 
 
@@ -44,4 +44,4 @@ def read_cuts(folder: Path, public_key: str) -> list[Cut]:
     db.errors.AuditError
         If a line was not signed with this key, or is no cut.
     """
-    return sorted(parsed_lines(folder, "cuts", Cut, public_key), key=lambda cut: cut.seq)
+    return sorted(read_statements(folder, "cuts", Cut, public_key), key=lambda cut: cut.seq)

@@ -8,23 +8,18 @@ after the newest checkpoint are protected by the chain alone.
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db.audit import AUDIT_TABLE, TIME_FORMAT, read_head
+from db.audit.keys import CheckpointKey
+from db.audit.statements import append_statement, file_of_node, read_statements
+from db.audit.trail import AUDIT_TABLE, TIME_FORMAT, read_head
 from db.canonical import canonical_json
-from db.errors import AuditError
-from db.keys import CheckpointKey, signature_is_valid, sync_directory
 from db.session import Database
 
 
@@ -105,8 +100,7 @@ class CheckpointWriter:
         database.sync_commits()
         at = datetime.now(UTC).strftime(TIME_FORMAT)
         checkpoint = Checkpoint(head.seq, head.mac, count, at, self._node)
-        signature = self._key.sign(checkpoint.message())
-        append_line(self.path, canonical_json({**asdict(checkpoint), "signature": signature}))
+        append_statement(self.path, checkpoint, self._key)
         self._last, self._last_s = checkpoint, time.monotonic()
         return checkpoint
 
@@ -124,35 +118,6 @@ class CheckpointWriter:
         return int(first - 1 + count)
 
 
-def file_of_node(folder: Path, kind: str, node: str) -> Path:
-    """Return a node's file of signed statements of a kind."""
-    return folder / f"{kind}-{re.sub(r'[^A-Za-z0-9._-]', '_', node)}.jsonl"
-
-
-def append_line(path: Path, line: str) -> None:
-    """Append a signed statement and sync it; a line that a crash tore is closed first.
-
-    Raises
-    ------
-    db.errors.AuditError
-        If the file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        with os.fdopen(descriptor, "r+b", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-            file.write((b"\n" if is_torn else b"") + line.encode() + b"\n")
-            os.fsync(descriptor)
-        sync_directory(path.parent)
-    except OSError as error:
-        raise AuditError(
-            f"the audit checkpoint file {path} cannot be written ({error.strerror}); "
-            "make its folder writable or free some space"
-        ) from error
-
-
 def read_checkpoints(folder: Path, public_key: str) -> list[Checkpoint]:
     """Read the checkpoints of every node, in the chain's order.
 
@@ -168,62 +133,5 @@ def read_checkpoints(folder: Path, public_key: str) -> list[Checkpoint]:
     db.errors.AuditError
         If a line was not signed with this key, or is not a checkpoint.
     """
-    checkpoints = parsed_lines(folder, "checkpoints", Checkpoint, public_key)
+    checkpoints = read_statements(folder, "checkpoints", Checkpoint, public_key)
     return sorted(checkpoints, key=lambda checkpoint: checkpoint.seq)
-
-
-class Statement(Protocol):
-    """What is signed."""
-
-    def message(self) -> bytes:
-        """Return the bytes that the signature covers."""
-
-
-Signed = TypeVar("Signed", bound=Statement)
-
-
-def parsed_lines(folder: Path, kind: str, of: Callable[..., Signed], public_key: str) -> list[Signed]:
-    """Read the signed statements of a kind of every node.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Where the files lie; a folder that does not exist holds none.
-    kind : str
-        How the files' names begin.
-    of : callable
-        Makes a statement of a line's fields.
-    public_key : str
-        Base64.
-
-    Raises
-    ------
-    db.errors.AuditError
-        If a line was not signed with this key, or is no such statement.
-    """
-    return [
-        _parsed(line, of, public_key, f"{path.name}, line {number}")
-        for path in sorted(folder.glob(f"{kind}-*.jsonl"))
-        for number, line in _whole_lines(path)
-    ]
-
-
-def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield each numbered line that a crash did not tear: a torn line lacks its closing brace."""
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if line.endswith(b"}"):
-            yield number, line
-
-
-def _parsed(line: bytes, of: Callable[..., Signed], public_key: str, where: str) -> Signed:
-    """Read one statement and check its signature."""
-    try:
-        fields = json.loads(line)
-        signature = fields.pop("signature")
-        statement = of(**fields)
-        is_valid = signature_is_valid(public_key, statement.message(), signature)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        is_valid = False
-    if not is_valid:
-        raise AuditError(f"the audit checkpoint in {where} was not signed with this node's checkpoint key")
-    return statement

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 from sqlalchemy import Result, Row, func, select
 from sqlalchemy.orm import Session
 
-from db.audit import AUDIT_TABLE, GENESIS, audit_json, next_key_id
-from db.audit_checkpoints import Checkpoint, read_checkpoints
-from db.audit_cuts import Cut, read_cuts
+from db.audit.checkpoints import Checkpoint, read_checkpoints
+from db.audit.cuts import Cut, read_cuts
+from db.audit.keys import AuditKey
+from db.audit.trail import AUDIT_TABLE, GENESIS, audit_json, next_key_id
 from db.errors import AuditError
-from db.keys import AuditKey
 from db.session import Database
 
 BATCH_ROWS = 5000
@@ -97,7 +97,7 @@ def verify(
     checkpoints_folder : pathlib.Path
         Where checkpoints lie.
     checkpoint_public_key : str
-        See :attr:`db.keys.CheckpointKey.public_key`.
+        See :attr:`db.audit.keys.CheckpointKey.public_key`.
     since : int, optional
         Check only the events from this number on (a quick look at start); the mac before them is trusted.
     progress : callable, optional

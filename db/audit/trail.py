@@ -3,7 +3,7 @@
 A row's ``payload`` is canonical JSON text and ``mac`` = HMAC-SHA256(key, prev || payload), where ``prev`` is
 the mac of the row before. Whoever edits, removes, inserts or reorders rows without the key breaks the chain
 at that row; what the chain alone cannot show (a cut tail, a restored backup, a rewrite with the key) is
-shown by the checkpoints of :mod:`db.audit_checkpoints`. :mod:`db.audit_verify` checks both.
+shown by the checkpoints of :mod:`db.audit.checkpoints`. :mod:`db.audit.verification` checks both.
 
 The chain also decides which key signs next: the key of its last row, or, after a rotation, the key which
 that rotation names. The trail holds no patient data.
@@ -33,11 +33,11 @@ from sqlalchemy import (
     select,
 )
 
+from db.audit.keys import AuditKey
 from db.canonical import canonical_json
 from db.clock import BOOT_ID
 from db.driver_statements import DriverStatement
 from db.errors import AuditError
-from db.keys import AuditKey
 from db.tables import INSTANCE_STORED, AuditEvent, spelled_utc
 
 GENESIS = "0" * 64  # what the first row names as the mac before it
@@ -119,7 +119,7 @@ class AuditTrail:
     Parameters
     ----------
     key : AuditKey
-        The keys, see :meth:`db.keys.AuditKey.load_or_create`.
+        The keys, see :meth:`db.audit.keys.AuditKey.load_or_create`.
     wall_clock : callable, optional
         Returns the wall time, aware UTC.
     """

@@ -7,7 +7,7 @@ import difflib
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.audit import AUDIT_TABLE, ROTATE_KEY, is_of_action
+from db.audit.trail import AUDIT_TABLE, ROTATE_KEY, is_of_action
 from db.configurations import CONFIGURED
 from db.errors import UnknownRecordError
 from db.lifecycle import DeliveryEvent

@@ -1,8 +1,8 @@
 """The two secrets of the audit trail, each in a file of its own that only the node's account can read.
 
 The audit key file holds every HMAC key that the chain was ever signed with, oldest first; which of them
-signs the next row is decided by the chain itself (see :mod:`db.audit`), so that a rotation reaches every
-running process with its next row. The checkpoint key signs what is written outside the database.
+signs the next row is decided by the chain itself (see :mod:`db.audit.trail`), so that a rotation reaches
+every running process with its next row. The checkpoint key signs what is written outside the database.
 """
 
 from __future__ import annotations

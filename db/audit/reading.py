@@ -16,7 +16,7 @@ from typing import Any, Literal, TextIO
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from db.audit import AUDIT_TABLE, TIME_FORMAT, is_of_action
+from db.audit.trail import AUDIT_TABLE, TIME_FORMAT, is_of_action
 from db.session import Database
 from db.tables import Study
 

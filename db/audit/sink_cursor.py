@@ -14,10 +14,11 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
-from db.audit import AUDIT_TABLE, read_head
-from db.audit_query import AuditRow, rows_of
+from db.audit.reading import AuditRow, rows_of
+from db.audit.trail import AUDIT_TABLE, read_head
 from db.errors import LeaseLostError
-from db.session import Transaction, changed_rows, insert_if_absent
+from db.row_changes import changed_rows, insert_if_absent
+from db.session import Transaction
 from db.tables import AuditCursor
 
 
