@@ -14,12 +14,13 @@ unexport PYTHONPATH PYTHONHOME
 
 DEMO_OUT ?= demo-output
 # In the order of the folders: the long files of tests/system would otherwise come last, beside an idle worker.
-PYTEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# One worker more than a small machine has cores, for tests wait for processes and disks a third of their time.
+PYTEST_FLAGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 BUNDLE := models/bundles/mammography-phantom-demonstration
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install test test-slow proof fuzz sbom audit-dependencies check format bundle benchmark wheel clean
+.PHONY: help demo install test test-slow test-training proof fuzz sbom audit-dependencies check format bundle benchmark wheel clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,8 +33,11 @@ install: $(RUNTIME) ## install what the node needs into .venv
 test: $(TESTING) ## run all tests (PYTEST_FLAGS changes how)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-test-slow: $(TESTING) ## also run what takes minutes: a whole training job
-	DICOM_NODE_TEST_TRAINING=1 $(BIN)/python -m pytest tests/system/test_training_job.py
+test-slow: $(TESTING) ## run the tests that make test leaves out: whole nodes that die, stop and are restored (minutes)
+	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+
+test-training: $(TESTING) ## run a whole training job in a worker (many minutes)
+	DICOM_NODE_TEST_TRAINING=1 $(BIN)/python -m pytest -m slow tests/system/test_training_job.py
 
 proof: $(TESTING) ## hold every result against the validators of others (many minutes)
 	$(BIN)/python -m pytest -m slow_proof $(PYTEST_FLAGS)

@@ -49,7 +49,6 @@ def rejected_by(note: Dataset) -> set[str]:
     }
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @on_sqlite
 def test_recalled_slides_are_scored_again_and_every_object_is_withdrawn(

@@ -62,7 +62,6 @@ def test_pixelmed_finds_no_error(outcome: str, tmp_path: Path) -> None:
         assert pixelmed("DicomInstanceValidator", segmentations) == {}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("outcome", "character_set"),
     [

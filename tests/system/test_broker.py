@@ -24,7 +24,7 @@ from training.datasets.phantom_objects import study
 
 __all__ = ["redis_server"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.redis, pytest.mark.postgres, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.redis, pytest.mark.postgres, pytest.mark.timeout(600)]
 
 SEEDS = itertools.count(700)
 NAME, PATIENT_ID = "ZZCANARY^NAME", "ZZCANARYID"
@@ -211,6 +211,7 @@ def test_postgresql_may_end_every_connection_while_studies_are_on_their_way(hosp
     assert hospital.node.verify_audit().ok
 
 
+@pytest.mark.slow
 def test_jobs_whose_messages_were_flushed_are_done_all_the_same(hospital: Hospital) -> None:
     hospital.stop_scorers()
     uids = [hospital.send_study() for _ in range(2)]
@@ -223,6 +224,7 @@ def test_jobs_whose_messages_were_flushed_are_done_all_the_same(hospital: Hospit
     assert [hospital.attempts(uid) for uid in uids] == [1, 1]
 
 
+@pytest.mark.slow
 def test_a_message_that_is_no_message_stops_no_study(hospital: Hospital, tmp_path: Path) -> None:
     """A second node on the same Redis, whose supervisor restarts what the message ends."""
     with SimulatedPacs() as pacs:

@@ -115,7 +115,6 @@ def configurations(node: RunningNode) -> list[dict[str, object]]:
         return [event.detail["settings"] for event in query(session, AuditFilter(action="node.configured"))]
 
 
-@pytest.mark.slow
 def test_a_scanner_is_answered_though_the_listener_dies_with_its_request_and_the_worker_with_the_answer(
     tmp_path: Path,
 ) -> None:
@@ -141,7 +140,6 @@ def test_a_scanner_is_answered_though_the_listener_dies_with_its_request_and_the
         assert [told["listener.commitment"] for told in configurations(node)] == [True], "three starts, once"
 
 
-@pytest.mark.slow
 def test_a_scanner_hears_the_same_again_though_the_listener_dies_once_it_answered(tmp_path: Path) -> None:
     images = study(seed=3, kinds=KINDS, rows=64, columns=64)[:2]
     objects = [(str(image.SOPClassUID), str(image.SOPInstanceUID)) for image in images]

@@ -17,7 +17,7 @@ from tests.listening import EXPLICIT_LITTLE, MG_FOR_PRESENTATION, encoded, mammo
 from tests.running_node import START_S, RunningNode, until
 from tests.simulators.raw_scu import AssociationEndedError, Proposal, RawScu
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 OBJECTS = 6
 

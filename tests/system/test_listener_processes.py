@@ -18,7 +18,7 @@ from db.tables import Instance
 from dicom_node.cli.processes.unused_libraries import UNUSED_LIBRARIES
 from tests.running_node import START_S, RunningNode, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.free_ports import free_port
 from tests.running_node import START_S, WORK_S, RunningNode, until
 from training.datasets.phantom_objects import study
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 PARTS = {"listen", "dispatch", "score", "deliver", "train"}
 
