@@ -30,7 +30,7 @@ demo: $(RUNTIME) ## install, start a node and a throw-away PACS, send made-up st
 
 install: $(RUNTIME) ## install what the node needs into .venv
 
-test: $(TESTING) ## run all tests (PYTEST_FLAGS changes how)
+test: $(TESTING) ## run the tests (PYTEST_FLAGS changes how)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 test-slow: $(TESTING) ## run the tests that make test leaves out: whole nodes that die, stop and are restored (minutes)
