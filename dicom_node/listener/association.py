@@ -106,12 +106,15 @@ class DirectAssociation(Association):  # type: ignore[misc]
             self._wire.close()
 
     def _read_request(self) -> bytes:
+        self._wire.begin_request()
         kind, length = self._wire.next_pdu(self._limits.acse_timeout_s)
         if kind != _A_ASSOCIATE_RQ:
             raise ProtocolError("the first PDU is no association request")
         if length > self._limits.max_request_pdu_bytes:
             raise LimitExceededError("an association request is longer than the node reads")
-        return PDU_HEADER.pack(kind, length) + self._wire.read(length)
+        body = self._wire.read(length)
+        self._wire.end_message()
+        return PDU_HEADER.pack(kind, length) + body
 
     def _negotiate(self, request: Any, refusal: tuple[int, int, int] | None) -> None:
         self.requestor.primitive = request

@@ -92,12 +92,19 @@ class Wire:
         """Whether something that was read waits to be looked at."""
         return self._start < self._end
 
+    def begin_request(self) -> None:
+        """Start the clock of an association request, for the whole of it (ARTIM timer, PS3.8 9.1.5).
+
+        A peer that says its request byte by byte keeps a place no longer than one that says nothing.
+        """
+        self._message_deadline = time.monotonic() + self._limits.acse_timeout_s
+
     def begin_message(self) -> None:
         """Start the clock of a DIMSE message."""
         self._message_deadline = None
 
     def end_message(self) -> None:
-        """Stop it: the time until the answer is not the peer's."""
+        """Stop the clock: the time until the answer is not the peer's."""
         self._message_deadline = math.inf
 
     def next_pdu(self, silence_s: float) -> tuple[int, int]:

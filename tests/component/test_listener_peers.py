@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -125,11 +126,31 @@ def test_a_connection_lost_in_the_middle_of_a_pdu_leaves_nothing(tmp_path: Path)
         pytest.param(struct.pack(">BxI", 1, 200) + b"\x00\x01", id="body withheld"),
     ],
 )
-def test_a_stalled_connection_is_closed(tmp_path: Path, first_bytes: bytes) -> None:
-    with listening(tmp_path, acse_timeout_s=SHORT_ACSE_TIMEOUT_S, pdu_timeout_s=0.3) as node:
+def test_a_connection_without_a_whole_request_is_closed_when_the_time_for_one_is_over(
+    tmp_path: Path, first_bytes: bytes
+) -> None:
+    with listening(tmp_path, acse_timeout_s=SHORT_ACSE_TIMEOUT_S, pdu_timeout_s=2 * PATIENCE_S) as node:
         with socket.create_connection(("127.0.0.1", node.port)) as connection:
             connection.sendall(first_bytes)
             assert closes_within(connection, PATIENCE_S)
+        assert_echo_is_quick(node)
+
+
+def test_the_time_for_a_request_begins_with_the_connection_and_not_with_each_part(tmp_path: Path) -> None:
+    request = associate_request((Proposal(VERIFICATION, IMPLICIT_LITTLE),), "RAWSCU", "NODE")
+    pause_s = SHORT_ACSE_TIMEOUT_S / 10
+    with listening(tmp_path, acse_timeout_s=SHORT_ACSE_TIMEOUT_S, pdu_timeout_s=2 * PATIENCE_S) as node:
+        with socket.create_connection(("127.0.0.1", node.port), timeout=pause_s) as connection:
+            said = 0
+            for byte in request:
+                connection.sendall(bytes([byte]))
+                said += 1
+                with suppress(TimeoutError):
+                    connection.recv(1)
+                    break
+        assert said < len(request) / 2
+        assert node.event_happened.wait(PATIENCE_S)
+        assert [detail["reason"] for _, detail in node.events] == [NO_REQUEST[2]]
         assert_echo_is_quick(node)
 
 
@@ -276,6 +297,53 @@ def test_a_pdu_over_the_limit_is_not_read(tmp_path: Path, is_established: bool) 
             connection.sendall(struct.pack(">BxI", 4 if is_established else 1, 0xFFFFFFFF))
             assert closes_within(connection, PATIENCE_S)
         assert_echo_is_quick(node)
+
+
+def test_the_limits_of_pdus_and_command_sets_are_those_of_the_last_byte_that_is_read(tmp_path: Path) -> None:
+    """T7, T8: 256 KB before there is an association, 1 MB and command sets of 64 KB after it, by default."""
+
+    def ended_because(node: Node, connection: socket.socket, *pieces: bytes) -> str:
+        before = len(node.events)
+        node.event_happened.clear()
+        with connection:
+            for piece in pieces:
+                connection.sendall(piece)
+            assert closes_within(connection, PATIENCE_S)
+        assert node.event_happened.wait(PATIENCE_S)
+        ((_, detail),) = node.events[before:]
+        return str(detail["reason"])
+
+    def header(kind: int, length: int) -> bytes:
+        return struct.pack(">BxI", kind, length)
+
+    with listening(tmp_path) as node:
+
+        def connected() -> socket.socket:
+            return socket.create_connection(("127.0.0.1", node.port))
+
+        request, largest, command = 256 * 1024, 1024 * 1024, 64 * 1024
+        assert ended_because(node, connected(), header(1, request), bytes(request)) == NO_REQUEST[1]
+        too_long = "an association request is longer than the node reads"
+        assert ended_because(node, connected(), header(1, request + 1)) == too_long
+
+        dataset = mammogram(PixelData=b"")
+        dataset.PixelData = bytes(largest - 6 - len(encoded(dataset)))
+        with node.scu() as scu:
+            scu.send_command(C_STORE_RQ, MG_FOR_PRESENTATION, uid_of(dataset))
+            whole = p_data(encoded(dataset), 1, 0x02)
+            assert len(whole) == 6 + largest
+            scu.socket.sendall(whole)
+            assert scu.read_status() == 0x0000
+            scu.release()
+        assert ended_because(node, node.scu().socket, header(4, largest + 1)) == (
+            "a PDU is longer than the node reads"
+        )
+
+        most = p_data(bytes(command), 1, 0x03)
+        assert "longer" not in ended_because(node, node.scu().socket, most)
+        assert ended_because(node, node.scu().socket, p_data(bytes(command + 1), 1, 0x01)) == (
+            "a command set is longer than the node reads"
+        )
 
 
 def test_a_message_over_the_limit_is_ended(tmp_path: Path) -> None:

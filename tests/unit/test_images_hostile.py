@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_fragments
@@ -122,6 +123,17 @@ def test_a_jpeg_2000_bomb_is_refused_before_memory_is_given_to_it(
 
     assert refusal(reader, written(tmp_path / "image.dcm", data_set)).code == "IMAGE_TOO_LARGE"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+
+
+def test_a_decoder_has_four_gigabytes_and_a_minute_and_leaves_no_core(tmp_path: Path) -> None:
+    with ImageReader() as reader:
+        reader.read(written(tmp_path / "image.dcm", image(breast())), SOP_INSTANCE_UID)
+        process = psutil.Process(reader.decoder_pid)
+        assert process.rlimit(psutil.RLIMIT_AS) == (4 << 30, 4 << 30)
+        assert process.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+        soft, _ = process.rlimit(psutil.RLIMIT_CPU)
+        used_s = sum(process.cpu_times()[:2])
+        assert used_s < soft <= used_s + 61, "each image has its own minute"
 
 
 def test_a_bomb_within_the_pixel_limit_stays_within_the_memory_limit(tmp_path: Path) -> None:

@@ -153,6 +153,8 @@ def test_lengths_beyond_the_end_allocate_nothing() -> None:
         pytest.param({"Rows": 65535, "Columns": 65535}, id="fewer pixels than described"),
         pytest.param({"NumberOfFrames": "2"}, id="fewer frames than described"),
         pytest.param({"NumberOfFrames": "0"}, id="no frames"),
+        pytest.param({"NumberOfFrames": "-1"}, id="a negative number of frames"),
+        pytest.param({"NumberOfFrames": "999999999999"}, id="more frames than there can be"),
         pytest.param({"Rows": 0}, id="no rows"),
         pytest.param({"Columns": None}, id="no columns at all"),
         pytest.param({"SamplesPerPixel": 3}, id="fewer samples than described"),
@@ -161,6 +163,21 @@ def test_lengths_beyond_the_end_allocate_nothing() -> None:
 def test_pixels_that_contradict_their_description_are_refused(elements: dict[str, Any]) -> None:
     with pytest.raises(UnfitObjectError):
         read(encoded(mammogram(**elements)))
+
+
+@pytest.mark.parametrize("number", [b"two ", b"1e3 ", b"\xb2 ", b"1" * 14, b"0x10"], ids=repr)
+def test_a_number_of_frames_that_is_no_number_is_refused(number: bytes) -> None:
+    data = encoded(mammogram(NumberOfFrames="1234"))
+    place = data.index(b"IS\x04\x001234") + 2
+    with pytest.raises(UnfitObjectError, match="no positive number"):
+        read(data[:place] + struct.pack("<H", len(number)) + number + data[place + 6 :])
+
+
+def test_rows_that_are_no_number_are_refused() -> None:
+    data = encoded(mammogram())
+    place = data.index(b"\x28\x00\x10\x00US\x02\x00")
+    with pytest.raises(UnfitObjectError, match="no number"):
+        read(data[: place + 6] + b"\x04\x00" + b"many" + data[place + 10 :])
 
 
 @pytest.mark.parametrize(
