@@ -29,7 +29,7 @@ OF_THE_TRAIL: Mapping[str, str] = {
     "audit.pruned": "events older than their retention went to an archive, whose digest is named",
     "audit.queried": "somebody asked the trail; the filter is named, without patient data",
     "audit.rotate_key": "the audit key was changed",
-    "audit.verified": "somebody verified the trail, and whether it was whole",
+    "audit.verified": "somebody, or the dispatcher, verified the trail or its end; whether it was good",
     "bundle.activated": "a bundle answers for its task",
     "bundle.added": "a bundle was verified and stored",
     "bundle.canary": "a bundle answers for a share of the studies",
@@ -82,6 +82,7 @@ OF_THE_TRAIL: Mapping[str, str] = {
 OF_THE_LOG: Mapping[str, str] = {
     "audit.no_checkpoint": "the last checkpoint of a stop could not be signed",
     "audit.not_forwarded": "an unexpected fault of the way to the audit repository; it is tried again",
+    "audit.not_whole": "the audit trail does not verify: the first event that is wrong, and what to do",
     "audit.sink_away": "the audit repository takes no messages; they wait",
     "bundle.backend_refused": "OpenVINO does not answer as torch does: torch runs this bundle",
     "bundle.loaded": "a score worker loaded and verified a bundle",

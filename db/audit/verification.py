@@ -22,11 +22,12 @@ from sqlalchemy.orm import Session
 from db.audit.checkpoints import Checkpoint, read_checkpoints
 from db.audit.cuts import Cut, read_cuts
 from db.audit.keys import AuditKey
-from db.audit.trail import AUDIT_TABLE, GENESIS, audit_json, next_key_id
+from db.audit.trail import AUDIT_TABLE, GENESIS, audit_json, next_key_id, read_head
 from db.errors import AuditError
 from db.session import Database
 
 BATCH_ROWS = 5000
+TAIL_EVENTS = 20_000  # checked in a second
 CLOCK_TOLERANCE_S = 1.0  # slower drift is what NTP does to a healthy clock
 BOOT_ID_CHARACTERS = 36  # a UUID, as Linux spells it
 
@@ -124,6 +125,12 @@ def verify(
         except _WrongError as wrong:
             return chain.report(wrong)
     return chain.report()
+
+
+def start_of_tail(database: Database) -> int:
+    """Return the number of the event from which on a quick look goes; 1 where that is the whole trail."""
+    with database.reading() as session:
+        return max(1, read_head(session.connection()).seq - TAIL_EVENTS + 1)
 
 
 class _WrongError(Exception):

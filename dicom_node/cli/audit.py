@@ -113,7 +113,8 @@ def verify(
             progress=lambda events: bar.update(task, completed=events),
         )
         with database.transaction(person()) as tx:
-            tx.audit("audit.verified", detail={"ok": report.ok, "events": report.events})
+            whole = since is None or since <= 1
+            tx.audit("audit.verified", detail={"ok": report.ok, "events": report.events, "whole": whole})
     # What came after the newest checkpoint is chained, but its end could be cut off unseen.
     newest = report.newest_checkpoint_seq or report.first_seq - 1
     unprotected = report.first_seq - 1 + report.events - newest if since is None else None

@@ -444,6 +444,20 @@ def test_doctor_finds_a_tail_that_was_cut(node: Node) -> None:
     assert node.found("audit trail")[0] == "problem"
 
 
+def test_doctor_tells_of_older_events_that_did_not_verify_until_all_of_them_do(node: Node) -> None:
+    with node.database.transaction("dispatch@host-a:7") as tx:
+        tx.audit("audit.verified", detail={"ok": False, "events": 2, "whole": True})
+        tx.audit("audit.verified", detail={"ok": True, "events": 4, "whole": False})
+
+    verdict, found, advice = node.found("older audit events")
+    assert (verdict, "first 2 events" in found, "audit verify" in advice) == ("problem", True, True)
+
+    assert command("audit", "verify", "--since-seq", "3", "--data-dir", node.data_dir).status == 0
+    assert node.found("older audit events")[0] == "problem", "the beginning was not looked at"
+    assert command("audit", "verify", "--data-dir", node.data_dir).status == 0
+    assert not [row for row in node.doctor().json if row["check"] == "older audit events"]
+
+
 def test_doctor_finds_guards_that_were_removed_and_upgrade_puts_them_back(node: Node) -> None:
     with node.database.engine.begin() as connection:
         connection.execute(text("DROP TRIGGER audit_event_no_delete"))

@@ -8,14 +8,18 @@ from datetime import UTC, datetime
 from db.audit import sink_cursor
 from db.audit.checkpoints import read_checkpoints
 from db.audit.keys import AuditKey, CheckpointKey
-from db.audit.trail import TIME_FORMAT, read_head
-from db.audit.verification import VerifyReport, verify
+from db.audit.reading import AuditFilter, query
+from db.audit.trail import TIME_FORMAT
+from db.audit.verification import VerifyReport, start_of_tail, verify
 from db.errors import AuditError, DatabaseError
 from db.session import Database
 from dicom_node.cli.health.findings import Finding, Verdict
 from dicom_node.settings import Settings
 
-TAIL_EVENTS = 20_000  # checked in a second
+_LOOKS = 100
+_WHEN_TOUCHED = (
+    "keep the data as it is, stop the node, run 'dicom-node audit verify', find out who had access"
+)
 CLOCK_TOLERANCE_S = 5.0
 SINK_AWAY_AFTER_S = 300.0
 UNSIGNED_TOLERANCE_S = 300.0
@@ -31,6 +35,7 @@ def check_audit(settings: Settings, database: Database) -> Iterator[Finding]:
         return
     yield _told(report)
     if report.ok:
+        yield from _check_last_look(database)
         yield _check_signed(settings, database, report)
     yield _check_clock(database, report)
     if settings.audit.syslog.host is not None:
@@ -38,24 +43,31 @@ def check_audit(settings: Settings, database: Database) -> Iterator[Finding]:
 
 
 def _verified_tail(settings: Settings, database: Database) -> VerifyReport:
-    with database.reading() as session:
-        first = max(1, read_head(session.connection()).seq - TAIL_EVENTS + 1)
     return verify(
         database,
         AuditKey.load(settings.audit_key_file),
         settings.checkpoint_dir,
         CheckpointKey.load(settings.checkpoint_key_file).public_key,
-        since=first,
+        since=start_of_tail(database),
     )
 
 
 def _told(report: VerifyReport) -> Finding:
     if report.problem is not None:
-        advice = (
-            "keep the data as it is, stop the node, run 'dicom-node audit verify', find out who had access"
-        )
-        return Finding("audit trail", Verdict.PROBLEM, report.problem, advice)
+        return Finding("audit trail", Verdict.PROBLEM, report.problem, _WHEN_TOUCHED)
     return Finding("audit trail", Verdict.OK, f"the last {report.events} events verify")
+
+
+def _check_last_look(database: Database) -> Iterator[Finding]:
+    """Tell of older events that were found touched when the whole trail was verified last."""
+    with database.reading() as session:
+        looks = query(session, AuditFilter(action="audit.verified"), limit=_LOOKS)
+    last = next((look for look in looks if look.detail.get("whole")), None)
+    if last is not None and not last.detail["ok"]:
+        found = (
+            f"it did not verify as a whole on {last.at}: the first {last.detail['events']} events are good"
+        )
+        yield Finding("older audit events", Verdict.PROBLEM, found, _WHEN_TOUCHED)
 
 
 def _check_signed(settings: Settings, database: Database, report: VerifyReport) -> Finding:

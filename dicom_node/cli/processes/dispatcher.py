@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from db import handoff, scoring
+from db.audit.keys import CheckpointKey
 from db.session import Database
 from dicom_node.cli.processes.journals import recover_journals
 from dicom_node.cli.processes.stopping import when_told_to_stop
@@ -27,12 +28,14 @@ from workers.dispatcher import Dispatcher
 from workers.housekeeping import Chore, Housekeeper
 from workers.mending import Mending
 from workers.retention import Retention
+from workers.trail_watch import TrailWatch
 
 STOP_DEADLINE_S = 20.0
 PERIOD_S = 0.5
 MENDING_PERIOD_S = 15.0
 RETENTION_PERIOD_S = 3600.0
 SWEEP_PERIOD_S = 6 * 3600.0  # it looks at every file that there is
+TRAIL_PERIOD_S = 3600.0  # between two looks at whether the whole trail is due
 PERIOD_WITH_BROKER_S = 0.1  # doorbells are rung by the sweep: its period is part of every study's latency
 
 
@@ -89,6 +92,14 @@ def _housekeeper(settings: Settings, database: Database, name: str) -> Housekeep
     ):
         tidy = partial(sweep, folder, partial(_asked, database, known))
         housekeeper.add(Chore(f"sweep of {folder.root.name}", tidy, SWEEP_PERIOD_S))
+    watch = TrailWatch(
+        database,
+        settings.checkpoint_dir,
+        CheckpointKey.load_or_create(settings.checkpoint_key_file).public_key,
+        name,
+        is_stopping=lambda: housekeeper.is_stopping,
+    )
+    housekeeper.add(Chore("audit trail", watch.look, TRAIL_PERIOD_S))
     days = settings.retention.received_days
     if days is not None:
         retention = Retention(database, spool, name, is_stopping=lambda: housekeeper.is_stopping)
