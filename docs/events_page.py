@@ -102,6 +102,7 @@ OF_THE_LOG: Mapping[str, str] = {
     "job.mended": "a job's damaged or missing files are whole again, and it goes on",
     "job.not_given_back": "a worker that stops could not give its job back; its lease ends by itself",
     "job.waits": "a job waits for others",
+    "job.outcome_waits": "the database is away at the end of a job: its outcome is committed when it is back",
     "jobs.given_up": "jobs whose workers died in every attempt were failed",
     "journal.behind": "the journal is full; each file is synced by itself meanwhile",
     "journal.file_refused": "a record of a journal was refused: its journal is set aside",

@@ -10,17 +10,19 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 import structlog
 
-from db.errors import DatabaseError, LeaseLostError
+from db.errors import DatabaseError, DatabaseUnavailableError, LeaseLostError
 from db.jobs import Claim, renew
 from db.session import Database
 from dicom_node.errors import NodeError
 
 HARD_LIMIT_EXIT = 75
 LAST_WORDS_S = 1.0
+COMMIT_AGAIN_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +89,39 @@ class Lease:
         """
         if self._lost.is_set():
             raise LeaseLostError(f"the lease of job {self._claim.job_id} ended during the work")
+
+    def commit(self, write: Callable[[], None]) -> None:
+        """Commit what an attempt came to; while the database is away, again until the lease is lost.
+
+        The work of minutes is not done again because the database was restarted at its end.
+
+        Parameters
+        ----------
+        write : callable
+            The transaction.
+
+        Raises
+        ------
+        DatabaseUnavailableError
+            If the database stays away, or nobody can tell whether an earlier try was committed after all.
+        LeaseLostError
+            If another worker has the job; nothing was written.
+        """
+        away: DatabaseUnavailableError | None = None
+        while True:
+            try:
+                write()
+                return
+            except DatabaseUnavailableError as error:
+                if away is None:
+                    log.warning("job.outcome_waits", job_id=self._claim.job_id, reason=str(error))
+                away = error
+            except LeaseLostError:
+                if away is None:
+                    raise
+                raise away from None
+            if self._lost.wait(COMMIT_AGAIN_S):
+                raise away
 
     def _beat(self) -> None:
         while not self._finished.wait(self._lease_s / 3):

@@ -166,7 +166,8 @@ class Scorer:
                     stored.append(self._store(ordinal, item))
             crashpoint("score.files_written")
             lease.check()
-            self._commit(claim, work, classifier, context.prediction, found, stored, deliveries, watch)
+            commit = partial(self._commit, claim, work, classifier, context.prediction)
+            lease.commit(partial(commit, found, stored, deliveries, watch))
         if prepared is not None and isinstance(context.prediction, StudyPrediction):
             self._shadow.follow(claim, classifier, prepared, context.prediction)
 

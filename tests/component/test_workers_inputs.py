@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from db.session import Database
 from db.tables import Analysis, AuditEvent, Instance, Job, ResultObject
 from dicom_node.images.reader import ImageReader, SourceImage
 from dicom_node.spool import Spool
+from tests.running_node import until
 from tests.scoring_node import ScoringNode, images_of, scoring_node
 from tests.steered_node import OTHER_WORKER, SteeredNode, on_sqlite
 from tests.unit.small_bundle import write_small_bundle
@@ -118,27 +121,64 @@ def test_an_attempt_whose_job_went_to_another_leaves_no_file_of_its_own(node: Sc
     assert sorted(result_files(node)) == sorted(row.file_name for row in node.steered.rows(ResultObject))
 
 
-def test_result_files_stay_for_the_sweep_where_nobody_can_tell_whether_they_have_rows(
-    node: ScoringNode,
-) -> None:
-    study = node.receive(images_of(1))
-    database = node.steered.database
+def score_while_locked(
+    node: ScoringNode, log: io.StringIO, end: Callable[[sqlite3.Connection], object]
+) -> list[str]:
+    """Score while the database is locked from the first image until the worker told that its outcome waits.
+
+    Returns which images were read; ``end`` ends the transaction of whoever holds the lock.
+    """
+    database, read = node.steered.database, list[str]()
     file = str(database.engine.url.database)
-    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+    with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other:
 
         class LockingReader(ImageReader):
             def read(self, path: Path, sop_instance_uid: str) -> SourceImage:
+                read.append(sop_instance_uid)
                 if not other.in_transaction:
                     other.execute("BEGIN IMMEDIATE")
                 return super().read(path, sop_instance_uid)
 
+        def unlock() -> None:
+            until(lambda: "job.outcome_waits" in log.getvalue(), 150, "the first try to commit")
+            end(other)
+
         node.steered.database = Database(
             f"sqlite:///{file}", database.trail, clock=node.steered.clock, lock_timeout_s=0.1
         )
-        with LockingReader() as reader:
+        with LockingReader() as reader, ThreadPoolExecutor(1) as pool:
+            unlocked = pool.submit(unlock)
             ScoringNode(node.steered, node.folder, reader).worker().drain()
+            unlocked.result()
         node.steered.database.close()
         node.steered.database = database
+    return read
+
+
+def test_a_study_is_not_scored_again_because_the_database_was_away_at_its_end(
+    node: ScoringNode, log: io.StringIO
+) -> None:
+    """S8, S9."""
+    study = node.receive(images_of(1))
+    read = score_while_locked(node, log, sqlite3.Connection.rollback)
+
+    assert node.job_of(study).attempts == 1
+    assert len(read) == len(set(read)) == 4
+    assert len(node.steered.rows(Analysis)) == 1
+    assert sorted(result_files(node)) == sorted(row.file_name for row in node.steered.rows(ResultObject))
+
+
+def test_result_files_stay_for_the_sweep_where_nobody_can_tell_whether_they_have_rows(
+    node: ScoringNode, log: io.StringIO
+) -> None:
+    """The job is no longer the worker's when the database is back: it may have ended it by its first try."""
+    study = node.receive(images_of(1))
+
+    def take_the_job(other: sqlite3.Connection) -> None:
+        other.execute("UPDATE job SET lease_owner = ?, attempts = attempts + 1", [OTHER_WORKER])
+        other.commit()
+
+    score_while_locked(node, log, take_the_job)
     left = result_files(node)
     assert left
     assert node.steered.rows(ResultObject) == []
