@@ -58,7 +58,7 @@ class Dispatcher:
         ring: Ring | None,
         checkpoint: Callable[[], None],
         name: str,
-        ring_again_after_s: float = 5.0,
+        ring_again_after_s: float = 2.0,
     ) -> None:
         self._database = database
         self._rules = rules
