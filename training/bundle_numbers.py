@@ -24,7 +24,7 @@ from training.cache import PreparedImages
 from training.errors import PackagingError
 from training.evaluation import Evaluation, evaluate
 from training.finished_fold import FinishedFold
-from training.intervals import wilson
+from training.intervals import Resampling
 from training.levels import Cases
 from training.material import Advance
 from training.network_maps import localisation_of
@@ -95,7 +95,7 @@ def measure(fold: FinishedFold, network: ImageNetwork, advance: Advance) -> Bund
     localisation = _localisation(fold, network, advance)
     evaluation = evaluate(fold.tested, seed=fold.config.seed)
     cases = scored_cases(target_predictions(fold.tested, fold.task), fold.parameters)
-    metrics = (*_metrics_of_levels(evaluation), *_metrics_at(point, cases))
+    metrics = (*_metrics_of_levels(evaluation), *_metrics_at(point, cases, fold.config.seed))
     return BundleNumbers(point, evaluation, metrics, localisation)
 
 
@@ -125,6 +125,7 @@ def operating_point_of(
         return operating_point(
             cases.probabilities[:, 1],
             cases.labels == 1,
+            groups=cases.groups,
             specificity=config.specificity,
             sensitivity=config.sensitivity,
         )
@@ -192,9 +193,11 @@ def _metrics_of_levels(evaluation: Evaluation) -> Iterable[Metric]:
                 yield Metric(name, level.name, found.value, found.low, found.high, found.cases)
 
 
-def _metrics_at(point: OperatingPoint, cases: Cases) -> Iterable[Metric]:
+def _metrics_at(point: OperatingPoint, cases: Cases, seed: int) -> Iterable[Metric]:
     called, truth = cases.probabilities[:, 1] >= point.threshold, cases.labels == 1
-    for name, hits in (("sensitivity", called[truth]), ("specificity", ~called[~truth])):
-        share = wilson(float(hits.sum()), hits.size)
-        if hits.size:
+    # Patches and regions of one woman resemble each other: she is what is drawn again, not they.
+    resampling = Resampling(cases.groups, seed=seed)
+    for name, hits, among in (("sensitivity", called, truth), ("specificity", ~called, ~truth)):
+        if among.any():
+            share = resampling.share(hits, among)
             yield Metric(name, cases.level, share.value, share.low, share.high, share.cases)

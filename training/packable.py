@@ -126,6 +126,7 @@ def _problem(
             operating_point(
                 cases.probabilities[:, 1],
                 cases.labels == 1,
+                groups=cases.groups,
                 specificity=config.specificity,
                 sensitivity=config.sensitivity,
             )
