@@ -2,8 +2,6 @@
 
 References
 ----------
-McNemar: Psychometrika 12 (1947) 153-157.
-Obuchowski: Stat Med 17 (1998) 1495-1507 (McNemar where women have several cases).
 Holm: Scand J Stat 6 (1979) 65-70.
 Piepho: J Comput Graph Stat 13 (2004) 456-466 (letters).
 """
@@ -24,6 +22,7 @@ from training.errors import EvaluationError
 from training.evaluated_run import EvaluatedRun
 from training.intervals import Interval, Resampling, ratio
 from training.levels import Cases
+from training.mcnemar import mcnemar
 from training.predictions import Predictions
 
 SIGNIFICANCE = 0.05
@@ -119,8 +118,8 @@ def compare(runs: Sequence[EvaluatedRun], *, level: str | None = None, seed: int
     runs : sequence of EvaluatedRun
         Two or more, each with a name of its own.
     level : str or None
-        ``"image"``, ``"breast"`` or ``"woman"``; by default the woman, or the image for tasks with more than
-        two classes.
+        ``"image"``, ``"breast"`` or ``"woman"``; by default the woman, or the image for patches of slides
+        and for tasks with more than two classes.
     seed : int
         Of the resampling.
 
@@ -173,29 +172,6 @@ def compare(runs: Sequence[EvaluatedRun], *, level: str | None = None, seed: int
         ),
         warnings=runs[0].warnings,
     )
-
-
-def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_], groups: Sequence[str]) -> float:
-    """Two-sided p-value of two models being right equally often on the same cases.
-
-    Exact where each woman has one case. Where she has several, each woman counts by how many more of her
-    cases one model gets right (Obuchowski), against the normal distribution.
-
-    Parameters
-    ----------
-    first, second : numpy.ndarray
-        ``(n,)`` bool: whether each model is right.
-    groups : sequence of str
-        Woman of each case.
-    """
-    gained = first.astype(np.int64) - second.astype(np.int64)
-    names, member = np.unique(np.asarray(groups), return_inverse=True)
-    if names.size == gained.size:
-        better, worse = int((gained > 0).sum()), int((gained < 0).sum())
-        return 1.0 if better + worse == 0 else float(stats.binomtest(better, better + worse).pvalue)
-    of_women = np.bincount(member, weights=gained)
-    spread = float(np.sqrt((of_women**2).sum()))
-    return 1.0 if spread == 0.0 else 2.0 * float(stats.norm.sf(abs(of_women.sum()) / spread))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -276,10 +252,13 @@ def _aligned(runs: Sequence[EvaluatedRun]) -> list[Predictions]:
 
 
 def _cases(answers: Predictions, level: str | None) -> Cases:
-    default = levels.WOMAN if len(answers.classes) == 2 else levels.IMAGE
+    are_patches = levels.are_patches(answers)
+    default = levels.WOMAN if len(answers.classes) == 2 and not are_patches else levels.IMAGE
     wanted = level or default
     if wanted not in LEVELS:
         raise EvaluationError(f"There is no level {wanted!r}: choose {', '.join(LEVELS)}.")
+    if are_patches and wanted != levels.IMAGE:
+        raise EvaluationError("All patches of a patient are no breast with views: compare images.")
     counting = {levels.IMAGE: levels.images, levels.BREAST: levels.breasts, levels.WOMAN: levels.women}
     counted = counting[wanted](answers)
     if counted is None:

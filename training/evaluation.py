@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from models.calibration import OperatingPoint, operating_point
 from models.errors import CalibrationError
-from models.tasks import all_tasks
 from training import levels, metrics
 from training.delong import auc_interval
 from training.errors import EvaluationError
@@ -201,8 +200,7 @@ _Counting = Callable[[Predictions], Cases | None]
 def _levels(predictions: Predictions, notes: list[str]) -> list[tuple[_Counting, Cases]]:
     """Give the levels that say something of their own, each with how its cases are counted."""
     found: list[tuple[_Counting, Cases]] = []
-    task = all_tasks().get(predictions.task)
-    if task is not None and task.slides is not None:
+    if levels.are_patches(predictions):
         notes.append("Patches alone are counted: all patches of a patient are no breast with views.")
         return [(levels.images, levels.images(predictions))]
     for counting in (levels.images, levels.breasts, levels.women):
@@ -260,7 +258,9 @@ def _decision_scores(cases: Cases, resampling: Resampling) -> dict[str, Interval
     return {
         "accuracy": resampling.share(cases.labels == cases.predicted),
         "balanced_accuracy": of_matrix(metrics.sensitivity),
-        "macro_precision": of_matrix(metrics.precision),
+        "macro_precision": resampling.of_sums(
+            cells, lambda sums: metrics.macro_precision(sums.reshape(-1, known, known))
+        ),
         "macro_f1": of_matrix(metrics.f1),
     }
 
@@ -359,6 +359,7 @@ def _point_scores(
             points[fold] = operating_point(
                 validated.probabilities[:, 1],
                 validated.labels == 1,
+                groups=validated.groups,
                 specificity=targets.specificity,
                 sensitivity=targets.sensitivity,
             )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from models.tasks import all_tasks
 from training.predictions import Predictions
 
 IMAGE, BREAST, WOMAN = "image", "breast", "woman"
@@ -65,6 +66,12 @@ class Cases:
         return Cases(
             self.level, self.classes, groups, self.labels[rows], self.probabilities[rows], self.folds[rows]
         )
+
+
+def are_patches(predictions: Predictions) -> bool:
+    """Whether images are patches of slides: all those of a patient are no breast with views."""
+    task = all_tasks().get(predictions.task)
+    return task is not None and task.slides is not None
 
 
 def images(predictions: Predictions) -> Cases:

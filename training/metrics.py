@@ -74,6 +74,16 @@ def macro(of_classes: Array) -> Array:
     return _divided(np.where(defined, of_classes, 0.0).sum(axis=-1), defined.sum(axis=-1).astype(np.float64))
 
 
+def macro_precision(matrix: ArrayLike) -> Array:
+    """Mean precision over the classes, ``(...)``; not defined where a class has cases and is never called.
+
+    The mean of the others would praise a network for never naming what is rare.
+    """
+    of_classes = precision(matrix)
+    is_never_called = ~np.isfinite(of_classes) & (support(matrix) > 0)
+    return np.asarray(np.where(is_never_called.any(axis=-1), np.nan, macro(of_classes)))
+
+
 @dataclass(frozen=True, slots=True)
 class Curve:
     """Points of a curve, from the highest threshold to the lowest.

@@ -20,7 +20,7 @@ def command(
         str | None,
         typer.Option(
             "--level",
-            help="image, breast or woman; by default the woman, or the image with several classes.",
+            help="image, breast or woman; by default the woman, the image for several classes and patches.",
         ),
     ] = None,
     out: Annotated[

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from training.comparison import compare, holm, letter_display, mcnemar
+from training.comparison import compare, holm, letter_display
 from training.errors import EvaluationError
 from training.evaluated_run import EvaluatedRun
 from training.predictions import Predictions
@@ -37,7 +37,7 @@ def model(
     return EvaluatedRun(
         name,
         Predictions(
-            task="idc",
+            task="mammography_malignancy",
             classes=tuple("abcdefg"[:known]),
             images=names,
             groups=names,
@@ -106,6 +106,19 @@ def test_several_classes_are_compared_by_their_mean_area() -> None:
         compare([model("a", 1.0, seed=1, known=4), model("b", 1.0, seed=2, known=4)], level="woman")
 
 
+def test_patches_of_slides_are_compared_one_by_one_for_they_are_no_views_of_a_breast() -> None:
+    runs = [model(name, shift, seed=seed) for seed, (name, shift) in enumerate((("a", 1.0), ("b", 2.0)))]
+    patches = [
+        replace(run, predictions=replace(run.predictions, task="idc", groups=("p", "q") * 100))
+        for run in runs
+    ]
+    found = compare(patches)
+    assert (found.level, found.cases, found.women) == ("image", 200, 2)
+    for level in ("breast", "woman"):
+        with pytest.raises(EvaluationError, match="compare images"):
+            compare(patches, level=level)
+
+
 def test_equal_models_are_told_apart_in_one_of_twenty_comparisons_at_most() -> None:
     false = 0
     for seed in range(60):
@@ -130,23 +143,6 @@ def test_runs_that_cannot_be_compared_are_refused() -> None:
             compare(runs)
     with pytest.raises(EvaluationError, match="no level"):
         compare([one, other], level="patient")
-
-
-def test_mcnemars_test_is_exact_where_each_woman_has_one_case() -> None:
-    # 10 and 2 discordant cases: the two-sided binomial probability is 2 * (1 + 12 + 66) / 4096.
-    first = np.asarray([True] * 10 + [False] * 2 + [True] * 30)
-    second = np.asarray([False] * 10 + [True] * 2 + [True] * 30)
-    names = [str(i) for i in range(42)]
-    assert mcnemar(first, second, names) == pytest.approx(158 / 4096)
-    assert mcnemar(first, first, names) == 1.0
-
-
-def test_a_womans_cases_together_count_less_than_cases_of_different_women() -> None:
-    first, second = np.asarray([True] * 12), np.asarray([False] * 12)
-    alone = mcnemar(first, second, [str(i) for i in range(12)])
-    together = mcnemar(first, second, [str(i // 6) for i in range(12)])
-    assert alone < 0.001 < 0.1 < together
-    assert mcnemar(first, first, ["a"] * 12) == 1.0
 
 
 def test_holms_adjustment_is_that_of_the_textbook() -> None:

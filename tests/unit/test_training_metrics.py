@@ -179,6 +179,16 @@ def test_a_class_never_predicted_has_no_precision_and_one_never_seen_no_sensitiv
     assert metrics.macro(metrics.sensitivity(matrix)) == 0.5
 
 
+def test_never_naming_a_class_does_not_raise_the_mean_precision() -> None:
+    never_called = metrics.confusion([0, 0, 1], [0, 0, 0], 3)
+    each_called = metrics.confusion([0, 0, 1], [0, 1, 1], 3)
+    assert np.isnan(metrics.macro_precision(never_called)), "class 1 has a case and no call"
+    assert metrics.macro_precision(each_called) == 0.75, "class 2 has neither and is not asked for"
+    assert np.array_equal(
+        metrics.macro_precision(np.stack([each_called, never_called])), [0.75, np.nan], equal_nan=True
+    )
+
+
 def test_curves_of_one_class_alone_are_refused() -> None:
     with pytest.raises(EvaluationError, match="both classes"):
         metrics.roc([0.1, 0.2], [True, True])
