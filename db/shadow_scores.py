@@ -69,7 +69,9 @@ def pairs(session: Session, champion: str, challenger: str) -> list[Row]:
     Returns
     -------
     list of dict
-        UIDs of study and image, side, and both bundles' logits and probabilities; in the order of scoring.
+        UIDs of study and image, a number that stands for the patient (studies of one patient share it, those
+        without a Patient ID have one each), side, and both bundles' logits and probabilities; in the order
+        of scoring.
     """
     latest = (
         select(Revision.study_id, func.max(Revision.number).label("number"))
@@ -79,16 +81,18 @@ def pairs(session: Session, champion: str, challenger: str) -> list[Row]:
         .subquery()
     )
     query = (
-        select(Study.study_instance_uid, ShadowScore)
+        select(Study.study_instance_uid, Study.patient_id, ShadowScore)
         .join(Revision, ShadowScore.revision_id == Revision.id)
         .join(Study, Revision.study_id == Study.id)
         .join(latest, (latest.c.study_id == Revision.study_id) & (latest.c.number == Revision.number))
         .where(ShadowScore.bundle_digest == challenger, ShadowScore.champion_digest == champion)
         .order_by(ShadowScore.id)
     )
+    number: dict[tuple[str, str], int] = {}
     return [
         {
             "study_instance_uid": study,
+            "patient": number.setdefault((patient, "" if patient else study), len(number)),
             "sop_instance_uid": row.sop_instance_uid,
             "laterality": row.laterality,
             "challenger_logit": row.logit,
@@ -96,5 +100,5 @@ def pairs(session: Session, champion: str, challenger: str) -> list[Row]:
             "champion_logit": row.champion_logit,
             "champion_probability": row.champion_probability,
         }
-        for study, row in session.execute(query)
+        for study, patient, row in session.execute(query)
     ]

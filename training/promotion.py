@@ -8,6 +8,8 @@ by more than a margin, with one-sided confidence of 95 %:
 * calibration (Brier score, paired),
 * the area in each subgroup that is large enough to be judged.
 
+Studies of one woman resemble each other: in every bound and test she counts once, by all of them together.
+
 Promoted is only what holds everywhere, so a challenger that is worse by a margin anywhere is promoted in at
 most 5 % of all comparisons. Rejected is what was shown to be worse somewhere, at a level that is shared by
 the criteria, so that an equal challenger is rejected in at most 5 %. Everything else is not enough evidence,
@@ -24,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from training.delong import covariance
+from training.delong import difference
 from training.errors import EvaluationError
+from training.mcnemar import chance_of, gains_of_women
 
 CONFIDENCE = 0.95
 """One-sided, of each bound."""
@@ -37,10 +40,11 @@ BRIER_MARGIN = 0.01
 SUBGROUP_AUC_MARGIN = 0.10
 
 MINIMUM_CASES = 150
-"""Of each kind: with fewer, and 15 % of the cases answered differently, no margin of sensitivity can hold."""
+"""Of each kind, and women: with fewer, and 15 % of the cases answered differently, no margin of sensitivity
+can hold."""
 
 MINIMUM_SUBGROUP = 30
-"""Cases of each kind in a subgroup that is judged."""
+"""Women with cases of each kind in a subgroup that is judged."""
 
 
 class Finding(StrEnum):
@@ -89,6 +93,17 @@ class PairedCases:
         sizes = {self.labels.size, self.champion.size, self.challenger.size}
         if len(sizes) != 1 or not np.isfinite([self.champion, self.challenger]).all():
             raise EvaluationError("A comparison needs one finite score of each bundle for each label.")
+
+    @property
+    def women_of_each_kind(self) -> tuple[int, int]:
+        """Different women with positive cases, and with negative ones."""
+        if self.groups is None:
+            return int(self.labels.sum()), int((~self.labels).sum())
+        kinds = (self.labels, ~self.labels)
+        positive, negative = (
+            len({g for g, is_one in zip(self.groups, kind, strict=True) if is_one}) for kind in kinds
+        )
+        return positive, negative
 
     def part(self, chosen: NDArray[np.bool_]) -> PairedCases:
         """Return some of the cases, without subgroups."""
@@ -177,12 +192,12 @@ def judge(cases: PairedCases) -> Verdict:
     criteria = tuple(_criteria(cases))
     worse = [c.sentence for c in criteria if c.finding is Finding.WORSE]
     unclear = [c.sentence for c in criteria if c.finding is Finding.OPEN]
-    few = min(positives, negatives) < MINIMUM_CASES
-    if few:
-        unclear.insert(
-            0,
-            f"{positives} positive and {negatives} negative cases: {MINIMUM_CASES} of each are needed.",
-        )
+    women = cases.women_of_each_kind
+    if min(women) < MINIMUM_CASES:
+        found = f"{positives} positive and {negatives} negative cases"
+        if women != (positives, negatives):
+            found += f" of {women[0]} and {women[1]} women"
+        unclear.insert(0, f"{found}: {MINIMUM_CASES} of each are needed.")
     if worse:
         decision, reasons = Decision.REJECT, worse
     elif unclear:
@@ -199,8 +214,9 @@ def _criteria(cases: PairedCases) -> Iterator[Criterion]:
     champion = cases.champion >= cases.champion_threshold
     challenger = cases.challenger >= cases.challenger_threshold
     truth = cases.labels
-    yield _share("Sensitivity", champion[truth], challenger[truth], SENSITIVITY_MARGIN, level)
-    yield _share("Specificity", ~champion[~truth], ~challenger[~truth], SPECIFICITY_MARGIN, level)
+    ill, healthy = cases.part(truth).groups, cases.part(~truth).groups
+    yield _share("Sensitivity", champion[truth], challenger[truth], ill, SENSITIVITY_MARGIN, level)
+    yield _share("Specificity", ~champion[~truth], ~challenger[~truth], healthy, SPECIFICITY_MARGIN, level)
     yield _brier(cases, level)
     for name, part in parts:
         yield _auc(part, f"AUC of {name}", SUBGROUP_AUC_MARGIN, level)
@@ -211,41 +227,55 @@ def _judged_parts(cases: PairedCases) -> Iterator[tuple[str, PairedCases]]:
     for name, values in sorted(cases.subgroups.items()):
         for value in sorted(set(values) - {""}):
             part = cases.part(np.asarray([entry == value for entry in values]))
-            if min(part.labels.sum(), (~part.labels).sum()) >= MINIMUM_SUBGROUP:
+            if min(part.women_of_each_kind) >= MINIMUM_SUBGROUP:
                 yield f"{name} {value}", part
 
 
 def _auc(cases: PairedCases, name: str, margin: float, level: float) -> Criterion:
-    found = covariance(np.vstack([cases.challenger, cases.champion]), cases.labels, cases.groups)
-    contrast = np.asarray([1.0, -1.0])
-    difference = float(found.values @ contrast)
-    error = float(np.sqrt(max(contrast @ found.covariance @ contrast, 0.0)))
-    return _answer(name, difference, error, margin, is_worse=_is_below_zero(difference, error, level))
+    found, error = difference(cases.challenger, cases.champion, cases.labels, cases.groups)
+    return _answer(name, found, error, margin, is_worse=_is_below_zero(found, error, level))
 
 
 def _share(
     name: str,
     champion: NDArray[np.bool_],
     challenger: NDArray[np.bool_],
+    groups: tuple[str, ...] | None,
     margin: float,
     level: float,
 ) -> Criterion:
-    """Compare two shares of right answers on the same cases (Agresti and Min 2005; McNemar's exact test)."""
-    gained, lost = int((challenger & ~champion).sum()), int((champion & ~challenger).sum())
+    """Compare two shares of right answers on the same cases (Agresti and Min 2005; McNemar's exact test).
+
+    Half a case is added to each cell of the table: one that was gained, one that was lost. A woman's cases
+    are taken together, in the bounds and in the test.
+    """
+    gains, sizes = gains_of_women(challenger, champion, groups), _cases_of_women(champion.size, groups)
     count = champion.size + 2
-    difference = (gained - lost) / count
-    error = float(np.sqrt(max((gained + lost + 1) - (gained - lost) ** 2 / count, 0.0)) / count)
-    p_value = float(stats.binom.sf(lost - 1, gained + lost, 0.5)) if lost > gained else 1.0
-    return _answer(name, difference, error, margin, is_worse=p_value < level)
+    found = float(gains.sum()) / count
+    spread = float(((gains - found * sizes) ** 2).sum()) + 1.0 + 2.0 * found**2
+    p_value = chance_of(-gains) if gains.sum() < 0 else 1.0
+    return _answer(name, found, float(np.sqrt(spread)) / count, margin, is_worse=p_value < level)
 
 
 def _brier(cases: PairedCases, level: float) -> Criterion:
     truth = cases.labels.astype(np.float64)
     gains = (cases.champion - truth) ** 2 - (cases.challenger - truth) ** 2
-    difference = float(gains.mean())
-    error = float(gains.std(ddof=1) / np.sqrt(gains.size))
-    is_worse = _is_below_zero(difference, error, level)
-    return _answer("Brier score", difference, error, BRIER_MARGIN, is_worse=is_worse)
+    found = float(gains.mean())
+    sums = np.bincount(_member(gains.size, cases.groups), weights=gains)
+    off = sums - found * _cases_of_women(gains.size, cases.groups)
+    error = float(np.sqrt((off**2).sum() * off.size / max(off.size - 1, 1))) / gains.size
+    is_worse = _is_below_zero(found, error, level)
+    return _answer("Brier score", found, error, BRIER_MARGIN, is_worse=is_worse)
+
+
+def _member(count: int, groups: tuple[str, ...] | None) -> NDArray[np.int64]:
+    if groups is None:
+        return np.arange(count)
+    return np.asarray(np.unique(np.asarray(groups), return_inverse=True)[1], dtype=np.int64)
+
+
+def _cases_of_women(count: int, groups: tuple[str, ...] | None) -> NDArray[np.int64]:
+    return np.asarray(np.bincount(_member(count, groups)), dtype=np.int64)
 
 
 def _is_below_zero(difference: float, error: float, level: float) -> bool:

@@ -85,8 +85,11 @@ def a_claim(node: Node, study: str = "2.25.1") -> Claim:
     return found
 
 
-def shadowed(node: Node, cases: PairedCases) -> None:
-    """Keep shadow scores of as many studies as there are cases, one image each."""
+def shadowed(node: Node, cases: PairedCases, *, patients: int | None = None) -> None:
+    """Keep shadow scores of as many studies as there are cases, one image each.
+
+    They are of as many different patients as `patients` says; without it no study names one.
+    """
     from datetime import UTC, datetime
 
     from sqlalchemy import insert
@@ -102,7 +105,7 @@ def shadowed(node: Node, cases: PairedCases) -> None:
                 {
                     "id": n,
                     "study_instance_uid": f"2.25.{n}",
-                    "patient_id": "",
+                    "patient_id": "" if patients is None else f"SECRET-{n % patients}",
                     "accession_number": "",
                     "created_at": now,
                 }
@@ -306,6 +309,21 @@ def test_a_challenger_that_was_shown_to_be_no_worse_is_promoted_on_labels(node: 
     detail = node.last_event("bundle.promoted")
     assert (detail["verdict"], detail["positives"], detail["negatives"]) == ("promote", 400, 1600)
     assert "override" not in detail
+
+
+def test_studies_of_few_patients_are_not_enough_evidence_and_name_none_of_them(
+    node: Node, tmp_path: Path
+) -> None:
+    cases = drawn(0.02)
+    shadowed(node, cases, patients=100)
+    compared = node.model(
+        "compare", node.champion, node.challenger, "--labels", labels_file(tmp_path, cases), "--json"
+    )
+    assert compared.json["verdict"] == "not enough evidence"
+    assert compared.json["reasons"][0] == (
+        "400 positive and 1600 negative cases of 100 and 100 women: 150 of each are needed."
+    )
+    assert "SECRET" not in compared.out + compared.err
 
 
 def test_a_worse_challenger_is_rejected_and_the_reason_named(node: Node, tmp_path: Path) -> None:

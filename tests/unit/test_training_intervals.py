@@ -119,6 +119,20 @@ def test_classes_without_overlap_get_an_interval_that_is_not_a_point() -> None:
     assert auc_interval([1.0, 2.0, 3.0, 8.0, 9.0], [False] * 3 + [True] * 2, groups).low < found.low
 
 
+def test_a_perfect_model_and_one_that_knows_nothing_are_told_apart_by_enough_women_alone() -> None:
+    for women, is_told_apart in ((2, False), (30, True)):
+        labels = np.repeat([False, True], women)
+        perfect, flat = labels.astype(np.float64), np.zeros(labels.size)
+        found = paired_difference(perfect, flat, labels)
+        assert found.value == 0.5
+        assert (found.low > 0.0) == is_told_apart
+        assert (found.p_value < 0.05) == is_told_apart
+        back = paired_difference(flat, perfect, labels)
+        assert (back.value, back.p_value) == (-0.5, found.p_value)
+        alike = paired_difference(perfect, flat, labels, ["a"] * women + ["b"] * women)
+        assert alike.p_value > 0.05, "two women, whatever they have of images"
+
+
 @pytest.mark.parametrize(
     ("scores", "labels"), [([1.0, 2.0], [1, 1]), ([1.0, np.nan], [0, 1]), ([1.0], [0, 1])]
 )

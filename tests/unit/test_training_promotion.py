@@ -87,6 +87,38 @@ def test_a_bundle_compared_with_itself_holds_everywhere(equal: PairedCases) -> N
     assert (verdict.positives, verdict.negatives) == (600, 6000)
 
 
+def twice(cases: PairedCases) -> PairedCases:
+    """Every woman comes twice and looks the same."""
+    names = tuple(str(number) for number in range(cases.labels.size)) * 2
+    both = {name: np.tile(getattr(cases, name), 2) for name in ("labels", "champion", "challenger")}
+    return replace(cases, **both, groups=names)
+
+
+def test_studies_of_the_same_women_are_no_further_evidence(equal: PairedCases) -> None:
+    once, again = judge(equal), judge(twice(equal))
+    assert again.decision is once.decision
+    for before, after in zip(once.criteria, again.criteria, strict=True):
+        assert (after.low, after.high) == pytest.approx((before.low, before.high), abs=4e-4), before.name
+    counted_apart = judge(replace(twice(equal), groups=None))
+    for before, after in zip(once.criteria, counted_apart.criteria, strict=True):
+        assert after.high - after.low < 0.75 * (before.high - before.low), before.name
+
+
+def test_a_hundred_women_with_several_studies_are_too_few() -> None:
+    random = np.random.default_rng(1)
+    few = simulated_cases(random, positives=100, negatives=1000, champion_auc=0.85, difference=0.0)
+    same = replace(few, challenger=few.champion, challenger_threshold=few.champion_threshold)
+    verdict = judge(twice(same))
+    assert verdict.decision is Decision.NOT_ENOUGH_EVIDENCE
+    assert verdict.reasons == (
+        "200 positive and 2000 negative cases of 100 and 1000 women: 150 of each are needed.",
+    )
+    small = replace(
+        twice(same), subgroups={"scanner": tuple("NEW" if i % 100 < 20 else "" for i in range(2200))}
+    )
+    assert len(judge(small).criteria) == 4, "40 studies of 20 women are no subgroup"
+
+
 def raise_threshold(cases: PairedCases) -> PairedCases:
     return replace(cases, challenger_threshold=0.9)
 

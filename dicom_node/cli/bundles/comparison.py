@@ -125,7 +125,9 @@ def compare(
     known = [study for study in studies if study in truth]
     facts["labelled_studies"] = len(known)
     digest = hashlib.sha256(labels.read_bytes()).hexdigest()
-    return Comparison(facts, _judged(studies, known, truth, subgroups, manifests), digest, is_turned_round)
+    patients = {row["study_instance_uid"]: str(row["patient"]) for row in rows}
+    verdict = _judged(studies, patients, known, truth, subgroups, manifests)
+    return Comparison(facts, verdict, digest, is_turned_round)
 
 
 def _studies(rows: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
@@ -190,6 +192,7 @@ def _read_labels(path: Path, task: Task) -> tuple[dict[str, bool], dict[str, dic
 
 def _judged(
     studies: Mapping[str, tuple[float, float]],
+    patients: Mapping[str, str],
     known: list[str],
     truth: Mapping[str, bool],
     subgroups: Mapping[str, Mapping[str, str]],
@@ -206,6 +209,7 @@ def _judged(
             challenger=np.asarray([studies[study][1] for study in known]),
             champion_threshold=manifests[0].operating_points[0].threshold,
             challenger_threshold=manifests[1].operating_points[0].threshold,
+            groups=tuple(patients[study] for study in known),
             subgroups={name: tuple(subgroups[study].get(name, "") for study in known) for name in names},
         )
     )
