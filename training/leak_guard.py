@@ -1,14 +1,15 @@
 """What must hold before a number is believed: nothing that was tested had been seen in training.
 
 Women, image names, files and pictures (however turned, mirrored, inverted or brightened) never cross the
-parts of a fold, and labels that mean nothing cannot be predicted. Findings name rows of the data set, never
+parts of a fold, nobody is tested whom the starting weights know, and labels that mean nothing cannot be
+predicted. Findings name rows of the data set, never
 names of images or women: those may tell who somebody is.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,22 @@ from training.errors import LeakError
 from training.null_run import NullRun, null_run, small_features
 from training.pixel_keys import pixel_key
 from training.records import DataSet, Record
-from training.splits import AS_WRITTEN, PARTS, SplitPlan
+from training.splits import AS_WRITTEN, PARTS, Fold, SplitPlan
+from training.starting_weights import Seen
 
 Images = Callable[[int], NDArray[Any]]
 """Gives the pixels of the record in this row: ``(rows, columns)`` or ``(channels, rows, columns)``."""
+
+NOTHING_SEEN = Seen()
 
 _MEANINGS = {
     "group": "women or patients are",
     "image": "image names are",
     "file": "files of the same content are",
     "picture": "pictures (turned, mirrored or brightened copies among them) are",
+    "weights": "women or patients whom the starting weights know are",
 }
+_STARTING_WEIGHTS = "starting weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,8 @@ class Leak:
     Attributes
     ----------
     kind : str
-        ``"group"``, ``"image"``, ``"file"`` or ``"picture"``.
+        ``"group"``, ``"image"``, ``"file"``, ``"picture"``, or ``"weights"`` for women or patients whom the
+        weights know that the run starts from.
     fold : int
         Which fold, from 0.
     count : int
@@ -124,9 +131,22 @@ class GuardVerdict:
             raise LeakError(
                 "This split leaks; no number measured on it is shown: "
                 + "; ".join(self.findings())
-                + ". Rows are the records of data.json, from 0. Give copies one group in the data "
-                "set and split again by group."
+                + ". Rows are the records of data.json, from 0. "
+                + " ".join(self._ways())
             )
+
+    def _ways(self) -> list[str]:
+        """What would end the leaks."""
+        others = [leak for leak in self.leaks if leak.kind != "weights"]
+        ways = []
+        if others or not self.leaks:
+            ways.append("Give copies one group in the data set and split again by group.")
+        if len(others) < len(self.leaks):
+            ways.append(
+                "Start from weights that know none of these women, or with the split that they were trained "
+                "with and their fold alone (--set run_folds=1)."
+            )
+        return ways
 
     def write(self, path: Path) -> None:
         """Write the verdict as JSON; :func:`read` gives it back."""
@@ -157,7 +177,15 @@ def read(path: Path) -> GuardVerdict:
         ) from error
 
 
-def inspect(plan: SplitPlan, dataset: DataSet, images: Images, *, seed: int = 0) -> GuardVerdict:
+def inspect(
+    plan: SplitPlan,
+    dataset: DataSet,
+    images: Images,
+    *,
+    seed: int = 0,
+    seen: Seen = NOTHING_SEEN,
+    run_folds: int | None = None,
+) -> GuardVerdict:
     """Look for everything that crosses the parts of a split.
 
     Parameters
@@ -171,6 +199,10 @@ def inspect(plan: SplitPlan, dataset: DataSet, images: Images, *, seed: int = 0)
         the network or as stored. Called once for each.
     seed : int
         Of the labels that mean nothing.
+    seen : Seen
+        What the weights know that the folds start from.
+    run_folds : int or None
+        How many of the folds start from them; all where None.
 
     Raises
     ------
@@ -198,20 +230,33 @@ def inspect(plan: SplitPlan, dataset: DataSet, images: Images, *, seed: int = 0)
         protocol=plan.protocol,
         images=len(records),
         blank=pictures.count(None),
-        leaks=crossings(plan, _keys(records, pictures), rows),
+        leaks=(
+            *crossings(plan, _keys(records, pictures), rows),
+            *_known_to_weights(plan.folds[:run_folds], records, rows, seen),
+        ),
         null=null_run(np.stack(features), groups, [(fold[0], fold[1]) for fold in folds], seed=seed),
     )
 
 
-def guard(plan: SplitPlan, dataset: DataSet, images: Images, *, seed: int = 0) -> GuardVerdict:
+def guard(
+    plan: SplitPlan,
+    dataset: DataSet,
+    images: Images,
+    *,
+    seed: int = 0,
+    seen: Seen = NOTHING_SEEN,
+    run_folds: int | None = None,
+) -> GuardVerdict:
     """Inspect a split and refuse one that leaks, unless it is one ``as_written``, whose numbers are marked.
+
+    Parameters are those of :func:`inspect`.
 
     Raises
     ------
     LeakError
         If a split by group leaks, with what and where; or if the plan is not one of this data set.
     """
-    verdict = inspect(plan, dataset, images, seed=seed)
+    verdict = inspect(plan, dataset, images, seed=seed, seen=seen, run_folds=run_folds)
     if plan.protocol != AS_WRITTEN:
         verdict.require_clean()
     return verdict
@@ -248,6 +293,27 @@ def crossings(
                 (row, part), (other_row, other_part) = next(iter(crossing.values()))
                 found.append(Leak(kind, number, len(crossing), (row, other_row), (part, other_part)))
     return tuple(found)
+
+
+def _known_to_weights(
+    folds: Sequence[Fold], records: Sequence[Record], rows: Mapping[str, int], seen: Seen
+) -> Iterator[Leak]:
+    """Find who is tested, or calibrates, though the starting weights were trained on them.
+
+    Those who stopped and calibrated the first training may do so again; they may not test.
+    """
+    trained, known = seen.women(records)
+    first = {record.group: row for row, record in reversed(list(enumerate(records)))}
+    for number, fold in enumerate(folds):
+        forbidden = (("test", fold.test, known), ("validation", fold.validation, trained))
+        crossing: dict[str, tuple[int, str]] = {}
+        for part, images, groups in forbidden:
+            for row in (rows[image] for image in images):
+                if records[row].group in groups:
+                    crossing.setdefault(records[row].group, (row, part))
+        if crossing:
+            group, (row, part) = next(iter(crossing.items()))
+            yield Leak("weights", number, len(crossing), (first[group], row), (_STARTING_WEIGHTS, part))
 
 
 def _keys(records: Sequence[Record], pictures: Sequence[str | None]) -> dict[str, list[str | None]]:

@@ -93,6 +93,13 @@ class Record:
         """Names one breast of one woman; the group alone where the side is unknown."""
         return f"{self.group}/{self.laterality}" if self.laterality else self.group
 
+    @property
+    def digest(self) -> str:
+        """Names the image without telling whose it is: digest of its file and, where there is one, region."""
+        if self.region is None:
+            return self.sha256
+        return hashlib.sha256(canonical([self.sha256, list(_corners(self.region))])).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class DataSet:

@@ -28,6 +28,7 @@ from training.resources import needs_of, require
 from training.run_config import TrainingConfig
 from training.run_folder import RunFolder, RunIdentity
 from training.run_log import RunLog
+from training.starting_weights import seen_by
 
 
 def run(
@@ -89,7 +90,7 @@ def run(
         run_folder.start(folder, identity)
         write_manifest(material.dataset, folder.data)
         material.plan.write(folder.split)
-        _guard(folder, material, advance)
+        _guard(folder, config, material, advance)
         log.write("started", options=config.result_options)
         for number in range(config.run_folds or config.folds):
             files = folder.fold(number)
@@ -101,15 +102,18 @@ def run(
     return folder
 
 
-def _guard(folder: RunFolder, material: Material, advance: Advance) -> None:
+def _guard(folder: RunFolder, config: TrainingConfig, material: Material, advance: Advance) -> None:
     """Let the leak guard look at the split; a split by group that leaks ends the run."""
     total = len(material.images)
+    seen = leak_guard.NOTHING_SEEN if config.weights is None else seen_by(config.weights)
 
     def pixels(row: int) -> NDArray[np.float32]:
         advance("guarding", row + 1, total)
         return material.images[row]
 
-    leak_guard.guard(material.plan, material.dataset, pixels).write(folder.guard)
+    leak_guard.guard(material.plan, material.dataset, pixels, seen=seen, run_folds=config.run_folds).write(
+        folder.guard
+    )
     advance("guarding", total, total)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 from models import bundle
-from models.manifest import FORMAT, Manifest, canonical
+from models.manifest import FORMAT, Manifest
 from models.network_inputs import AnyParameters
 from models.tasks import Task
 from training import finished_fold, run_folder
@@ -19,11 +18,11 @@ from training.material import Advance, silent
 from training.model_card import model_card
 from training.packable import require_honest_split
 from training.packaging import Release, require_empty, require_identity, write_bundle
-from training.records import DataSet, Record
+from training.records import DataSet
 from training.run_folder import RunFolder
 from training.splits import SplitPlan
+from training.starting_weights import SPLIT
 
-SPLIT = "split.json"
 INTENDED_USE = "Research. Trained and measured on one data set; not validated for clinical use."
 
 
@@ -135,7 +134,7 @@ def _split_file(dataset: DataSet, plan: SplitPlan, fold: int) -> bytes:
 
     Whoever has the files finds every image; nobody else learns who somebody is.
     """
-    digest = {record.image: _digest(record) for record in dataset.records}
+    digest = {record.image: record.digest for record in dataset.records}
     number = {group: index for index, group in enumerate(dict.fromkeys(plan.groups.values()))}
     parts = plan.folds[fold].parts()
     content = {
@@ -149,10 +148,3 @@ def _split_file(dataset: DataSet, plan: SplitPlan, fold: int) -> bytes:
         },
     }
     return (json.dumps(content, sort_keys=True) + "\n").encode("ascii")
-
-
-def _digest(record: Record) -> str:
-    if record.region is None:
-        return record.sha256
-    corners = [record.region.left, record.region.top, record.region.right, record.region.bottom]
-    return hashlib.sha256(canonical([record.sha256, corners])).hexdigest()

@@ -31,6 +31,7 @@ from training.errors import (
     RunInUseError,
     TrainingError,
 )
+from training.intervals import Resampling
 from training.material import material_of
 from training.packable import way_to_bundle
 from training.resources import Needs, needs_of
@@ -152,6 +153,7 @@ def killed(config: TrainingConfig, folder: Path, stage: str, times: int) -> int:
     return done.returncode
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
     images: Path, finished: RunFolder, tmp_path: Path
@@ -424,6 +426,44 @@ def test_a_site_adapts_the_head_of_weights_that_it_was_given(
     assert changed == {"classifier"}
 
 
+def test_women_whom_the_starting_weights_know_are_not_tested(
+    images: Path, finished: RunFolder, packed: bundle.Bundle, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "published" / "weights.safetensors"
+    elsewhere.parent.mkdir()
+    shutil.copy(packed.path / "weights.safetensors", elsewhere)
+    of_bundle, of_fold = packed.path / "weights.safetensors", finished.fold(0).weights
+    for number, weights in enumerate((of_bundle, of_fold, elsewhere)):
+        config = options(
+            images,
+            weights=str(weights),
+            weights_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+            mode="features",
+            epochs=1,
+            seed=5,
+            run_folds=1,
+        )
+        folder = tmp_path / f"run-{number}"
+        if weights is elsewhere:  # nobody says what these have seen
+            run(config, folder, resume=False, advance=quietly)
+            continue
+        with pytest.raises(LeakError, match="the starting weights know"):
+            run(config, folder, resume=False, advance=quietly)
+        assert not (folder / "fold-0").exists()
+
+
+def test_a_split_beside_the_weights_that_cannot_be_read_ends_the_run(
+    images: Path, packed: bundle.Bundle, tmp_path: Path
+) -> None:
+    damaged = shutil.copytree(packed.path, tmp_path / "bundle")
+    (damaged / "split.json").write_text("{}")
+    weights = damaged / "weights.safetensors"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    config = options(images, weights=str(weights), weights_sha256=digest, mode="features", epochs=1)
+    with pytest.raises(TrainingError, match="nobody knows whose images they have seen"):
+        run(config, tmp_path / "run", resume=False, advance=quietly)
+
+
 # --- the source's own protocol
 
 
@@ -636,4 +676,9 @@ def test_a_network_of_patches_becomes_a_bundle_that_answers(tmp_path: Path) -> N
     assert built.golden.activations is None, "a dense network has no map"
     assert built.golden.inputs.shape == (5, 3, 50, 50)
     assert {metric.level for metric in built.manifest.metrics} >= {"image"}
+    tested = predictions.read(folder.fold(0).predictions)
+    called = tested.probabilities[:, 1] >= built.threshold
+    (told,) = [metric for metric in built.manifest.metrics if metric.name == "specificity"]
+    by_patient = Resampling(tested.groups, seed=config.seed).share(~called, tested.labels == 0)
+    assert (told.low, told.value, told.high) == (by_patient.low, by_patient.value, by_patient.high)
     assert Classifier.load(built.path).forward(built.golden.inputs)[0].shape == (5, 1)

@@ -17,6 +17,7 @@ from training.null_run import null_run, small_features
 from training.pixel_keys import orientations, pixel_key
 from training.records import DataSet, Record
 from training.splits import AS_WRITTEN, BY_GROUP, Fold, SplitPlan, plan
+from training.starting_weights import Seen
 
 TASK = "mammography_malignancy"
 Picture = NDArray[np.uint8]
@@ -249,3 +250,46 @@ def test_small_features_do_not_change_when_a_picture_is_turned() -> None:
     for copy in orientations(picture):
         np.testing.assert_allclose(small_features(copy), expected, atol=1e-9)
     assert not np.allclose(small_features(picture[::2]), expected)
+
+
+# -- what starting weights know -----------------------------------------------------------------------------
+
+
+def know(dataset: DataSet, images: tuple[str, ...]) -> frozenset[str]:
+    """Return the digests of images, as a bundle's split names them."""
+    return frozenset(record.digest for record in dataset.records if record.image in images)
+
+
+def test_nobody_is_tested_whom_the_starting_weights_know() -> None:
+    dataset, pictures = women(40, 1)
+    split = plan(dataset, TASK, folds=4, seed=1)
+    seen = Seen(trained=know(dataset, split.folds[0].training))
+    with pytest.raises(
+        LeakError, match=r"of 3 folds: .* the starting weights know .* Start from weights"
+    ) as told:
+        guard(split, dataset, pictures.__getitem__, seen=seen)
+    assert "Give copies one group" not in str(told.value)
+    verdict = inspect(split, dataset, pictures.__getitem__, seen=seen)
+    assert {leak.fold for leak in verdict.leaks} == {1, 2, 3}, "fold 0 tests whom they do not know"
+    for leak in verdict.leaks:
+        groups = {dataset.records[row].group for row in leak.rows}
+        assert len(groups) == 1
+        assert leak.parts[0] == "starting weights"
+    assert guard(split, dataset, pictures.__getitem__, seen=seen, run_folds=1).is_clean
+
+
+def test_who_stopped_the_first_training_may_stop_the_second_one_but_not_test_it() -> None:
+    dataset, pictures = women(40, 2)
+    split = plan(dataset, TASK, folds=4, seed=2)
+    fold = split.folds[0]
+    again = Seen(know(dataset, fold.training), know(dataset, fold.validation))
+    assert guard(split, dataset, pictures.__getitem__, seen=again, run_folds=1).is_clean
+    (image, *_), other = fold.test, fold.validation
+    tested = inspect(
+        split, dataset, pictures.__getitem__, seen=Seen(validated=know(dataset, (image,))), run_folds=1
+    )
+    calibrating = inspect(
+        split, dataset, pictures.__getitem__, seen=Seen(trained=know(dataset, other[:1])), run_folds=1
+    )
+    assert [leak.parts[1] for leak in (*tested.leaks, *calibrating.leaks)] == ["test", "validation"]
+    assert [leak.count for leak in (*tested.leaks, *calibrating.leaks)] == [1, 1]
