@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
 from db.errors import TransitionRefusedError, UnknownRecordError
-from db.lifecycle import DeploymentRole
+from db.lifecycle import DeploymentRole, JobKind, JobState
 from db.row_changes import insert_if_absent
 from db.session import Transaction
-from db.tables import BundleRecord, Deployment
+from db.tables import BundleRecord, Deployment, Job
 
 _SHARES = 10_000  # a study's place among so many decides whether a canary answers for it
 
@@ -179,10 +179,19 @@ def retire(tx: Transaction, digest: str) -> DeploymentRole:
     return role
 
 
-def rollback(tx: Transaction, task: str) -> str:
+def rollback(tx: Transaction, task: str, *, reason: str | None = None) -> str:
     """Let the bundle that answered before the present one answer again; return its digest.
 
     A canary's term ends, too: what is rolled back from is not to be trusted with any study.
+
+    Parameters
+    ----------
+    tx : Transaction
+        Where.
+    task : str
+        The task.
+    reason : str, optional
+        Why, where no person decided it; without patient data.
 
     Raises
     ------
@@ -191,19 +200,46 @@ def rollback(tx: Transaction, task: str) -> str:
     """
     _lock_task(tx.session, task)
     present = champion(tx.session, task)
-    before = tx.session.scalars(
-        select(Deployment.bundle_digest)
-        .where(Deployment.task == task, Deployment.role == DeploymentRole.CHAMPION)
-        .where(Deployment.until.is_not(None), Deployment.bundle_digest != present)
-        .order_by(Deployment.id.desc())
-        .limit(1)
-    ).one_or_none()
+    before = _champion_before(tx.session, task, present)
     if present is None or before is None:
         raise UnknownRecordError(f"no earlier bundle answered for {task!r}; nothing to roll back to")
     _end_terms(tx, task, role=DeploymentRole.CANARY)
     _deploy(tx, task, before)
-    tx.audit("bundle.rolled_back", bundle=before, detail={"task": task, "replaces": present})
+    why = {} if reason is None else {"reason": reason}
+    tx.audit("bundle.rolled_back", bundle=before, detail={"task": task, "replaces": present, **why})
     return before
+
+
+def take_back(tx: Transaction, digest: str, *, reason: str) -> bool:
+    """End the role of a bundle that failed before it answered for any study; return whether it has none now.
+
+    As canary its term ends; as champion it is rolled back from, to one that has answered. A bundle that has
+    answered keeps its role: what fails then is more likely the machine that asks it.
+
+    Parameters
+    ----------
+    tx : Transaction
+        Where.
+    digest : str
+        The bundle.
+    reason : str
+        How it failed; without patient data.
+    """
+    task = _record(tx.session, digest).task
+    role = next((term.role for term in _terms(tx.session, task) if term.bundle_digest == digest), None)
+    if role not in (DeploymentRole.CHAMPION, DeploymentRole.CANARY):
+        return True
+    if _has_answered(tx.session, digest):
+        return False
+    if role == DeploymentRole.CANARY:
+        _end_terms(tx, task, digest=digest)
+        tx.audit("bundle.retired", bundle=digest, detail={"task": task, "role": role, "reason": reason})
+        return True
+    before = _champion_before(tx.session, task, digest)
+    if before is None or not _has_answered(tx.session, before):
+        return False
+    rollback(tx, task, reason=reason)
+    return True
 
 
 def champion(session: Session, task: str) -> str | None:
@@ -239,6 +275,22 @@ def task_of(session: Session, digest: str) -> str:
 
 def _in_role(session: Session, task: str, role: DeploymentRole) -> str | None:
     return next((term.bundle_digest for term in _terms(session, task) if term.role == role), None)
+
+
+def _champion_before(session: Session, task: str, present: str | None) -> str | None:
+    """Return the digest of the bundle that answered before the present one."""
+    return session.scalars(
+        select(Deployment.bundle_digest)
+        .where(Deployment.task == task, Deployment.role == DeploymentRole.CHAMPION)
+        .where(Deployment.until.is_not(None), Deployment.bundle_digest != present)
+        .order_by(Deployment.id.desc())
+        .limit(1)
+    ).one_or_none()
+
+
+def _has_answered(session: Session, digest: str) -> bool:
+    scored = Job.bundle_digest == digest, Job.kind == JobKind.SCORE, Job.state == JobState.DONE
+    return bool(session.scalars(select(exists().where(*scored))).one())
 
 
 def _terms(session: Session, task: str) -> list[Deployment]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from functools import partial
 
+import structlog
+
 from db import deployments, jobs, observations, scoring
 from db.errors import DatabaseUnavailableError
 from db.jobs import Claim
@@ -30,6 +32,7 @@ from dicom_node.results.slide import SlideStudyContext, build_slide_study
 from dicom_node.spool import Spool
 from models.classifier import Classifier, PreparedStudy, predict_prepared, prepare_study
 from models.contract import SlideStudyPrediction, StudyPrediction
+from models.errors import GoldenMismatchError
 from workers import devices, inputs, routing, slides, whole_images
 from workers.analysis import document_of
 from workers.classifier_cache import ClassifierCache
@@ -39,6 +42,8 @@ from workers.whole_images import ReadStudy
 
 SR_STORAGE = "1.2.840.10008.5.1.4.1.1.88."
 """How the UID of every SOP class of structured reports begins (PS3.4 B.5)."""
+
+log = structlog.get_logger(__name__)
 
 
 class NoBundleError(NodeError):
@@ -176,16 +181,28 @@ class Scorer:
             return scoring.score_input(session, claim)
 
     def _bind_classifier(self, claim: Claim, work: ScoreInput) -> tuple[Classifier, DeploymentRole]:
-        """Take the bundle that answers for the study now, so that a rollback holds from the next claim on."""
-        with self._database.reading() as session:
-            answering = deployments.answering(session, claim.task, work.study_instance_uid)
-        if answering is None:
-            raise NoBundleError(
-                f"no bundle answers for {claim.task!r}; run 'dicom-node model activate', then 'job retry'"
-            )
-        with self._database.transaction(claim.owner) as tx:
-            jobs.bind_bundle(tx, claim, answering.digest)
-        return self._classifiers.get(answering.digest), answering.role
+        """Take the bundle that answers for the study now, so that a rollback holds from the next claim on.
+
+        A new one that does not compute here what it did at its release is taken back, and the one before it
+        answers.
+        """
+        while True:
+            with self._database.reading() as session:
+                answering = deployments.answering(session, claim.task, work.study_instance_uid)
+            if answering is None:
+                raise NoBundleError(
+                    f"no bundle answers for {claim.task!r}; run 'dicom-node model activate', then 'job retry'"
+                )
+            with self._database.transaction(claim.owner) as tx:
+                jobs.bind_bundle(tx, claim, answering.digest)
+            try:
+                return self._classifiers.get(answering.digest), answering.role
+            except GoldenMismatchError as error:
+                with self._database.transaction(claim.owner) as tx:
+                    is_taken_back = deployments.take_back(tx, answering.digest, reason=str(error))
+                if not is_taken_back:
+                    raise
+                log.error("bundle.taken_back", bundle=answering.digest, reason=str(error))
 
     def _images(
         self,

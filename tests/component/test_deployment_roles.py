@@ -11,9 +11,10 @@ from sqlalchemy.exc import IntegrityError
 from db import deployments
 from db.deployments import BundleFacts
 from db.errors import DatabaseError, TransitionRefusedError, UnknownRecordError
+from db.jobs import bind_bundle
 from db.lifecycle import DeploymentRole
 from db.tables import Deployment
-from tests.steered_node import TASK, SteeredNode, at_the_same_time
+from tests.steered_node import TASK, SteeredNode, at_the_same_time, four_views
 
 PERSON = "anna"
 A, B, C = "a" * 64, "b" * 64, "c" * 64
@@ -163,3 +164,47 @@ def test_an_unknown_bundle_gets_no_role(answered: SteeredNode, verb: str) -> Non
     with pytest.raises(UnknownRecordError, match="model list"):
         change(answered, verb, "d" * 64)
     assert roles(answered) == {"champion": A}
+
+
+# --- a bundle that fails before it answered (S13)
+
+
+def answer_with(node: SteeredNode, digest: str, study: str) -> None:
+    """Let a bundle's scores of a study be the node's."""
+    node.receive(*four_views(study))
+    claimed = node.claimed()
+    with node.transaction(claimed.owner) as tx:
+        bind_bundle(tx, claimed, digest)
+    node.finish_scoring(claimed)
+
+
+def taken_back(node: SteeredNode, digest: str) -> bool:
+    with node.transaction("worker@host-a:12") as tx:
+        return deployments.take_back(tx, digest, reason="it fails")
+
+
+def test_a_new_champion_is_taken_back_to_one_that_has_answered(answered: SteeredNode) -> None:
+    answer_with(answered, A, "2.25.1")
+    change(answered, "activate", B)
+    assert taken_back(answered, B)
+    assert roles(answered) == {"champion": A}
+    event = answered.audited()[-1]
+    assert (event.action, json.loads(event.detail)["reason"]) == ("bundle.rolled_back", "it fails")
+    assert taken_back(answered, B), "another worker did it already"
+    assert answered.audited()[-1].seq == event.seq
+
+
+def test_a_bundle_that_has_answered_keeps_its_role(answered: SteeredNode) -> None:
+    answer_with(answered, A, "2.25.1")
+    change(answered, "activate", B)
+    answer_with(answered, B, "2.25.2")
+    before = answered.actions()
+    assert not taken_back(answered, B)
+    assert roles(answered) == {"champion": B}
+    assert answered.actions() == before
+
+
+def test_two_bundles_that_never_answered_are_not_exchanged_for_each_other(answered: SteeredNode) -> None:
+    change(answered, "activate", B)
+    assert not taken_back(answered, B)
+    assert roles(answered) == {"champion": B}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -10,19 +11,22 @@ from pathlib import Path
 
 import pytest
 
+from db import deployments
 from db.audit.keys import AuditKey
 from db.audit.trail import AuditTrail
 from db.deployments import is_in_share
-from db.lifecycle import JobKind
+from db.lifecycle import DeploymentRole, JobKind, JobState
 from db.observations import devices, of_device
 from db.session import Database
 from db.shadow_scores import pairs
 from db.tables import DeviceObservation, Instance, ResultObject, ShadowScore
+from models import bundle
 from models.classifier import Classifier, predict_study
 from models.preprocessing import Parameters
 from tests.scoring_node import ScoringNode, images_of, scoring_node
-from tests.steered_node import TASK, SteeredNode, on_sqlite
+from tests.steered_node import TASK, WORKER, SteeredNode, on_sqlite
 from tests.unit.answering_bundle import write_answering_bundle
+from tests.unit.refused_bundles import with_golden
 from tests.unit.small_bundle import write_small_bundle
 
 pytestmark = on_sqlite
@@ -120,6 +124,54 @@ def test_a_canary_answers_for_its_share_and_its_results_are_sent(
     assert node.document_of(studies[left])["bundle"]["digest"] == champion
     deliveries = {job.bundle_digest for job in node.steered.jobs(JobKind.DELIVER)}
     assert deliveries == {champion, challenger}
+
+
+@pytest.fixture
+def broken(node: ScoringNode, tmp_path: Path) -> str:
+    """A bundle that does not compute on this machine what it did at its release."""
+    folder = write_small_bundle(tmp_path / "broken", seed=4).path
+    with_golden(lambda golden: golden.update(logits=golden["logits"] + 0.5))(folder)
+    return node.add(bundle.read(folder))
+
+
+@pytest.mark.parametrize(
+    ("role", "event", "named"),
+    [("activate", "bundle.rolled_back", True), ("canary", "bundle.retired", False)],
+)
+def test_a_new_bundle_that_fails_its_golden_cases_is_taken_back_and_the_one_before_answers(
+    node: ScoringNode, champion: str, broken: str, log: io.StringIO, role: str, event: str, named: bool
+) -> None:
+    """S13: as champion and as canary."""
+    node.receive(images_of(1))
+    node.worker().drain()
+    node.change(role, broken, *([99] if role == "canary" else []))
+    study = node.receive(images_of(2))
+    assert is_in_share(study, 99)
+    node.worker().drain()
+
+    job = node.job_of(study)
+    assert (job.bundle_digest, job.attempts) == (champion, 1)
+    with node.steered.reading() as session:
+        assert deployments.answering(session, TASK, study) == deployments.Answering(
+            champion, DeploymentRole.CHAMPION
+        )
+    told = node.steered.audited()[-4:]
+    (taken_back,) = [each for each in told if each.action == event]
+    assert (taken_back.actor, taken_back.bundle) == (WORKER, champion if named else broken)
+    assert "does not give its released answers" in json.loads(taken_back.detail)["reason"]
+    assert "bundle.taken_back" in log.getvalue()
+
+
+def test_the_only_bundle_keeps_its_role_though_it_fails_and_its_job_tells_why(
+    node: ScoringNode, broken: str
+) -> None:
+    node.change("activate", broken)
+    node.receive(images_of(1))
+    node.worker().drain()
+    (job,) = node.steered.jobs()
+    assert (job.state, job.error_code) == (JobState.FAILED, "GOLDEN_MISMATCH")
+    with node.steered.reading() as session:
+        assert deployments.champion(session, TASK) == broken
 
 
 def test_a_rollback_holds_from_the_next_claimed_job_on_without_a_restart(
