@@ -183,11 +183,11 @@ def _composite(
     context: ResultContext, impression: Impression, feature: Code, positions: dict[str, Position]
 ) -> Dataset:
     """Report two places as one feature (PS3.16 TID 4004)."""
-    bundle, parts = context.bundle, impression.parts
+    parts = impression.parts
     is_mass = feature is cad_codes.MASS
     relation = cad_codes.RELATED_SPATIALLY if is_mass else cad_codes.RELATED_CONTRALATERALLY
     uids = [part.tracking_uid for part in parts]
-    tracking_uid = identity.uid_for("tracking.feature", bundle.digest, bundle.configuration_digest, uids)
+    tracking_uid = identity.uid_for("tracking.feature", context.bundle, uids)
     items = [
         _intent(context, parts),
         *_tracking(" and ".join(part.name for part in parts), tracking_uid),

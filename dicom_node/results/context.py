@@ -237,7 +237,7 @@ class ResultContext:
     @property
     def device_uid(self) -> str:
         """Device UID of the algorithm."""
-        return identity.device_uid(self.bundle.digest, self.bundle.configuration_digest)
+        return identity.device_uid(self.bundle)
 
     def source(self, sop_instance_uid: str) -> Dataset:
         """Give the header of one image of the revision."""
@@ -245,11 +245,8 @@ class ResultContext:
 
     def uid(self, kind: str, ordinal: int = 0) -> str:
         """Give the UID of a thing made from the whole revision."""
-        bundle = self.bundle
         uids = self.input_uids or tuple(str(source.SOPInstanceUID) for source in self.sources)
-        return identity.uid_for(
-            kind, bundle.digest, bundle.configuration_digest, uids, ordinal, revision=self.revision
-        )
+        return identity.uid_for(kind, self.bundle, uids, ordinal, revision=self.revision)
 
     def tracking_uid(self, sop_instance_uid: str, band: int = 0) -> str:
         """Give the tracking UID of what the model says of one image; it stays through revisions.
@@ -261,9 +258,7 @@ class ResultContext:
         band : int, optional
             Evidence band with an identity of its own; 0 for that of the image's measurement group.
         """
-        return identity.uid_for(
-            "tracking", self.bundle.digest, self.bundle.configuration_digest, [sop_instance_uid], band
-        )
+        return identity.uid_for("tracking", self.bundle, [sop_instance_uid], band)
 
 
 @dataclass(frozen=True, slots=True)

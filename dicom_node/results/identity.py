@@ -11,14 +11,15 @@ import json
 import uuid
 from collections.abc import Iterable
 
+from models.contract import BundleIdentity
+
 # Chosen once at random; another value would give every result of every node a new identity.
 _NAMESPACE = uuid.UUID("6f0e5d0c-9b0a-4f5c-8c1b-2f1d6a5b7e93")
 
 
 def uid_for(
     kind: str,
-    bundle_digest: str,
-    configuration_digest: str,
+    bundle: BundleIdentity,
     source_uids: Iterable[str],
     ordinal: int = 0,
     *,
@@ -30,10 +31,9 @@ def uid_for(
     ----------
     kind : str
         What is named, such as ``"segmentation"`` or ``"segmentation.series"``.
-    bundle_digest : str
-        Digest of the bundle's content.
-    configuration_digest : str
-        Digest of its preprocessing parameters, temperature and operating points.
+    bundle : models.contract.BundleIdentity
+        The model: the digest of its content, and that of its preprocessing parameters, temperature and
+        operating points.
     source_uids : iterable of str
         SOP Instance UIDs of the images it is made from; their order does not matter.
     ordinal : int, optional
@@ -49,15 +49,15 @@ def uid_for(
     """
     if revision > 1:
         kind = f"{kind}.revision-{revision}"
-    return _named([kind, bundle_digest, configuration_digest, sorted(source_uids), ordinal])
+    return _named([kind, bundle.digest, bundle.configuration_digest, sorted(source_uids), ordinal])
 
 
-def device_uid(bundle_digest: str, configuration_digest: str) -> str:
+def device_uid(bundle: BundleIdentity) -> str:
     """Give the Device UID (0018,1002) of a bundle: another weight or another setting is another device.
 
     Parameters
     ----------
-    bundle_digest, configuration_digest : str
+    bundle : models.contract.BundleIdentity
         As for :func:`uid_for`.
 
     Returns
@@ -65,7 +65,7 @@ def device_uid(bundle_digest: str, configuration_digest: str) -> str:
     str
         The UID by which reports name the algorithm (PS3.16 TID 1004; IHE AIR).
     """
-    return _named(["device", bundle_digest, configuration_digest])
+    return _named(["device", bundle.digest, bundle.configuration_digest])
 
 
 def creator_uid(serial_number: str) -> str:

@@ -56,11 +56,8 @@ def lesions(context: ResultContext) -> Iterator[Lesion]:
 
 def lesions_of(context: ResultContext, score: ImageScore) -> Iterator[Lesion]:
     """Give the marked places of one image, in the order of its marks."""
-    bundle = context.bundle
     for number, mark in enumerate(score.marks, start=1):
-        tracking_uid = identity.uid_for(
-            "tracking.lesion", bundle.digest, bundle.configuration_digest, [score.sop_instance_uid], number
-        )
+        tracking_uid = identity.uid_for("tracking.lesion", context.bundle, [score.sop_instance_uid], number)
         yield Lesion(score, mark, number, f"AI lesion {wording.place(score)} {number}", tracking_uid)
 
 

@@ -82,7 +82,7 @@ class SlideContext:
     @property
     def device_uid(self) -> str:
         """Device UID of the algorithm."""
-        return identity.device_uid(self.bundle.digest, self.bundle.configuration_digest)
+        return identity.device_uid(self.bundle)
 
     @property
     def is_complete(self) -> bool:
@@ -91,15 +91,12 @@ class SlideContext:
 
     def uid(self, kind: str, ordinal: int = 0) -> str:
         """Give the UID of a thing made from the slide."""
-        bundle, uids = self.bundle, [self.prediction.sop_instance_uid]
-        return identity.uid_for(
-            kind, bundle.digest, bundle.configuration_digest, uids, ordinal, revision=self.revision
-        )
+        uids = [self.prediction.sop_instance_uid]
+        return identity.uid_for(kind, self.bundle, uids, ordinal, revision=self.revision)
 
     def tracking_uid(self) -> str:
         """Give the tracking UID of the slide's score; it stays through revisions."""
-        bundle, uids = self.bundle, [self.prediction.sop_instance_uid]
-        return identity.uid_for("tracking.slide", bundle.digest, bundle.configuration_digest, uids)
+        return identity.uid_for("tracking.slide", self.bundle, [self.prediction.sop_instance_uid])
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +147,7 @@ class SlideStudyContext:
     @property
     def device_uid(self) -> str:
         """Device UID of the algorithm."""
-        return identity.device_uid(self.bundle.digest, self.bundle.configuration_digest)
+        return identity.device_uid(self.bundle)
 
     @property
     def is_complete(self) -> bool:
@@ -159,11 +156,8 @@ class SlideStudyContext:
 
     def uid(self, kind: str, ordinal: int = 0) -> str:
         """Give the UID of a thing made from the whole revision."""
-        bundle = self.bundle
         uids = self.input_uids or tuple(str(source.SOPInstanceUID) for source in self.sources)
-        return identity.uid_for(
-            kind, bundle.digest, bundle.configuration_digest, uids, ordinal, revision=self.revision
-        )
+        return identity.uid_for(kind, self.bundle, uids, ordinal, revision=self.revision)
 
     def of_slide(self, slide: SlidePrediction) -> SlideContext:
         """Give what the results of one of its slides are made from."""

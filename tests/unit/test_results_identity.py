@@ -13,13 +13,18 @@ from dicom_node.results import identity
 from dicom_node.results.builders import DEFAULT_KINDS, build_all
 from dicom_node.results.context import PredecessorDocument
 from dicom_node.results.measurement_report import COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR
+from models.contract import BundleIdentity
 from tests import results_contexts as given
 
 
+def model(digest: str, configuration: str) -> BundleIdentity:
+    return replace(given.BUNDLE, digest=digest, configuration_digest=configuration)
+
+
 def test_a_uid_is_a_uuid_under_2_25_whatever_the_order_of_the_sources() -> None:
-    uid = identity.uid_for("segmentation", "a", "b", ["1.2.3", "1.2.4"], 0)
+    uid = identity.uid_for("segmentation", model("a", "b"), ["1.2.3", "1.2.4"], 0)
     assert re.fullmatch(r"2\.25\.[1-9]\d{0,38}", uid)
-    assert uid == identity.uid_for("segmentation", "a", "b", ["1.2.4", "1.2.3"], 0)
+    assert uid == identity.uid_for("segmentation", model("a", "b"), ["1.2.4", "1.2.3"], 0)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +36,7 @@ def test_a_uid_is_a_uuid_under_2_25_whatever_the_order_of_the_sources() -> None:
 )
 def test_uids_stay_from_one_version_of_the_node_to_the_next(revision: int, uid: str) -> None:
     sources = ["1.2.3", "1.2.4"]
-    assert identity.uid_for("segmentation", "a" * 64, "b" * 64, sources, revision=revision) == uid
+    assert identity.uid_for("segmentation", model("a" * 64, "b" * 64), sources, revision=revision) == uid
 
 
 @pytest.mark.parametrize(
@@ -48,11 +53,15 @@ def test_uids_stay_from_one_version_of_the_node_to_the_next(revision: int, uid: 
 def test_another_kind_model_setting_image_or_ordinal_gives_another_uid(
     other: tuple[str, str, str, list[str], int],
 ) -> None:
-    assert identity.uid_for(*other) != identity.uid_for("segmentation", "a", "b", ["1.2.3"], 0)
+    kind, digest, configuration, sources, ordinal = other
+    first = identity.uid_for("segmentation", model("a", "b"), ["1.2.3"], 0)
+    assert identity.uid_for(kind, model(digest, configuration), sources, ordinal) != first
 
 
 def test_another_weight_or_another_setting_is_another_device() -> None:
-    uids = {identity.device_uid(*digests) for digests in (("a", "b"), ("A", "b"), ("a", "B"), ("a", "b"))}
+    uids = {
+        identity.device_uid(model(*digests)) for digests in (("a", "b"), ("A", "b"), ("a", "B"), ("a", "b"))
+    }
     assert len(uids) == 3
 
 

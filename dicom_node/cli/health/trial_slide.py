@@ -34,7 +34,7 @@ def slide_objects(
         A map with one bright patch, and the report.
     """
     study = str(of_study.StudyInstanceUID)
-    uids = [uid_for("trial.slide", bundle.digest, bundle.configuration_digest, [study], n) for n in range(4)]
+    uids = [uid_for("trial.slide", bundle, [study], n) for n in range(4)]
     patches = np.full((_PATCHES, _PATCHES), 0.05, np.float32)
     patches[_PATCHES // 2, _PATCHES // 2] = 0.9
     prediction = SlidePrediction(
