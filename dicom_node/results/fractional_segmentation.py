@@ -10,15 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from dicom_node.results import codes, colours, wording
+from dicom_node.results import colours, wording
+from dicom_node.results.attention import attention_segment, images_with
 from dicom_node.results.context import BuildOrder, ResultContext
 from dicom_node.results.measurement_groups import tracking_identifier
-from dicom_node.results.segment_frames import (
-    add_fractional_pixels,
-    new_segmentation,
-    require_same_size,
-    segment,
-)
+from dicom_node.results.segment_frames import add_fractional_pixels, new_segmentation
 from models.contract import EVIDENCE_BANDS, ImageScore
 
 _BEYOND_THE_BANDS = len(EVIDENCE_BANDS) + 1  # the map is tracked apart from its three bands
@@ -40,19 +36,24 @@ def build(order: BuildOrder) -> list[Dataset]:
     """
     context = order.context
     return [
-        _segmentation(context, score, score.attention, ordinal)
-        for ordinal, score in enumerate(context.prediction.images)
-        if score.attention is not None and score.attention.any()
+        _segmentation(context, score, attention, ordinal)
+        for ordinal, score, attention in images_with(context, lambda s: s.attention, "an attention map")
     ]
 
 
 def _segmentation(
     context: ResultContext, score: ImageScore, attention: NDArray[np.uint8], ordinal: int
 ) -> Dataset:
-    source = context.source(score.sop_instance_uid)
-    require_same_size(attention, source, "an attention map")
     place = wording.place(score)
-    name = f"{tracking_identifier(score)}, heat map"
+    tracking_uid = context.tracking_uid(score.sop_instance_uid, _BEYOND_THE_BANDS)
+    only_segment = attention_segment(
+        context,
+        score,
+        number=1,
+        label="AI heat map",
+        tracking=(tracking_uid, f"{tracking_identifier(score)}, heat map"),
+        colour=colours.ORANGE,
+    )
     instance = new_segmentation(
         context,
         score,
@@ -61,19 +62,8 @@ def _segmentation(
         ordinal=ordinal,
         description=f"AI heat map {place}",
         content=("AI_HEATMAP", f"AI heat map of {place}; share of its maximum, no probability"),
-        segments=[
-            segment(
-                context,
-                score,
-                number=1,
-                label="AI heat map",
-                description="Where the AI model looked; not the outline of a lesion",
-                category=codes.SPATIAL_CONCEPT,
-                property_type=codes.CLASS_ACTIVATION,
-                tracking=(context.tracking_uid(score.sop_instance_uid, _BEYOND_THE_BANDS), name),
-                colour=colours.ORANGE,
-            )
-        ],
+        segments=[only_segment],
     )
+    source = context.source(score.sop_instance_uid)
     add_fractional_pixels(instance, source, np.where(attention < _FAINTEST, np.uint8(0), attention))
     return instance

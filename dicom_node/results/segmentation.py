@@ -1,7 +1,6 @@
 """The segmentation: where the model looked in one image, as three bands that viewers colour.
 
-Bands are BINARY segments, because viewers show no FRACTIONAL one. They are of model attention (class
-activation), which is no lesion's outline; category, type, label and description say so.
+Bands are BINARY segments, because viewers show no FRACTIONAL one.
 """
 
 from __future__ import annotations
@@ -11,15 +10,11 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import ResultError
-from dicom_node.results import codes, colours, wording
+from dicom_node.results import colours, wording
+from dicom_node.results.attention import attention_segment, images_with
 from dicom_node.results.context import BuildOrder, ResultContext
 from dicom_node.results.measurement_groups import tracking_identifier
-from dicom_node.results.segment_frames import (
-    add_binary_pixels,
-    new_segmentation,
-    require_same_size,
-    segment,
-)
+from dicom_node.results.segment_frames import add_binary_pixels, new_segmentation
 from models.contract import EVIDENCE_BANDS, ImageScore
 
 _COLOURS = (colours.YELLOW, colours.ORANGE, colours.RED)
@@ -41,17 +36,14 @@ def build(order: BuildOrder) -> list[Dataset]:
     """
     context = order.context
     return [
-        _segmentation(context, score, score.evidence, ordinal)
-        for ordinal, score in enumerate(context.prediction.images)
-        if score.evidence is not None and score.evidence.any()
+        _segmentation(context, score, evidence, ordinal)
+        for ordinal, score, evidence in images_with(context, lambda s: s.evidence, "an evidence map")
     ]
 
 
 def _segmentation(
     context: ResultContext, score: ImageScore, evidence: NDArray[np.uint8], ordinal: int
 ) -> Dataset:
-    source = context.source(score.sop_instance_uid)
-    require_same_size(evidence, source, "an evidence map")
     if int(evidence.max()) > _BANDS[-1]:
         raise ResultError("an evidence map does not fit: it has bands that reports do not know")
     place = wording.place(score)
@@ -65,6 +57,7 @@ def _segmentation(
         content=("AI_ATTENTION", f"Where the AI model looked in {place}; not the outline of a lesion"),
         segments=[_segment(context, score, band) for band in _BANDS],
     )
+    source = context.source(score.sop_instance_uid)
     add_binary_pixels(instance, source, np.stack([evidence == band for band in _BANDS]))
     return instance
 
@@ -75,14 +68,11 @@ def _segment(context: ResultContext, score: ImageScore, band: int) -> Dataset:
     extent = f"{low:.0%}-{high:.0%}".replace("%", "", 1).replace("%", " %")
     strongest = band == _BANDS[-1]
     name = tracking_identifier(score)
-    return segment(
+    return attention_segment(
         context,
         score,
         number=band,
         label=f"AI attention, {extent} of the maximum in this image",
-        description="Where the AI model looked; not the outline of a lesion",
-        category=codes.SPATIAL_CONCEPT,
-        property_type=codes.CLASS_ACTIVATION,
         tracking=(
             context.tracking_uid(score.sop_instance_uid, 0 if strongest else band),
             name if strongest else f"{name}, attention {extent}",
