@@ -75,7 +75,7 @@ class RefusalCode(StrEnum):
 
 
 REFUSAL_MEANINGS: dict[RefusalCode, str] = {
-    RefusalCode.FOR_PROCESSING: "raw image (For Processing); the For Presentation image is needed",
+    RefusalCode.FOR_PROCESSING: "raw image (For Processing); only For Presentation images are analysed",
     RefusalCode.UNSUPPORTED_SOP_CLASS: "kind of object that this model does not read",
     RefusalCode.IMPLANT: "breast implant present",
     RefusalCode.MAGNIFICATION_VIEW: "magnification view",
@@ -136,12 +136,19 @@ class Refusal:
     @property
     def sentence(self) -> str:
         """The refusal in words, such as ``"R MLO not analysed: breast implant present"``."""
-        place = " ".join(p for p in (self.laterality, self.view) if p)
-        subject = f"{place or 'An image'} not analysed"
         if self.sop_instance_uid is None:
             incomplete = self.code is RefusalCode.VIEWS_MISSING
-            subject = "Study incomplete" if incomplete else "Study not scored"
-        return f"{subject}: {self.reason}"
+            return f"{'Study incomplete' if incomplete else 'Study not scored'}: {self.reason}"
+        return f"{self._image} not analysed: {self.reason}"
+
+    @property
+    def _image(self) -> str:
+        if self.laterality and self.view:
+            return f"{self.laterality} {self.view}"
+        if self.laterality:
+            # A side alone would read as if nothing of the breast had been analysed.
+            return f"An image of the {'right' if self.laterality is Laterality.RIGHT else 'left'} breast"
+        return f"An image ({self.view})" if self.view else "An image"
 
     @property
     def reason(self) -> str:
@@ -253,7 +260,7 @@ class LesionMark:
     outline : tuple of (float, float)
         Closed polygon in the same coordinates, first point not repeated, at least three points.
     probability : float
-        Calibrated probability of malignancy, 0..1.
+        Calibrated probability of what the task looks for, 0..1.
     finding : CodedConcept or None
         What it is taken for; None for a bundle that only tells malignant from not.
     """
@@ -279,7 +286,7 @@ class ImageScore:
     logit : float
         The network's raw output.
     probability : float
-        Calibrated probability of malignancy, 0..1.
+        Calibrated probability of what the task looks for, 0..1.
     region : Region
         The area of the source image that was fed to the network.
     evidence : numpy.ndarray or None

@@ -12,6 +12,7 @@ import numpy as np
 from db.jobs import Claim
 from db.scoring import ScoreInput
 from dicom_node import __version__
+from dicom_node.results import wording
 from models.classifier import Classifier
 from models.contract import SlideStudyPrediction, StudyPrediction
 
@@ -57,7 +58,9 @@ def document_of(
                 "laterality": r.laterality and r.laterality.value,
                 "view": r.view,
                 "detail": r.detail,
-                "sentence": r.sentence,
+                "sentence": r.sentence
+                if isinstance(prediction, SlideStudyPrediction)
+                else wording.refusal(prediction, r),
             }
             for r in prediction.refusals
         ],

@@ -121,7 +121,12 @@ def _scores(context: ResultContext) -> Flowable:
     rows = [(f"{side} {view}", images.get((side, view)), _BODY) for side, view in wording.STANDARD_VIEWS]
     rows += [(f"{name} breast", breasts.get(side), _BODY) for side, name in wording.SIDE_NAMES.items()]
     rows.append((study, prediction.study_probability, _BOLD))
-    cells = [[Paragraph(text, _SMALL) for text in ("Image, breast or study", "Score and threshold")]]
+    cells = [
+        [
+            Paragraph(text, _SMALL)
+            for text in ("Image, breast or study", f"Probability of {prediction.target}")
+        ]
+    ]
     for label, probability, style in rows:
         said = "not analysed"
         if probability is not None:
@@ -135,7 +140,7 @@ def _refusals(context: ResultContext) -> Flowable:
     for refusal in context.prediction.refusals:
         reason = codes.refusal_reason(refusal.code)
         code = f"{refusal.code}; {reason.scheme_designator} {reason.value} {reason.meaning}"
-        sentence = wording.refusal(context, refusal)
+        sentence = f"{wording.refusal(context.prediction, refusal)}."
         rows.append([Paragraph(escape(sentence), _BODY), Paragraph(escape(code), _SMALL)])
     return Table(rows, colWidths=[_WIDTH * 0.55, _WIDTH * 0.45], style=_CELLS)
 

@@ -35,10 +35,10 @@ from dicom_node.results.content_tree import (
 from dicom_node.results.context import Analysis, BuiltObject
 from dicom_node.results.header import new_instance
 from dicom_node.results.slide_segmentation import TRACKING_IDENTIFIER
-from dicom_node.results.slide_text_report import analysed
+from dicom_node.results.slide_text_report import READERS, analysed
 from dicom_node.results.source import referenced
-from dicom_node.results.wording import compared, model_of
-from models.contract import SlidePrediction
+from dicom_node.results.wording import compared, model_of, standing
+from models.contract import Outcome, SlidePrediction
 
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 
@@ -140,13 +140,13 @@ def _group(
 
 
 def _comment(context: Analysis, prediction: SlidePrediction) -> ContentItem:
-    bundle = context.bundle
     word = "POSITIVE" if prediction.probability >= prediction.threshold else "NEGATIVE"
+    value = compared(prediction.probability, prediction.threshold)
     sentences = [
-        f"AI result: {word}. Probability of cancer {compared(prediction.probability, prediction.threshold)}.",
+        # The study may have other slides, and a result of its own.
+        f"AI result of this slide: {word}. Probability of cancer {value}.",
         analysed(prediction),
-        "Not verified by a radiologist or pathologist.",
-        *(["Demonstration model, not for clinical use."] if bundle.demonstration else []),
-        model_of(bundle),
+        *standing(context, Outcome.SCORED, READERS),
+        model_of(context.bundle),
     ]
     return TextContentItem(codes.COMMENT, " ".join(sentences), CONTAINS)

@@ -24,8 +24,11 @@ from dicom_node.results.context import Analysis, BuiltObject
 from dicom_node.results.header import new_instance
 from dicom_node.results.source import referenced
 from dicom_node.results.text_report import ENHANCED_SR, OUTCOME_IN_CODES, STATUS
-from dicom_node.results.wording import compared, model_of
-from models.contract import Outcome, RefusalCode, SlidePrediction, SlideStudyPrediction
+from dicom_node.results.wording import compared, model_of, result, standing
+from models.contract import CANCER, Outcome, RefusalCode, SlidePrediction, SlideStudyPrediction
+
+READERS = "a radiologist or pathologist"
+"""Who has not verified what is said of slides."""
 
 _HOW_SCORES_COMBINE = (
     "Score of a slide: mean of its ten highest patches. Score of the study: the highest slide."
@@ -62,7 +65,8 @@ def build(
     ]
     add_general_module(document, context, hierarchy([*sources, *maps]))
     sentences = [
-        TextContentItem(codes.IMPRESSION, text, CONTAINS) for text in _impression(context, prediction)
+        TextContentItem(codes.IMPRESSION, text, CONTAINS)
+        for text in (result(prediction, CANCER), *standing(context, prediction.outcome, READERS))
     ]
     children = [
         *observation_context(context),
@@ -78,29 +82,6 @@ def analysed(prediction: SlidePrediction) -> str:
     """Say how much of a slide was analysed."""
     known = int((~np.isnan(prediction.patches)).sum())
     return f"{known} of {prediction.patches.size} patches analysed; the others hold no tissue."
-
-
-def _impression(context: Analysis, prediction: SlideStudyPrediction) -> Iterator[str]:
-    yield _result(prediction)
-    if prediction.outcome is not Outcome.SCORED:
-        yield "What was not analysed may contain disease."
-    yield "Not verified by a radiologist or pathologist."
-    if context.bundle.demonstration:
-        yield "Demonstration model, not for clinical use."
-    if context.predecessors:
-        yield f"Revision {context.revision} of this AI report; it replaces the earlier one."
-
-
-def _result(prediction: SlideStudyPrediction) -> str:
-    score = prediction.study_probability
-    if score is None:
-        return "AI result: NONE. No slide was scored; this does not mean that the study is normal."
-    value = compared(score, prediction.threshold)
-    word = "POSITIVE" if prediction.is_positive else "NEGATIVE"
-    if prediction.outcome is Outcome.PARTIAL:
-        word = "POSITIVE, but INCOMPLETE" if prediction.is_positive else "INCOMPLETE"
-        return f"AI result: {word}. Not every slide was analysed; probability of cancer {value}."
-    return f"AI result: {word}. Probability of cancer {value}."
 
 
 def _findings(context: Analysis, prediction: SlideStudyPrediction) -> Iterator[ContentItem]:

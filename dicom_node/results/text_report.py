@@ -78,7 +78,7 @@ def _findings(context: ResultContext) -> list[ContentItem]:
 
 
 def _refused(context: ResultContext, refusal: Refusal) -> ContentItem:
-    item = TextContentItem(codes.FINDING, wording.refusal(context, refusal), CONTAINS)
+    item = TextContentItem(codes.FINDING, f"{wording.refusal(context.prediction, refusal)}.", CONTAINS)
     if refusal.sop_instance_uid is None:
         return item
     source = context.source(refusal.sop_instance_uid)

@@ -5,7 +5,7 @@ A study that was not analysed, or not wholly, must never read like a normal one.
 
 from __future__ import annotations
 
-from dicom_node.results.context import ResultContext
+from dicom_node.results.context import Analysis, ResultContext
 from models.contract import (
     BreastScore,
     BundleIdentity,
@@ -15,6 +15,8 @@ from models.contract import (
     LesionMark,
     Outcome,
     Refusal,
+    SlideStudyPrediction,
+    StudyPrediction,
 )
 
 _VIEWS = ("CC", "MLO")
@@ -45,12 +47,31 @@ def percent(probability: float, threshold: float) -> str:
 
 def impression(context: ResultContext) -> list[str]:
     """Give the sentences that a reader must see first: result, what it leaves out, standing, revision."""
-    sentences = [_result(context)]
-    if context.prediction.outcome is Outcome.PARTIAL:
+    prediction = context.prediction
+    sentences = [result(prediction, prediction.target)]
+    if prediction.outcome is Outcome.PARTIAL:
         sentences.append(f"Not analysed: {_left_out(context)}.")
-    if context.prediction.outcome is not Outcome.SCORED:
-        sentences.append("What was not analysed may contain disease.")
-    sentences.append("Not verified by a radiologist.")
+    return sentences + standing(context, prediction.outcome, "a radiologist")
+
+
+def result(prediction: StudyPrediction | SlideStudyPrediction, target: str) -> str:
+    """Give the sentence that every report begins with; `target` is what the probability is of."""
+    score = prediction.study_probability
+    if score is None:
+        return "AI result: NONE. The study was not scored; this does not mean that it is normal."
+    value = compared(score, prediction.threshold)
+    if prediction.outcome is Outcome.PARTIAL:
+        word = "POSITIVE, but INCOMPLETE" if prediction.is_positive else "INCOMPLETE"
+        return f"AI result: {word}. Probability of {target} in what was analysed {value}."
+    word = "POSITIVE" if prediction.is_positive else "NEGATIVE"
+    return f"AI result: {word}. Probability of {target} {value}."
+
+
+def standing(context: Analysis, outcome: Outcome, readers: str) -> list[str]:
+    """Say what a report may not be taken for, that none of `readers` verified it, and what it replaces."""
+    sentences = [f"Not verified by {readers}."]
+    if outcome is not Outcome.SCORED:
+        sentences.insert(0, "What was not analysed may contain disease.")
     if context.bundle.demonstration:
         sentences.append("Demonstration model, not for clinical use.")
     if context.predecessors:
@@ -84,19 +105,19 @@ def _breast(context: ResultContext, side: Laterality, breast: BreastScore | None
 
 def refusals(context: ResultContext) -> list[str]:
     """Give one sentence for each refusal, in their order."""
-    return [refusal(context, one) for one in context.prediction.refusals]
+    return [f"{refusal(context.prediction, one)}." for one in context.prediction.refusals]
 
 
-def refusal(context: ResultContext, refusal: Refusal) -> str:
-    """Say why something was not scored.
+def refusal(prediction: StudyPrediction, refusal: Refusal) -> str:
+    """Say why something was not scored; no full stop at the end.
 
     A study may hold several images of one side and view. The refusal of one of them must not read as if the
     view had no score.
     """
-    for score in context.prediction.images:
+    for score in prediction.images:
         if (score.laterality, score.view) == (refusal.laterality, refusal.view):
-            return f"A further {place(score)} image not analysed: {refusal.reason}."
-    return f"{refusal.sentence}."
+            return f"A further {place(score)} image not analysed: {refusal.reason}"
+    return refusal.sentence
 
 
 def findings(context: ResultContext) -> list[str]:
@@ -146,7 +167,8 @@ def headline(context: ResultContext) -> str:
     words = [
         f"AI {'POSITIVE' if prediction.is_positive else 'NEGATIVE'}",
         *(["INCOMPLETE"] if prediction.outcome is not Outcome.SCORED else []),
-        f"{score * 100:.{decimals}f} % (threshold {prediction.threshold * 100:.{decimals}f} %)",
+        f"probability of {prediction.target} {score * 100:.{decimals}f} % "
+        f"(threshold {prediction.threshold * 100:.{decimals}f} %)",
         "not verified by a radiologist",
         *(["demonstration model"] if context.bundle.demonstration else []),
     ]
@@ -191,19 +213,6 @@ def compared(probability: float, threshold: float) -> str:
     limit = f"threshold of {threshold * 100:.{_decimals(probability, threshold)}f} %"
     side = "at or above" if probability >= threshold else "below"
     return f"{percent(probability, threshold)}, {side} the {limit}"
-
-
-def _result(context: ResultContext) -> str:
-    prediction = context.prediction
-    score = prediction.study_probability
-    if score is None:
-        return "AI result: NONE. The study was not scored; this does not mean that it is normal."
-    value, target = compared(score, prediction.threshold), prediction.target
-    if prediction.outcome is Outcome.PARTIAL:
-        word = "POSITIVE, but INCOMPLETE" if prediction.is_positive else "INCOMPLETE"
-        return f"AI result: {word}. Probability of {target} in what was analysed {value}."
-    word = "POSITIVE" if prediction.is_positive else "NEGATIVE"
-    return f"AI result: {word}. Probability of {target} {value}."
 
 
 def _left_out(context: ResultContext) -> str:

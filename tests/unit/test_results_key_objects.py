@@ -63,14 +63,16 @@ def test_a_device_and_no_person_made_the_selection() -> None:
 def test_one_line_says_result_and_standing() -> None:
     (line,) = given.named(selection(given.positive()), "113012")
     assert line.TextValue == (
-        "AI POSITIVE, 87.0 % (threshold 50.0 %), not verified by a radiologist, demonstration model"
+        "AI POSITIVE, probability of cancer 87.0 % (threshold 50.0 %), not verified by a radiologist, "
+        "demonstration model"
     )
 
 
 def test_a_positive_study_of_which_not_every_image_was_analysed_says_so() -> None:
     said = given.prediction(given.POSITIVE, (given.implant_refusal(),))
     (line,) = given.named(selection(given.context(said)), "113012")
-    assert line.TextValue.startswith("AI POSITIVE, INCOMPLETE, 91.0 % (threshold 50.0 %), not verified")
+    expected = "AI POSITIVE, INCOMPLETE, probability of cancer 91.0 % (threshold 50.0 %), not verified"
+    assert line.TextValue.startswith(expected)
 
 
 def test_a_breast_just_above_the_threshold_by_rounding_still_selects_its_highest_image() -> None:

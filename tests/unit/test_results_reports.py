@@ -257,6 +257,24 @@ def test_a_refused_image_beside_a_scored_one_of_its_view_does_not_read_as_if_the
         assert "A further R CC image not analysed: spot compression view." in words
 
 
+@pytest.mark.parametrize(
+    ("side", "view", "subject"),
+    [
+        (Laterality.LEFT, None, "An image of the left breast"),
+        (Laterality.RIGHT, None, "An image of the right breast"),
+        (None, "MLO", "An image (MLO)"),
+        (None, None, "An image"),
+    ],
+)
+def test_a_refused_image_of_half_a_name_does_not_read_as_if_a_breast_had_no_score(
+    side: Laterality | None, view: str | None, subject: str
+) -> None:
+    odd = Refusal(RefusalCode.NON_STANDARD_VIEW, str(given.images()[0].SOPInstanceUID), side, view)
+    said = replace(given.prediction(given.NEGATIVE), refusals=(odd,))
+    for report in reports(given.context(said)):
+        assert f"{subject} not analysed: view is neither CC nor MLO." in " ".join(given.texts(report))
+
+
 def test_a_refused_study_gets_a_text_report_alone_that_says_why_in_words_and_codes() -> None:
     (built,) = build_all(given.refused())
     report = given.read(built)

@@ -52,7 +52,8 @@ def test_the_text_report_lists_slides_and_maps_as_evidence() -> None:
 def test_a_partly_analysed_study_says_which_slide_was_left_out_and_why() -> None:
     context = slides.study(slides.partly(0.2), TWO)
     said = sentences(context)
-    assert any(sentence.startswith("AI result: INCOMPLETE.") for sentence in said)
+    result = "AI result: INCOMPLETE. Probability of cancer in what was analysed 20.0 %, below the threshold"
+    assert any(sentence.startswith(result) for sentence in said)
     assert "An image not analysed: no tissue was found on the slide." in said
     assert "What was not analysed may contain disease." in said
     assert not any("NEGATIVE" in sentence for sentence in said)
@@ -60,11 +61,20 @@ def test_a_partly_analysed_study_says_which_slide_was_left_out_and_why() -> None
     assert given.read(report).CompletionFlag == "PARTIAL"
 
 
+def test_the_report_of_one_slide_is_not_taken_for_that_of_the_study() -> None:
+    both = SlideStudyPrediction(
+        "idc", Outcome.SCORED, 0.5, (slides.said(), slides.said(0.2, sop_instance_uid=slides.OTHER_UID))
+    )
+    reports = build_slide_study(slides.study(both, TWO), ["slide_report"])
+    results = [given.texts(given.read(report))[-1].split(" Probability")[0] for report in reports]
+    assert results == ["AI result of this slide: POSITIVE.", "AI result of this slide: NEGATIVE."]
+
+
 def test_a_refused_study_has_a_text_report_alone() -> None:
     context = slides.study(slides.refused())
     assert kinds(context) == ["text_report"]
     said = sentences(context)
-    assert "AI result: NONE. No slide was scored; this does not mean that the study is normal." in said
+    assert "AI result: NONE. The study was not scored; this does not mean that it is normal." in said
     assert "An image not analysed: resolution of the slide is too low for the model." in said
 
 
@@ -89,8 +99,10 @@ def test_a_study_of_a_label_alone_says_what_it_holds() -> None:
 def test_a_superseding_study_names_what_it_replaces() -> None:
     earlier = PredecessorDocument("1.2.840.10008.5.1.4.1.1.88.22", "2.25.1", "2.25.2", "2.25.8102")
     context = slides.study(revision=2, predecessors=(earlier,))
-    assert any("Revision 2" in sentence for sentence in sentences(context))
-    *_, report = build_slide_study(context)
+    *_, of_slide, report = build_slide_study(context)
+    replaced = "Revision 2 of this AI report; it replaces the earlier AI report of the study."
+    assert replaced in sentences(context)
+    assert replaced in given.texts(given.read(of_slide))[-1]
     assert given.read(report).PredecessorDocumentsSequence
     first = {item.sop_instance_uid for item in build_slide_study(slides.study())}
     assert not first & {item.sop_instance_uid for item in build_slide_study(context)}
