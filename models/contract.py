@@ -65,6 +65,7 @@ class RefusalCode(StrEnum):
     TRANSFER_SYNTAX = "TRANSFER_SYNTAX"
     UNREADABLE = "UNREADABLE"
     DEVICE_NOT_VALIDATED = "DEVICE_NOT_VALIDATED"
+    SEVERAL_PATIENTS = "SEVERAL_PATIENTS"
     NO_SCORABLE_IMAGE = "NO_SCORABLE_IMAGE"
     NOT_SLIDE_TISSUE = "NOT_SLIDE_TISSUE"
     SLIDE_OPTICS = "SLIDE_OPTICS"
@@ -98,6 +99,7 @@ REFUSAL_MEANINGS: dict[RefusalCode, str] = {
     RefusalCode.TRANSFER_SYNTAX: "compression that the node cannot decode",
     RefusalCode.UNREADABLE: "image cannot be read",
     RefusalCode.DEVICE_NOT_VALIDATED: "made by a device that this model was not validated for",
+    RefusalCode.SEVERAL_PATIENTS: "images of the study bear different Patient IDs",
     RefusalCode.NO_SCORABLE_IMAGE: "no image of the study could be analysed",
     RefusalCode.NOT_SLIDE_TISSUE: "label, overview or thumbnail of a slide",
     RefusalCode.SLIDE_OPTICS: "slide with several focal planes or optical paths, or not in colour",

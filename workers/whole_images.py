@@ -10,6 +10,7 @@ from db.scoring import ScoreInput
 from db.tables import Instance
 from dicom_node.errors import ImageError
 from dicom_node.images.reader import ImageReader, read_header
+from dicom_node.results.source import bear_several_patient_ids
 from dicom_node.spool import Spool
 from models.classifier import Classifier
 from models.contract import ImageView, Laterality, Refusal, RefusalCode
@@ -37,6 +38,8 @@ class ReadStudy:
 
 def read(work: ScoreInput, classifier: Classifier, spool: Spool, reader: ImageReader) -> ReadStudy:
     """Read the images of a revision; what is wrong with one object costs that object alone.
+
+    Images of several patients are the exception: nothing can be said of them in the name of one.
 
     Parameters
     ----------
@@ -68,6 +71,9 @@ def read(work: ScoreInput, classifier: Classifier, spool: Spool, reader: ImageRe
                 views.append(reader.read(path, uid).view)
         except ImageError as error:
             unreadable.append(_refusal(instance, RefusalCode(error.code)))
+    if bear_several_patient_ids(headers):
+        views.clear()
+        unreadable = [_refusal(instance, RefusalCode.SEVERAL_PATIENTS) for instance in work.instances]
     return ReadStudy(tuple(headers), tuple(views), tuple(unreadable))
 
 

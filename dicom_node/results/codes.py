@@ -142,6 +142,7 @@ _DAMAGED = frozenset(
         RefusalCode.PIXEL_DATA,
         RefusalCode.UNREADABLE,
         RefusalCode.SLIDE_PLACEMENT,
+        RefusalCode.SEVERAL_PATIENTS,
     }
 )
 # Not NO_SCORABLE_IMAGE: everything may have come, and been refused.

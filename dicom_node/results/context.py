@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node.errors import ResultError
 from dicom_node.results import identity
+from dicom_node.results.source import bear_several_patient_ids
 from models.contract import CANCER, BundleIdentity, ImageScore, Outcome, StudyPrediction
 
 _SR_DOCUMENTS = "1.2.840.10008.5.1.4.1.1.88."
@@ -185,6 +186,8 @@ class ResultContext:
             raise ResultError("analysed_at has no time zone; pass the persisted UTC start of the analysis")
         if len({str(source.StudyInstanceUID) for source in self.sources}) != 1:
             raise ResultError("the source images belong to several studies; build one study at a time")
+        if self.prediction.images and bear_several_patient_ids(self.sources):
+            raise ResultError("the source images bear different Patient IDs; refuse them all")
         if self.input_uids and not {str(s.SOPInstanceUID) for s in self.sources} <= set(self.input_uids):
             raise ResultError("a source image is not among the revision's inputs")
         self._check_names()

@@ -19,6 +19,7 @@ from dicom_node.results import identity, slide_report, slide_segmentation, slide
 from dicom_node.results.builders import finished
 from dicom_node.results.checks.checker import refuse_faulty
 from dicom_node.results.context import BuiltObject, NodeIdentity, PredecessorDocument
+from dicom_node.results.source import bear_several_patient_ids
 from models.contract import BundleIdentity, Outcome, SlidePrediction, SlideStudyPrediction
 
 SLIDE_KINDS = ("slide_segmentation", "slide_report", "text_report")
@@ -140,6 +141,8 @@ class SlideStudyContext:
             )
         if prediction.outcome is not Outcome.SCORED and not prediction.refusals:
             raise ResultError("no refusal says why slides were not scored")
+        if prediction.slides and bear_several_patient_ids(self.sources):
+            raise ResultError("the source images bear different Patient IDs; refuse them all")
         known = {str(source.SOPInstanceUID) for source in self.sources}
         if {slide.sop_instance_uid for slide in prediction.slides} - known:
             raise ResultError("a slide of the prediction is not among the sources")

@@ -7,6 +7,7 @@ another patient. Nothing is decoded, shortened, cleaned or invented here.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from copy import deepcopy
 from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
@@ -128,6 +129,27 @@ def copy_patient_and_study(source: Dataset, target: Dataset) -> None:
     for keyword in _TYPE_2:
         if not copy_element(source, target, keyword):
             setattr(target, keyword, None)
+
+
+def bear_several_patient_ids(sources: Iterable[Dataset]) -> bool:
+    """Tell whether images name more than one patient; results could be filed under one of them alone.
+
+    Parameters
+    ----------
+    sources : iterable of pydicom.dataset.Dataset
+        Headers of the images of one study; nothing in them is decoded.
+
+    Returns
+    -------
+    bool
+        Whether two Patient IDs (0010,0020) differ. An image without one contradicts no other.
+    """
+    found = set()
+    for source in sources:
+        element = source.get_item(Tag("PatientID"))
+        value = None if element is None else element.value
+        found.add((value if isinstance(value, bytes) else str(value or "").encode()).strip(b" \0"))
+    return len(found - {b""}) > 1
 
 
 def local_time(source: Dataset, moment: datetime, default_zone: tzinfo) -> datetime:

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
 from db import jobs, queueing
 from db.lifecycle import JobKind, JobState
@@ -18,6 +19,7 @@ from db.session import Database
 from db.tables import Analysis, AuditEvent, Instance, Job, ResultObject
 from dicom_node.images.reader import ImageReader, SourceImage
 from dicom_node.spool import Spool
+from tests import results_contexts as given
 from tests.running_node import until
 from tests.scoring_node import ScoringNode, images_of, scoring_node
 from tests.steered_node import OTHER_WORKER, SteeredNode, on_sqlite
@@ -192,3 +194,25 @@ def test_result_files_stay_for_the_sweep_where_nobody_can_tell_whether_they_have
     with node.steered.reading() as session:
         known = known_file_names(session, result_files(node))
     assert sorted(node.results.sweep(known, grace_s=-1).orphans) == sorted(left)
+
+
+def test_images_of_two_patients_in_one_study_are_not_scored_and_the_report_says_why(
+    node: ScoringNode,
+) -> None:
+    images = images_of(1)
+    images[2].PatientID = "ANOTHER-2"
+    study = node.receive(images)
+
+    node.worker().drain()
+
+    document = node.document_of(study)
+    assert (document["outcome"], document["study_probability"]) == ("refused", None)
+    assert [refusal["code"] for refusal in document["refusals"]] == [
+        "NO_SCORABLE_IMAGE",
+        *["SEVERAL_PATIENTS"] * 4,
+    ]
+    reports = [r for r in node.steered.rows(ResultObject) if r.kind == "text_report"]
+    (report,) = (dcmread(node.results.path_of(row.file_name)) for row in reports)
+    said = given.texts(report)
+    assert "AI result: NONE. The study was not scored; this does not mean that it is normal." in said
+    assert "L CC not analysed: images of the study bear different Patient IDs." in said

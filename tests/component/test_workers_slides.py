@@ -30,3 +30,21 @@ def test_a_bundle_refuses_slides_of_scanners_that_it_was_not_validated_for(
         document = scoring.document_of(study)
     assert document["outcome"] == "refused"
     assert "DEVICE_NOT_VALIDATED" in {refusal["code"] for refusal in document["refusals"]}
+
+
+@on_sqlite
+def test_slides_of_two_patients_in_one_study_are_not_scored(node: SteeredNode, tmp_path: Path) -> None:
+    with scoring_node(node, tmp_path) as scoring:
+        scoring.change("activate", scoring.add(write_idc_bundle(tmp_path / "idc", steps=0)))
+        one, two = (slide_object(slide_pixels(n, rows=260, columns=260), seed=n) for n in (1, 2))
+        two.StudyInstanceUID, two.PatientID = one.StudyInstanceUID, "ANOTHER-2"
+        study = scoring.receive([one, two], RULES)
+        with node.transaction("anna") as tx:
+            complete_study(tx, study, RULES)
+        scoring.worker().drain()
+        document = scoring.document_of(study)
+    assert (document["outcome"], document["slides"]) == ("refused", [])
+    assert [refusal["code"] for refusal in document["refusals"]] == [
+        "NO_SCORABLE_IMAGE",
+        *["SEVERAL_PATIENTS"] * 2,
+    ]

@@ -16,7 +16,8 @@ from dicom_node.errors import ResultError
 from dicom_node.results import codes
 from dicom_node.results.builders import DEFAULT_KINDS, RESULT_BUILDERS, build_all
 from dicom_node.results.checks.checker import refuse_faulty
-from models.contract import Outcome
+from dicom_node.results.source import bear_several_patient_ids
+from models.contract import Laterality, Outcome, Refusal, RefusalCode
 from tests import results_contexts as given
 
 
@@ -40,6 +41,47 @@ def test_images_of_two_studies_are_refused() -> None:
     one, two = given.sources(), given.sources(StudyInstanceUID="2.25.5")
     with pytest.raises(ResultError, match="several studies"):
         given.positive((*one[:2], *two[2:]))
+
+
+def test_scores_of_images_of_two_patients_are_refused_but_the_report_of_the_refusal_is_not() -> None:
+    mixed = (*given.sources()[:3], *given.sources(PatientID="OTHER-2")[3:])
+    with pytest.raises(ResultError, match="Patient IDs"):
+        given.positive(mixed)
+    reasons = tuple(
+        Refusal(RefusalCode.SEVERAL_PATIENTS, str(source.SOPInstanceUID), Laterality(side), view)
+        for source, (side, view) in zip(mixed, given.VIEWS, strict=True)
+    )
+    said = replace(given.refused().prediction, refusals=reasons)
+    (built,) = build_all(given.context(said, mixed))
+    words = given.texts(given.read(built))
+    assert "R CC not analysed: images of the study bear different Patient IDs." in words
+
+
+def with_ids(*patient_ids: str | None) -> list[Dataset]:
+    return [given.header(given.images()[0], overrides={"PatientID": value}) for value in patient_ids]
+
+
+@pytest.mark.parametrize(
+    ("patient_ids", "several"),
+    [
+        (("P-1", "P-1"), False),
+        (("P-1", "P-1 "), False),
+        (("P-1", ""), False),
+        ((None, "P-1", None), False),
+        (("", ""), False),
+        (("P-1", "P-2"), True),
+        (("P-1", "p-1"), True),
+        (("P-1", "", "P-2"), True),
+    ],
+)
+def test_images_bear_several_patient_ids_where_two_of_them_differ(
+    patient_ids: tuple[str | None, ...], several: bool
+) -> None:
+    read = with_ids(*patient_ids)
+    assert bear_several_patient_ids(read) is several
+    for header in read:
+        _ = header.get("PatientID")
+    assert bear_several_patient_ids(read) is several, "decoded headers"
 
 
 def test_a_prediction_that_contradicts_itself_or_its_images_is_refused() -> None:
