@@ -42,7 +42,19 @@ ROUTING_KEYWORDS = (
 """Every top-level element that :func:`routing_facts` looks at."""
 
 # CID 4014 View for Mammography: SNOMED CT codes and the SNOMED-RT ones they replaced (PS3.16).
-_VIEWS = {"399162004": "CC", "R-10242": "CC", "399368009": "MLO", "R-10226": "MLO"}
+_VIEWS = {
+    "399162004": "CC",
+    "R-10242": "CC",
+    "399368009": "MLO",
+    "R-10226": "MLO",
+    "399260004": "ML",
+    "R-10224": "ML",
+    "399352003": "LM",
+    "R-10228": "LM",
+    "399192008": "XCCL",
+    "R-1024A": "XCCL",
+}
+_STANDARD_VIEWS = {"CC", "MLO"}
 _SPECIMEN_VIEWS = {"127457009", "G-8310"}
 _SNOMED_SCHEMES = {"SCT", "SRT", "SNM3", "99SDM"}
 
@@ -98,13 +110,33 @@ def routing_facts(header: Dataset) -> MammographyFacts:
     MammographyFacts
         For an object of another modality, whatever of it applies.
     """
-    modifiers = frozenset(_modifiers(header))
+    modifiers = view_modifiers(header)
+    view = named_view(header)
     return MammographyFacts(
         laterality=_laterality(header),
-        view=_view(header, modifiers),
+        view=view if view in _STANDARD_VIEWS else None,
         traits=frozenset(_traits(header, modifiers)),
         for_presentation=_is_for_presentation(header),
     )
+
+
+def named_view(header: Dataset) -> str | None:
+    """Give the view by its usual name: ``"CC"``, ``"MLO"``, ``"ML"``, ``"LM"`` or ``"XCCL"``.
+
+    None for any other, also where a modifier makes another view of it (rolled, tangential).
+    """
+    if view_modifiers(header) - _KEEPS_THE_VIEW:
+        return None
+    codes = list(_snomed_codes(items(header, "ViewCodeSequence")))
+    if codes:
+        return _VIEWS.get(codes[0])
+    position = text(header, "ViewPosition")
+    return position if position in _VIEWS.values() else None
+
+
+def view_modifiers(header: Dataset) -> frozenset[str]:
+    """Give the SNOMED codes, new and former ones, of what modifies the view (PS3.16 CID 4015)."""
+    return frozenset(_modifiers(header))
 
 
 def _number(header: Dataset, keyword: str) -> float:
@@ -137,16 +169,6 @@ def _modifiers(header: Dataset) -> Iterator[str]:
     yield from _snomed_codes(items(header, "ViewModifierCodeSequence"))
     for view in items(header, "ViewCodeSequence"):
         yield from _snomed_codes(items(view, "ViewModifierCodeSequence"))
-
-
-def _view(header: Dataset, modifiers: frozenset[str]) -> str | None:
-    if modifiers - _KEEPS_THE_VIEW:
-        return None
-    codes = list(_snomed_codes(items(header, "ViewCodeSequence")))
-    if codes:
-        return _VIEWS.get(codes[0])
-    position = text(header, "ViewPosition")
-    return position if position in {"CC", "MLO"} else None
 
 
 def _is_for_presentation(header: Dataset) -> bool:

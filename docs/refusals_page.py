@@ -33,8 +33,7 @@ WHAT_TO_DO: Mapping[RefusalCode, str] = {
     RefusalCode.TRANSFER_SYNTAX: "let the scanner send another compression, or none",
     RefusalCode.UNREADABLE: "send the image anew; where it stays so, show it to the vendor",
     RefusalCode.DEVICE_NOT_VALIDATED: "use a bundle for this device; its card names the devices",
-    RefusalCode.SEVERAL_PATIENTS: "find out whose images they are; correct the Patient ID at the source, send "
-    "anew under new UIDs",
+    RefusalCode.SEVERAL_PATIENTS: "find out whose images they are; correct them at the source, with new UIDs",
     RefusalCode.NO_SCORABLE_IMAGE: "look at the codes of the images",
     RefusalCode.NOT_SLIDE_TISSUE: "nothing: the study is complete without it",
     RefusalCode.SLIDE_OPTICS: "scan in bright field, in one plane",

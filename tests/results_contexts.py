@@ -83,6 +83,17 @@ def sources(*, implicit: bool = False, **overrides: Any) -> tuple[Dataset, ...]:
     return tuple(header(image, implicit=implicit, overrides=overrides) for image in images())
 
 
+def view_codes(value: str, *modifiers: str) -> list[Dataset]:
+    """Give a View Code Sequence of a SNOMED CT code and its modifiers."""
+    items = []
+    for code in (value, *modifiers):
+        item = Dataset()
+        item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code, "SCT", "as its code"
+        items.append(item)
+    items[0].ViewModifierCodeSequence = items[1:]
+    return items[:1]
+
+
 @cache
 def renderings() -> dict[str, NDArray[np.uint16]]:
     """Show the four images as a display does: one linear window over all their values, 0..65535."""

@@ -16,13 +16,6 @@ BREASTS = {
     Laterality.RIGHT: Code("73056007", "SCT", "Right breast"),
     Laterality.LEFT: Code("80248007", "SCT", "Left breast"),
 }
-VIEWS = {
-    "CC": Code("399162004", "SCT", "cranio-caudal"),
-    "MLO": Code("399368009", "SCT", "medio-lateral oblique"),
-    "ML": Code("399260004", "SCT", "medio-lateral"),
-    "LM": Code("399352003", "SCT", "latero-medial"),
-    "XCCL": Code("399192008", "SCT", "cranio-caudal exaggerated laterally"),
-}
 STUDY_DATE = Code("111060", "DCM", "Study Date")
 STUDY_TIME = Code("111061", "DCM", "Study Time")
 CONTENT_DATE = Code("111018", "DCM", "Content Date")

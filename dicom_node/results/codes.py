@@ -66,7 +66,23 @@ IMAGE_VIEW = Code("111031", "DCM", "Image View")
 VIEWS = {
     "CC": Code("399162004", "SCT", "cranio-caudal"),
     "MLO": Code("399368009", "SCT", "medio-lateral oblique"),
+    "ML": Code("399260004", "SCT", "medio-lateral"),
+    "LM": Code("399352003", "SCT", "latero-medial"),
+    "XCCL": Code("399192008", "SCT", "cranio-caudal exaggerated laterally"),
 }
+IMAGE_VIEW_MODIFIER = Code("111032", "DCM", "Image View Modifier")
+_MAGNIFICATION = Code("399163009", "SCT", "Magnification")
+_SPOT_COMPRESSION = Code("399055006", "SCT", "Spot Compression")
+_IMPLANT_DISPLACED = Code("399209000", "SCT", "Implant Displaced")
+VIEW_MODIFIERS = {
+    "399163009": _MAGNIFICATION,
+    "R-102D6": _MAGNIFICATION,
+    "399055006": _SPOT_COMPRESSION,
+    "R-102D7": _SPOT_COMPRESSION,
+    "399209000": _IMPLANT_DISPLACED,
+    "R-102D5": _IMPLANT_DISPLACED,
+}
+"""By the code in an image's header: what makes another image of the same view (PS3.16 CID 4015)."""
 SIDES = {
     Laterality.RIGHT: Code("24028007", "SCT", "Right"),
     Laterality.LEFT: Code("7771000", "SCT", "Left"),

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import ResultError
+from dicom_node.mammography_views import named_view, routing_facts
 from dicom_node.results import identity
 from dicom_node.results.source import bear_several_patient_ids
-from models.contract import CANCER, BundleIdentity, ImageScore, Outcome, StudyPrediction
+from models.contract import CANCER, BundleIdentity, ImageScore, Laterality, Outcome, StudyPrediction
 
 _SR_DOCUMENTS = "1.2.840.10008.5.1.4.1.1.88."
 _KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
@@ -245,6 +246,16 @@ class ResultContext:
     def source(self, sop_instance_uid: str) -> Dataset:
         """Give the header of one image of the revision."""
         return next(s for s in self.sources if s.SOPInstanceUID == sop_instance_uid)
+
+    def side_and_view(self, source: Dataset) -> tuple[Laterality | None, str | None]:
+        """Give the side and the view that an image was scored under, else those that its header states.
+
+        Results speak of one image under one name: a header may state its side in more than one place.
+        """
+        for score in self.prediction.images:
+            if score.sop_instance_uid == source.SOPInstanceUID:
+                return score.laterality, score.view
+        return routing_facts(source).laterality, named_view(source)
 
     def uid(self, kind: str, ordinal: int = 0) -> str:
         """Give the UID of a thing made from the whole revision."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pydicom.dataset import Dataset
-from pydicom.sr.coding import Code
 
 from dicom_node.results import cad_codes, codes, plain_items, wording
 from dicom_node.results.cad_findings import algorithm, impression_item, impressions
@@ -18,8 +17,8 @@ from dicom_node.results.content_tree import add_general_module, hierarchy
 from dicom_node.results.context import BuildOrder, ResultContext
 from dicom_node.results.header import new_instance
 from dicom_node.results.plain_items import CONTAINS, HAS_ACQ_CONTEXT, HAS_CONCEPT_MOD, HAS_PROPERTIES
-from dicom_node.results.source import is_filled, pair, referenced
-from models.contract import Laterality, Outcome
+from dicom_node.results.source import is_filled, pair, referenced, view_modifiers_of
+from models.contract import Outcome
 
 MAMMOGRAPHY_CAD_SR = "1.2.840.10008.5.1.4.1.1.88.50"
 
@@ -36,7 +35,7 @@ def build(order: BuildOrder) -> list[Dataset]:
     -------
     list of pydicom.dataset.Dataset
         One document; none where the bundle does not localise or an image that was scored does not tell its
-        side, view and orientation, which TID 4020 demands of every image.
+        orientation, which TID 4020 demands of every image.
     """
     return _build(order.context, srt=False)
 
@@ -112,14 +111,8 @@ def _library(context: ResultContext) -> CadLibrary | None:
 
 
 def _is_described(context: ResultContext, source: Dataset) -> bool:
-    has_side = str(source.get("ImageLaterality", "")) in set(Laterality)
-    return has_side and _view(context, source) is not None and bool(pair(source, "PatientOrientation"))
-
-
-def _view(context: ResultContext, source: Dataset) -> Code | None:
-    scored = {score.sop_instance_uid: score.view for score in context.prediction.images}
-    view = scored.get(str(source.SOPInstanceUID)) or str(source.get("ViewPosition", ""))
-    return cad_codes.VIEWS.get(view)
+    side, view = context.side_and_view(source)
+    return bool(side and view and pair(source, "PatientOrientation"))
 
 
 def _library_item(context: ResultContext, source: Dataset) -> Dataset:
@@ -130,10 +123,14 @@ def _library_item(context: ResultContext, source: Dataset) -> Dataset:
 
 def _descriptors(context: ResultContext, source: Dataset) -> Iterator[Dataset]:
     """Describe an image (PS3.16 TID 4020); the order of the items is the template's."""
-    side = cad_codes.BREASTS[Laterality(str(source.ImageLaterality))]
-    yield plain_items.coded(HAS_ACQ_CONTEXT, codes.IMAGE_LATERALITY, side)
-    if view := _view(context, source):
-        yield plain_items.coded(HAS_ACQ_CONTEXT, codes.IMAGE_VIEW, view)
+    side, view = context.side_and_view(source)
+    if side and view:
+        yield plain_items.coded(HAS_ACQ_CONTEXT, codes.IMAGE_LATERALITY, cad_codes.BREASTS[side])
+        modifiers = [
+            plain_items.coded(HAS_CONCEPT_MOD, codes.IMAGE_VIEW_MODIFIER, code)
+            for code in view_modifiers_of(source)
+        ]
+        yield plain_items.coded(HAS_ACQ_CONTEXT, codes.IMAGE_VIEW, codes.VIEWS[view], modifiers)
     directions = (codes.ORIENTATION_ROW, codes.ORIENTATION_COLUMN)
     for name, value in zip(directions, pair(source, "PatientOrientation"), strict=True):
         yield plain_items.text(HAS_ACQ_CONTEXT, name, str(value))

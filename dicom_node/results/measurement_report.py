@@ -15,6 +15,7 @@ from dicom_node.results import codes, wording
 from dicom_node.results.content_tree import (
     CONTAINS,
     HAS_ACQ_CONTEXT,
+    HAS_CONCEPT_MOD,
     add_document,
     container,
     image,
@@ -26,8 +27,8 @@ from dicom_node.results.context import BuildOrder, ResultContext
 from dicom_node.results.header import new_instance
 from dicom_node.results.lesions import lesions
 from dicom_node.results.measurement_groups import frames_of_segments, image_group, lesion_group
-from dicom_node.results.source import pair
-from models.contract import Laterality, Outcome
+from dicom_node.results.source import pair, view_modifiers_of
+from models.contract import Outcome
 
 COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -158,17 +159,16 @@ def _descriptors(context: ResultContext, source: Dataset) -> Iterator[ContentIte
     spacing = reversed(pair(source, "ImagerPixelSpacing"))
     for name, value in zip((codes.HORIZONTAL_SPACING, codes.VERTICAL_SPACING), spacing, strict=False):
         yield NumContentItem(name, float(value), codes.MILLIMETRE, relationship_type=HAS_ACQ_CONTEXT)
-    laterality = str(source.get("ImageLaterality", ""))
-    if laterality in set(Laterality):
-        side = codes.SIDES[Laterality(laterality)]
-        yield CodeContentItem(codes.IMAGE_LATERALITY, side, HAS_ACQ_CONTEXT)
-    if view := codes.VIEWS.get(_view(context, source)):
-        yield CodeContentItem(codes.IMAGE_VIEW, view, HAS_ACQ_CONTEXT)
-
-
-def _view(context: ResultContext, source: Dataset) -> str:
-    scored = {score.sop_instance_uid: score.view for score in context.prediction.images}
-    return scored.get(str(source.SOPInstanceUID)) or str(source.get("ViewPosition", ""))
+    side, view = context.side_and_view(source)
+    if side:
+        yield CodeContentItem(codes.IMAGE_LATERALITY, codes.SIDES[side], HAS_ACQ_CONTEXT)
+    if view:
+        item = CodeContentItem(codes.IMAGE_VIEW, codes.VIEWS[view], HAS_ACQ_CONTEXT)
+        modifiers = [
+            CodeContentItem(codes.IMAGE_VIEW_MODIFIER, code, HAS_CONCEPT_MOD)
+            for code in view_modifiers_of(source)
+        ]
+        yield with_children(item, modifiers) if modifiers else item
 
 
 def _comments(context: ResultContext) -> list[ContentItem]:

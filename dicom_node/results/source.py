@@ -21,6 +21,7 @@ from pydicom.sr.coding import Code
 from pydicom.tag import Tag
 
 from dicom_node.errors import ResultError
+from dicom_node.mammography_views import view_modifiers
 from dicom_node.results import codes
 
 # PS3.3 C.7.1.1, C.7.2.1: type 2, so an image that lacks them still gives a result that has them, empty.
@@ -200,6 +201,12 @@ def procedure_reported(source: Dataset, unnamed: Code = codes.MAMMOGRAPHY) -> Co
         if all(0 < len(part) <= _LONGEST_TEXT and part.isascii() for part in parts):
             return Code(*parts)
     return unnamed
+
+
+def view_modifiers_of(source: Dataset) -> list[Code]:
+    """Give what tells an image from others of its side and view: magnified, spot, implant displaced."""
+    found = (codes.VIEW_MODIFIERS.get(value) for value in sorted(view_modifiers(source)))
+    return list(dict.fromkeys(code for code in found if code))
 
 
 def referenced(source: Dataset) -> tuple[str, str]:

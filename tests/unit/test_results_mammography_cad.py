@@ -228,6 +228,24 @@ def test_the_library_describes_each_image_by_breast_view_and_orientation() -> No
         assert "ConceptNameCodeSequence" not in image
 
 
+def test_an_image_has_the_side_and_view_that_it_was_scored_under_wherever_its_header_states_them() -> None:
+    report = cad(localised.masses(given.sources(ViewPosition=None, ImageLaterality=None)))
+    library = report.ContentSequence[1]
+    places = [(value(under(i, "111027")[0]), value(under(i, "111031")[0])) for i in library.ContentSequence]
+    assert places == [
+        (side, view) for side in ("73056007", "80248007") for view in ("399162004", "399368009")
+    ]
+
+
+@pytest.mark.parametrize(("kind", "modifier"), [(KINDS[0], "399209000"), (KINDS[1], "R-102D5")])
+def test_a_view_with_its_implant_displaced_says_so(kind: str, modifier: str) -> None:
+    headers = given.sources(ViewCodeSequence=given.view_codes("399162004", "399209000"))
+    library = cad(localised.masses(headers), kind).ContentSequence[1]
+    for image in library.ContentSequence:
+        (view,) = under(image, "111031")
+        assert [value(item) for item in under(view, "111032")] == [modifier]
+
+
 def test_a_finding_has_the_tracking_uid_of_its_group_in_the_measurement_report() -> None:
     context = localised.masses()
     groups = {str(i.UID) for i in given.named(given.only(build_all(context), "measurement_report"), "112040")}
@@ -267,7 +285,6 @@ def test_built_again_it_is_the_same_bytes(outcome: Callable[[], ResultContext]) 
 @pytest.mark.parametrize(
     "overrides",
     [
-        {"ViewPosition": None, "ImageLaterality": None},
         {"PatientOrientation": None},
         {"PatientOrientation": ""},
     ],

@@ -124,6 +124,32 @@ def test_an_image_without_orientation_spacing_or_view_is_in_the_library_all_the_
     assert len(given.named(library, "111031")) == 4  # the prediction knows the views
 
 
+@pytest.mark.parametrize(
+    ("codes", "view", "modifiers"),
+    [
+        (("399192008",), ["cranio-caudal exaggerated laterally"], []),
+        (("399260004",), ["medio-lateral"], []),
+        (("399162004", "399163009"), ["cranio-caudal"], ["Magnification"]),
+        (("399162004", "399055006", "399163009"), ["cranio-caudal"], ["Spot Compression", "Magnification"]),
+        (("399162004", "399161006"), [], []),  # cleavage: no cranio-caudal view of one breast
+    ],
+)
+def test_an_image_beside_the_standard_views_is_not_listed_as_one_of_them(
+    codes: tuple[str, ...], view: list[str], modifiers: list[str]
+) -> None:
+    odd = {"SOPInstanceUID": "2.25.99", "ViewPosition": "CC", "ViewCodeSequence": given.view_codes(*codes)}
+    headers = (*given.sources(), given.header(given.images()[0], overrides=odd))
+    (library,) = given.named(measurement_report(given.negative(headers)), "126200")
+    *_, entry = library.ContentSequence
+    assert meanings_of(entry, "111027") == ["Right"]
+    assert meanings_of(entry, "111031") == view
+    assert meanings_of(entry, "111032") == modifiers
+
+
+def meanings_of(entry: Dataset, name: str) -> list[str]:
+    return [str(item.ConceptCodeSequence[0].CodeMeaning) for item in given.named(entry, name)]
+
+
 @pytest.mark.parametrize("outcome", ALL)
 def test_evidence_lists_every_image_and_segmentation_once(outcome: type) -> None:
     context = outcome()
