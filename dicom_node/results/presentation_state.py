@@ -14,7 +14,7 @@ from dicom_node.results.grayscale_transform import add_grayscale_transform
 from dicom_node.results.header import new_instance, series_laterality
 from dicom_node.results.measurement_groups import tracking_identifier
 from dicom_node.results.outlines import Outline, Points, outlines_of
-from dicom_node.results.source import is_filled, pair, referenced
+from dicom_node.results.source import pixel_shape, referenced
 from models.contract import ImageScore
 
 GRAYSCALE_SOFTCOPY_PRESENTATION_STATE = "1.2.840.10008.5.1.4.1.1.11.1"
@@ -88,13 +88,7 @@ def _displayed_area(source: Dataset, score: ImageScore) -> Dataset:
     area.DisplayedAreaTopLeftHandCorner = [1, 1]
     area.DisplayedAreaBottomRightHandCorner = [source.Columns, source.Rows]
     area.PresentationSizeMode = "SCALE TO FIT"
-    # Only the shape of a pixel matters for fitting; spacing would invite measuring in the wrong plane.
-    keyword = "PixelSpacing" if is_filled(source, "PixelSpacing") else "ImagerPixelSpacing"
-    ratio = [1, 1]
-    if spacing := pair(source, keyword):
-        down, across = (round(float(value) * 10_000) for value in spacing)
-        ratio = [down, across] if down != across and min(down, across) > 0 else ratio
-    area.PresentationPixelAspectRatio = ratio
+    area.PresentationPixelAspectRatio = list(pixel_shape(source))
     return area
 
 

@@ -21,7 +21,7 @@ from dicom_node.results import codes, wording
 from dicom_node.results.context import ResultContext
 from dicom_node.results.overlay_picture import has_overlay, overlay_picture
 from dicom_node.results.printed_identity import printed_identity
-from dicom_node.results.source import local_time
+from dicom_node.results.source import local_time, pixel_shape
 from models.contract import ImageScore, Outcome
 
 TITLE = "AI mammography report"
@@ -158,12 +158,13 @@ def _pictures(context: ResultContext) -> Iterator[Flowable]:
 
 
 def _picture(context: ResultContext, score: ImageScore, width: float) -> list[Flowable]:
-    columns = int(context.source(score.sop_instance_uid).Columns)
-    picture = overlay_picture(context, score, max(1, columns // _PICTURE_COLUMNS))
+    source = context.source(score.sop_instance_uid)
+    picture = overlay_picture(context, score, max(1, int(source.Columns) // _PICTURE_COLUMNS))
     file = BytesIO()
     Pictures.fromarray(picture).save(file, "PNG")
     file.seek(0)
-    image = Image(file, width=width, height=width * picture.shape[0] / picture.shape[1])
+    down, across = pixel_shape(source)
+    image = Image(file, width=width, height=width * picture.shape[0] * down / (picture.shape[1] * across))
     image.hAlign = "LEFT"
     return [Paragraph(escape(wording.place(score)), _BOLD), image]
 

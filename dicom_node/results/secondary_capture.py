@@ -18,7 +18,7 @@ from dicom_node.results.content_tree import sop_reference
 from dicom_node.results.context import BuildOrder, ResultContext
 from dicom_node.results.header import code_item, new_instance, series_laterality
 from dicom_node.results.overlay_picture import Picture, captioned, has_overlay, overlay_picture
-from dicom_node.results.source import copy_element, referenced
+from dicom_node.results.source import copy_element, pixel_shape, referenced
 from models.contract import ImageScore
 
 SECONDARY_CAPTURE_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.7"
@@ -57,6 +57,9 @@ def _overlay(context: ResultContext, score: ImageScore, number: int) -> Dataset:
     if not copy_element(source, capture, "PatientOrientation"):
         capture.PatientOrientation = None
     capture.DerivationDescription = f"AI result drawn on a copy of the image, reduced by {reduction}"
+    if (shape := pixel_shape(source)) != (1, 1):
+        # PS3.3 C.7.6.3.1.7: a picture without spacing has to say that its pixels are not square.
+        capture.PixelAspectRatio = list(shape)
     if score.frame is not None:
         capture.SourceImageSequence[0].ReferencedFrameNumber = score.frame
     capture.ImageComments = f"AI result for {wording.place(score)}; not verified"
@@ -65,7 +68,7 @@ def _overlay(context: ResultContext, score: ImageScore, number: int) -> Dataset:
 
 def _sentences(context: ResultContext, score: ImageScore) -> Iterator[str]:
     yield wording.image(context, score)
-    if score.evidence is not None:
+    if score.evidence is not None and score.evidence.any():
         yield "Colours: where the AI model looked, most in red; not the outline of a lesion."
     yield from _of_study(context)
 

@@ -115,6 +115,23 @@ def pair(source: Dataset, keyword: str) -> list[Any]:
     return values if len(values) == 2 and all(values) else []
 
 
+def pixel_shape(source: Dataset) -> tuple[int, int]:
+    """Give the height and the width of a pixel as a ratio of integers, ``(1, 1)`` for a square one.
+
+    Only the shape is told, which every plane shares; spacing would invite measuring in the wrong plane.
+    """
+    for keyword, factor in (
+        ("PixelSpacing", 10_000),
+        ("ImagerPixelSpacing", 10_000),
+        ("PixelAspectRatio", 1),
+    ):
+        if values := pair(source, keyword):
+            down, across = (round(float(value) * factor) for value in values)
+            if min(down, across) > 0:
+                return (down, across) if down != across else (1, 1)
+    return (1, 1)
+
+
 def copy_patient_and_study(source: Dataset, target: Dataset) -> None:
     """Copy the patient's and the study's attributes, and the character set they are written in.
 

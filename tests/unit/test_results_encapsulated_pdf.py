@@ -30,19 +30,36 @@ def pages(document: Dataset) -> bytes:
     return content
 
 
+def drawn(pdf: bytes) -> bytes:
+    """Read what a PDF says is to be drawn, page after page."""
+    streams = re.findall(rb"/ASCII85Decode /FlateDecode.*?stream\r?\n(.*?)endstream", pdf, re.DOTALL)
+    return b"\n".join(zlib.decompress(base64.a85decode(s.strip().removesuffix(b"~>"))) for s in streams)
+
+
 def words(pdf: bytes) -> str:
     """Read the words of a PDF, in the order of drawing."""
-    found = []
-    for stream in re.findall(rb"/ASCII85Decode /FlateDecode.*?stream\r?\n(.*?)endstream", pdf, re.DOTALL):
-        drawn = zlib.decompress(base64.a85decode(stream.strip().removesuffix(b"~>")))
-        found += re.findall(rb"\(((?:[^()\\]|\\.)*)\) Tj", drawn)
-    text = b" ".join(found)
+    text = b" ".join(re.findall(rb"\(((?:[^()\\]|\\.)*)\) Tj", drawn(pdf)))
     plain = re.sub(rb"\\(\d{3}|.)", lambda m: bytes([int(m[1], 8)]) if len(m[1]) == 3 else m[1], text)
     return plain.decode("cp1252")
 
 
 def pictures(pdf: bytes) -> int:
     return len(re.findall(rb"/Subtype /Image", pdf))
+
+
+def sizes(context: ResultContext) -> list[tuple[float, float]]:
+    """Read width and height of the pictures on the pages."""
+    matrices = re.findall(rb"([\d.]+) 0 0 ([\d.]+) \S+ \S+ cm\s+/FormXob", drawn(pages(document(context))))
+    return [(float(width), float(height)) for width, height in matrices]
+
+
+def test_a_breast_keeps_its_shape_on_paper_whatever_shape_its_pixels_have() -> None:
+    square, oblong = (
+        sizes(given.positive()),
+        sizes(given.positive(given.sources(ImagerPixelSpacing=[0.1, 0.05]))),
+    )
+    assert len(square) == 2
+    assert oblong == [(width, pytest.approx(2 * height)) for width, height in square]
 
 
 def test_a_positive_study_has_result_every_score_pictures_and_model_on_its_pages() -> None:

@@ -164,6 +164,13 @@ def test_the_whole_image_is_displayed_in_its_own_shape() -> None:
     assert area.PresentationPixelAspectRatio == [1, 1]
     oblong = given.positive(given.sources(ImagerPixelSpacing=[0.1, 0.05]))
     assert states(oblong)[0].DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio == [1000, 500]
+    (shape,) = (
+        state.DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio
+        for state in states(given.positive(given.sources(ImagerPixelSpacing=None, PixelAspectRatio=[2, 1])))[
+            :1
+        ]
+    )
+    assert shape == [2, 1], "of an image without a spacing"
 
 
 @pytest.mark.parametrize("implicit", [False, True], ids=["explicit", "implicit"])

@@ -197,6 +197,12 @@ def test_the_header_owns_up_to_what_the_picture_is(outcome: Any) -> None:
         assert capture.SeriesDescription == "AI result pictures (not verified)"
 
 
+def test_a_picture_of_pixels_that_are_not_square_says_so() -> None:
+    oblong = captures(given.positive(given.sources(ImagerPixelSpacing=[0.1, 0.05])))
+    assert [list(capture.PixelAspectRatio) for capture in oblong] == [[1000, 500]] * 2
+    assert not any("PixelAspectRatio" in capture for capture in captures(given.positive()))
+
+
 def test_what_was_lossy_stays_lossy() -> None:
     lossy = given.sources(
         LossyImageCompression="01", LossyImageCompressionRatio=12, LossyImageCompressionMethod="ISO_10918_1"
