@@ -20,6 +20,7 @@ from dicom_node import installation
 from dicom_node.cli.demonstration.studies import DemoStudy
 from dicom_node.cli.output import console, heading, plain_lines
 from dicom_node.demo_pacs import ArchivedObject
+from dicom_node.results import wording
 
 VIEWS, BREASTS = ("R CC", "R MLO", "L CC", "L MLO"), ("R", "L")
 COLUMNS = ("study", "drawn as", *VIEWS, *BREASTS, "study", "result", "seconds")
@@ -152,10 +153,11 @@ def print_summary(scored: Sequence[ScoredStudy], out: Path) -> None:
     shown = max(range(len(scored)), key=lambda number: scored[number].probability)
     heading(f"report of study {shown + 1} as the PACS holds it")
     console.print(plain_lines(scored[shown].report))
-    heading("probability of malignancy per image, breast and study")
+    heading("probability of cancer in %, of each image, breast and study")
     console.print(_table_of(scored))
     threshold = scored[shown].threshold
-    console.print(f"threshold {threshold:.2f}; seconds: from the last image to the stored report")
+    limit = wording.percent(threshold, threshold)
+    console.print(f"threshold {limit}; seconds: from the last image to the stored report")
     heading("written")
     for what, where in WRITTEN:
         console.print(f"{what}: {out / where}", soft_wrap=True, highlight=False)
@@ -169,15 +171,19 @@ def _table_of(scored: Sequence[ScoredStudy]) -> Table:
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "drawn as" else "right")
     for number, study in enumerate(scored, start=1):
+
+        def said(probability: float, threshold: float = study.threshold) -> str:
+            return wording.percent(probability, threshold).removesuffix(" %")
+
         images = {f"{i['laterality']} {i['view']}": i["probability"] for i in study.analysis["images"]}
         breasts = {b["laterality"]: b["probability"] for b in study.analysis["breasts"]}
         table.add_row(
             str(number),
             study.title,
-            *(f"{images[view]:.2f}" for view in VIEWS),
-            *(f"{breasts[side]:.2f}" for side in BREASTS),
-            f"{study.probability:.2f}",
-            Text("above", style="red") if study.probability >= study.threshold else "below",
+            *(said(images[view]) for view in VIEWS),
+            *(said(breasts[side]) for side in BREASTS),
+            said(study.probability),
+            Text("POSITIVE", style="red") if study.probability >= study.threshold else "NEGATIVE",
             f"{study.seconds:.2f}",
         )
     return table
