@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, aliased
 
 from db.canonical import canonical_json
@@ -112,8 +112,13 @@ def retry(tx: Transaction, job_id: str) -> None:
 
 def is_replaced(session: Session, job: Job) -> bool:
     """Whether a later revision of the job's study was scored for the same task."""
+    return session.scalars(_replacing(job).limit(1)).first() is not None
+
+
+def _replacing(job: Job | type[Job]) -> Select[str]:
+    """Select the score jobs whose results replace those of a job, or of each job of a statement."""
     own, later, scored = aliased(Revision), aliased(Revision), aliased(Job)
-    found = select(scored.id).where(
+    return select(scored.id).where(
         own.id == job.revision_id,
         later.study_id == own.study_id,
         later.number > own.number,
@@ -122,15 +127,17 @@ def is_replaced(session: Session, job: Job) -> bool:
         scored.kind == JobKind.SCORE,
         scored.state == JobState.DONE,
     )
-    return session.scalars(found.limit(1)).first() is not None
 
 
-def failed_with(session: Session, codes: Collection[str]) -> list[Job]:
+def failed_with(session: Session, codes: Collection[str]) -> list[str]:
     """Return the failed score jobs with one of these error codes, but those of replaced revisions."""
-    failed = select(Job).where(
-        Job.kind == JobKind.SCORE, Job.state == JobState.FAILED, Job.error_code.in_(codes)
+    failed = select(Job.id).where(
+        Job.kind == JobKind.SCORE,
+        Job.state == JobState.FAILED,
+        Job.error_code.in_(codes),
+        ~_replacing(Job).exists(),
     )
-    return [job for job in session.scalars(failed.order_by(Job.created_at)) if not is_replaced(session, job)]
+    return list(session.scalars(failed.order_by(Job.created_at)))
 
 
 def reopen(tx: Transaction, job: Job, *, after_s: float) -> None:

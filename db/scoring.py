@@ -158,6 +158,21 @@ def instances_of(session: Session, revision: Revision) -> tuple[Instance, ...]:
     return tuple(session.scalars(held))
 
 
+def spool_names_of(session: Session, job_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return the files that each of some score jobs reads, in the order of the SOP Instance UIDs."""
+    read = (
+        select(Job.id, Instance.spool_name)
+        .join(Revision, Job.revision_id == Revision.id)
+        .join(Instance, Instance.study_id == Revision.study_id)
+        .where(Job.id.in_(job_ids), Instance.conflict == 0, Instance.revision_number <= Revision.number)
+        .order_by(Instance.sop_instance_uid)
+    )
+    found: dict[str, list[str]] = {job_id: [] for job_id in job_ids}
+    for job_id, name in session.execute(read):
+        found[job_id].append(name)
+    return found
+
+
 def _only_spare() -> Any:
     """SQL: the object was made for destinations that take its content in another class, and went to none."""
     spare = or_(

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import structlog
 
 from db import queueing
-from db.scoring import instances_of
+from db.scoring import instances_of, spool_names_of
 from db.session import Database
-from db.tables import Instance, Revision
+from db.tables import Job, Revision
 from dicom_node.spool import Spool
 from workers.inputs import DamagedInputError, FileState, MissingInputError, state_of
 from workers.retry import code_of
@@ -21,6 +21,9 @@ from workers.retry import code_of
 CODES = frozenset(code_of(error("")) for error in (DamagedInputError, MissingInputError))
 
 log = structlog.get_logger(__name__)
+
+# A disk that was lost fails thousands: no reading is to last, because SQLite's log grows meanwhile.
+_AT_ONCE = 500
 
 _Files = tuple[tuple[int, int, int], ...]
 
@@ -57,16 +60,23 @@ class Mending:
             If the disk fails.
         """
         with self._database.reading() as session:
-            waiting = {
-                job.id: instances_of(session, session.get_one(Revision, job.revision_id))
-                for job in queueing.failed_with(session, CODES)
-            }
-        return sum(self._mend(job_id, instances) for job_id, instances in waiting.items())
+            failed = queueing.failed_with(session, CODES)
+        return sum(
+            self._look_at(failed[start : start + _AT_ONCE]) for start in range(0, len(failed), _AT_ONCE)
+        )
 
-    def _mend(self, job_id: str, instances: Sequence[Instance]) -> bool:
-        files = self._files(instances)
+    def _look_at(self, job_ids: Sequence[str]) -> int:
+        with self._database.reading() as session:
+            names_of = spool_names_of(session, job_ids)
+        return sum(self._mend(job_id, names) for job_id, names in names_of.items())
+
+    def _mend(self, job_id: str, names: Sequence[str]) -> bool:
+        files = self._files(names)
         if files is None or self._looked_at.get(job_id) == files:
             return False
+        with self._database.reading() as session:
+            revision = session.get_one(Revision, session.get_one(Job, job_id).revision_id)
+            instances = instances_of(session, revision)
         is_whole = all(state_of(each, self._spool) is FileState.WHOLE for each in instances)
         if is_whole:
             with self._database.transaction(self._name) as tx:
@@ -75,10 +85,10 @@ class Mending:
         self._looked_at[job_id] = files
         return is_whole
 
-    def _files(self, instances: Sequence[Instance]) -> _Files | None:
+    def _files(self, names: Sequence[str]) -> _Files | None:
         """Return what tells files from what they were before; None where one is missing."""
         try:
-            found = [self._spool.path_of(each.spool_name).stat() for each in instances]
+            found = [self._spool.path_of(name).stat() for name in names]
         except FileNotFoundError:
             return None
         return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in found)

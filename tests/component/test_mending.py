@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from sqlalchemy import event
 
 from db import jobs
 from db.handoff import ReceivedInstance, Registration
@@ -158,6 +159,26 @@ def test_jobs_that_failed_otherwise_or_were_replaced_stay_failed(node: ScoringNo
         )
     assert mending.look() == 0
     assert {job.state for job in node.steered.jobs() if job.id != "b"} == {JobState.FAILED}
+
+
+def test_a_look_asks_the_database_as_often_for_many_lost_studies_as_for_one(
+    node: ScoringNode, mending: Mending
+) -> None:
+    """A disk that is lost fails thousands of jobs, and a look comes every few seconds."""
+    asked: list[str] = []
+    event.listen(node.steered.database.engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
+    counts = []
+    for number in range(1, 4):
+        node.receive(images_of(number))
+        claimed = node.steered.claimed()
+        with node.steered.transaction(claimed.owner) as tx:
+            jobs.give_up(tx, claimed, code="MISSING_INPUT", reason="for a test")
+        for row in node.steered.rows(Instance):
+            node.spool.remove(row.spool_name)
+        asked.clear()
+        assert mending.look() == 0
+        counts.append(len(asked))
+    assert counts == [counts[0]] * 3
 
 
 def test_a_study_whose_file_is_gone_waits_until_it_is_sent_again(node: ScoringNode, mending: Mending) -> None:
