@@ -19,7 +19,7 @@ from db.session import Transaction
 from db.tables import REJECTION_NOTE, Delivery, Job, ResultObject, Revision, UtcDateTime
 
 MOST_DOORBELLS = 32
-LONGEST_DOORBELL_PAUSE_S = 60.0
+LONGEST_DOORBELL_PAUSE_S = 3600.0
 DESTINATION_AWAY = "DESTINATION_AWAY"
 """Error code of the jobs that wait together for a destination that was away or silent."""
 
@@ -63,7 +63,8 @@ def take_unpublished(
     """Return the longest due jobs whose doorbell was not rung lately, and note that it is rung now.
 
     One doorbell makes a worker empty its queue, so a few of each kind are enough; and the longer a job waits
-    (because no worker runs), the seldomer it is rung for, or a broker would fill up with doorbells.
+    (because no worker runs), the seldomer it is rung for, or a broker would fill up with doorbells: nobody
+    takes them. A worker empties its queue when it starts, and starts anew where it misses doorbells.
     """
     rung: list[tuple[JobKind, str]] = []
     for kind, attempts in max_attempts.items():

@@ -350,12 +350,22 @@ def test_of_many_waiting_jobs_a_few_are_rung_for_and_the_longer_they_wait_the_se
     assert rung() == waiting.MOST_DOORBELLS
     node.clock.advance(5)
     assert rung() == waiting.MOST_DOORBELLS
-    node.clock.advance(3600)
+    node.clock.advance(86400)
     assert rung() == waiting.MOST_DOORBELLS
     node.clock.advance(waiting.LONGEST_DOORBELL_PAUSE_S - 1)
     assert rung() == 0
     node.clock.advance(1)
     assert rung() == waiting.MOST_DOORBELLS
+
+
+def test_a_queue_without_workers_leaves_few_doorbells_in_the_broker_for_a_week(node: SteeredNode) -> None:
+    node.receive(*four_views("1.2.3"))
+    rung = 0
+    for _ in range(7 * 24 * 4):
+        with node.transaction() as tx:
+            rung += len(waiting.take_unpublished(tx, again_after_s=5, max_attempts={JobKind.SCORE: 5}))
+        node.clock.advance(900)
+    assert 24 * 7 <= rung < 24 * 7 + 50, "a worker that starts late has to take them all"
 
 
 def test_a_delivery_whose_results_a_later_revision_replaced_is_not_retried(node: SteeredNode) -> None:
