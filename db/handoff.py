@@ -252,6 +252,7 @@ def _audit_later(study: _Arriving, action: str, each: ReceivedInstance, **more: 
         "sop_instance_uid": each.sop_instance_uid,
         "sha256": each.sha256,
         "calling_ae_title": each.calling_ae_title,
+        **({} if each.peer_address is None else {"peer_address": each.peer_address}),
         **more,
     }
     study.events.append((action, detail))

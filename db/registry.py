@@ -213,6 +213,8 @@ class ReceivedInstance:
         Number of those bytes.
     calling_ae_title : str
         Who sent it.
+    peer_address : str or None
+        From where; None where a recovery after a crash registers it, which cannot know.
     """
 
     sop_instance_uid: str
@@ -230,6 +232,7 @@ class ReceivedInstance:
     sha256: str
     size_bytes: int
     calling_ae_title: str
+    peer_address: str | None = None
 
 
 class LatestRevision(NamedTuple):

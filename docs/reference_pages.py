@@ -17,6 +17,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from db import lifecycle, listing
+from db.audit.exports import ExportReport
 from db.audit.reading import AuditRow
 from db.audit.verification import VerifyReport
 from dicom_node import crashpoints
@@ -204,6 +205,8 @@ def json_rows() -> str:
             "8601 with their zone.",
             *sections,
             "## `audit verify --json`\nOne object: " + _bullets(verified),
+            "## `audit verify-export --json`\nOne object: "
+            + _bullets(["ok", *(field.name for field in fields(ExportReport))]),
         ]
     )
 

@@ -1,15 +1,20 @@
 """Signed statements of where the audit chain stood, kept outside the database.
 
 The chain alone cannot show that its tail was cut, the table emptied, an old backup restored, or everything
-rewritten by someone who holds the audit key. A checkpoint can: ``{seq, mac, count, at, node}`` signed with
-Ed25519 and appended to a file in a folder that should lie on another mount or host than the database. Events
-after the newest checkpoint are protected by the chain alone.
+rewritten by someone who holds the audit key. A checkpoint can: it is signed with Ed25519 and appended to a
+file in a folder that should lie on another mount or host than the database. Events after the newest
+checkpoint are protected by the chain alone.
+
+A checkpoint also holds a digest of the events since the one before it, which needs no key: so whoever has an
+exported trail, the checkpoints and their public key can check it elsewhere (:mod:`db.audit.exports`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,10 +22,12 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db.audit.keys import CheckpointKey
-from db.audit.statements import append_statement, file_of_node, read_statements
+from db.audit.statements import append_statement, fields_of, file_of_node, last_line, read_statements
 from db.audit.trail import AUDIT_TABLE, TIME_FORMAT, read_head
 from db.canonical import canonical_json
 from db.session import Database
+
+_BATCH_ROWS = 5000
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,11 @@ class Checkpoint:
         UTC wall time, microseconds.
     node : str
         Who wrote it.
+    after : int or None
+        The number of the event before the first that the digest covers; None in checkpoints of before there
+        was one.
+    sha256 : str or None
+        Of :func:`digestible` of the events after that one up to ``seq``, in their order.
     """
 
     seq: int
@@ -44,10 +56,17 @@ class Checkpoint:
     count: int
     at: str
     node: str
+    after: int | None = None
+    sha256: str | None = None
 
     def message(self) -> bytes:
         """Return the bytes that the signature covers."""
-        return canonical_json(asdict(self)).encode()
+        return canonical_json(fields_of(self)).encode()
+
+
+def digestible(mac: str, payload: str) -> bytes:
+    """Return what of an event goes into a checkpoint's digest."""
+    return f"{mac} {payload}\n".encode()
 
 
 class CheckpointWriter:
@@ -96,10 +115,12 @@ class CheckpointWriter:
             if head.seq == 0:
                 return None
             count = self._counted(session, head.seq)
+            after = self._last_signed(session, head.seq)
+            sha256 = _digest(session, after, head.seq)
         # What is signed must not go with the power, and come back as another event.
         database.sync_commits()
         at = datetime.now(UTC).strftime(TIME_FORMAT)
-        checkpoint = Checkpoint(head.seq, head.mac, count, at, self._node)
+        checkpoint = Checkpoint(head.seq, head.mac, count, at, self._node, after, sha256)
         append_statement(self.path, checkpoint, self._key)
         self._last, self._last_s = checkpoint, time.monotonic()
         return checkpoint
@@ -116,6 +137,33 @@ class CheckpointWriter:
         count, first = session.execute(select(func.count(), func.min(t.seq)).where(t.seq <= seq)).one()
         # Events that were removed after their retention count as there: verification knows the cut.
         return int(first - 1 + count)
+
+    def _last_signed(self, session: Session, seq: int) -> int:
+        """Return up to where this node's checkpoints cover the trail; before its first event where none does.
+
+        After a start its file tells, so that a trail of years is not digested again. What a line there says
+        is not believed by whoever verifies: digests that leave a gap show.
+        """
+        begin = (session.scalars(select(func.min(AUDIT_TABLE.c.seq))).one() or 1) - 1
+        last = self._last.seq if self._last is not None else _seq_of(last_line(self.path))
+        return last if last is not None and begin <= last <= seq else begin
+
+
+def _seq_of(line: bytes) -> int | None:
+    """Return the event that a checkpoint's line names, whoever signed it."""
+    try:
+        return int(json.loads(line)["seq"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _digest(session: Session, after: int, seq: int) -> str:
+    t = AUDIT_TABLE.c
+    events = select(t.mac, t.payload).where(t.seq > after, t.seq <= seq).order_by(t.seq)
+    digest = hashlib.sha256()
+    for mac, payload in session.execute(events.execution_options(yield_per=_BATCH_ROWS)):
+        digest.update(digestible(mac, payload))
+    return digest.hexdigest()
 
 
 def read_checkpoints(folder: Path, public_key: str) -> list[Checkpoint]:

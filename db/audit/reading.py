@@ -1,4 +1,4 @@
-"""Reading the audit trail: by study, patient, accession number, job, bundle, action and time.
+"""Reading the audit trail: by study, patient, accession number, job, bundle, actor, action and time.
 
 The trail holds no patient data: a patient id or accession number is looked up in ``study`` and never
 compared with the trail. Every value is a bound parameter and matches exactly.
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from db.audit.trail import AUDIT_TABLE, TIME_FORMAT, is_of_action
 from db.session import Database
 from db.tables import Study
 
-MAX_ROWS = 10_000
+MAX_ROWS = 100_000
 EXPORT_COLUMNS = tuple(column.name for column in AUDIT_TABLE.columns)
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -39,6 +39,24 @@ class AuditRow:
     detail: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class ExportedEvent:
+    """One line of an exported trail: an event with everything that verification needs."""
+
+    seq: int
+    at: str
+    actor: str
+    action: str
+    study_instance_uid: str | None
+    job_id: str | None
+    bundle: str | None
+    detail: str
+    payload: str
+    prev: str
+    mac: str
+    key_id: str
+
+
 @dataclass(frozen=True)
 class AuditFilter:
     """Which events are asked for; what is None does not restrict.
@@ -47,6 +65,8 @@ class AuditFilter:
     ----------
     study_instance_uid, patient_id, accession_number, job_id, bundle, action : str or None
         Exact values.
+    actor : str or None
+        As the trail has it, such as ``"listener@host:17"``, or the part before the ``@``, for all hosts.
     since, until : datetime.datetime or None
         Aware; from and including ``since``, up to and excluding ``until``.
 
@@ -64,6 +84,7 @@ class AuditFilter:
     action: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    actor: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse times that nobody can place."""
@@ -78,7 +99,7 @@ class AuditFilter:
         """
         named = {
             name: getattr(self, name)
-            for name in ("study_instance_uid", "job_id", "bundle", "action")
+            for name in ("study_instance_uid", "job_id", "bundle", "action", "actor")
             if getattr(self, name) is not None
         }
         times = {name: _spelled(moment) for name in ("since", "until") if (moment := getattr(self, name))}
@@ -96,6 +117,9 @@ class AuditFilter:
                 found.append(column == value)
         if self.action is not None:
             found.append(is_of_action(self.action))
+        if self.actor is not None:
+            of_any_host = t.actor.startswith(f"{self.actor}@", autoescape=True)
+            found.append(or_(t.actor == self.actor, of_any_host))
         for patient_column in (Study.patient_id, Study.accession_number):
             if (value := getattr(self, patient_column.key)) is not None:
                 studies = select(Study.study_instance_uid).where(patient_column == value)

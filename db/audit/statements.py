@@ -11,12 +11,15 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import Field, asdict
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from db.audit.keys import CheckpointKey, signature_is_valid, sync_directory
 from db.canonical import canonical_json
 from db.errors import AuditError
+
+_LONGEST_LINE = 4096
 
 
 class Statement(Protocol):
@@ -29,6 +32,11 @@ class Statement(Protocol):
 
 
 Signed = TypeVar("Signed", bound=Statement)
+
+
+def fields_of(statement: Statement) -> dict[str, Any]:
+    """Return a statement's fields as they are written: without those that an older version did not know."""
+    return {name: value for name, value in asdict(statement).items() if value is not None}
 
 
 def file_of_node(folder: Path, kind: str, node: str) -> Path:
@@ -45,7 +53,7 @@ def append_statement(path: Path, statement: Statement, key: CheckpointKey) -> No
         If the file cannot be written.
     """
     signature = key.sign(statement.message())
-    line = canonical_json({**asdict(statement), "signature": signature})
+    line = canonical_json({**fields_of(statement), "signature": signature})
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -60,6 +68,17 @@ def append_statement(path: Path, statement: Statement, key: CheckpointKey) -> No
             f"the audit checkpoint file {path} cannot be written ({error.strerror}); "
             "make its folder writable or free some space"
         ) from error
+
+
+def last_line(path: Path) -> bytes:
+    """Return the last whole line of a file of statements, unchecked; nothing where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_LINE))
+            lines = file.read().split(b"\n")
+    except OSError:
+        return b""
+    return next((line for line in reversed(lines) if line.endswith(b"}")), b"")
 
 
 def read_statements(folder: Path, kind: str, of: Callable[..., Signed], public_key: str) -> list[Signed]:
@@ -79,13 +98,20 @@ def read_statements(folder: Path, kind: str, of: Callable[..., Signed], public_k
     Raises
     ------
     db.errors.AuditError
-        If a line was not signed with this key, or is no such statement.
+        If a file cannot be read, or a line was not signed with this key or is no such statement.
     """
-    return [
-        _parsed(line, of, public_key, f"{path.name}, line {number}")
-        for path in sorted(folder.glob(f"{kind}-*.jsonl"))
-        for number, line in _whole_lines(path)
-    ]
+    try:
+        # Not by glob, to which a closed folder is an empty one.
+        files = sorted(path for path in folder.iterdir() if fnmatch(path.name, f"{kind}-*.jsonl"))
+        lines = [(path, number, line) for path in files for number, line in _whole_lines(path)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise AuditError(
+            f"the checkpoints in {folder} cannot be read ({error.strerror}); correct the owner of the folder "
+            "and its files, or mount it"
+        ) from error
+    return [_parsed(line, of, public_key, f"{path.name}, line {number}") for path, number, line in lines]
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Row,
     Table,
     and_,
     bindparam,
@@ -244,22 +243,18 @@ def lock_chain(connection: Connection) -> None:
 def read_head(connection: Connection) -> ChainHead:
     """Read where the chain ends."""
     for seq, mac, key_id, action, detail in _HEAD.rows(connection):
-        return ChainHead(seq, mac, _next_key_id(seq, key_id, action, detail))
+        return ChainHead(seq, mac, next_key_id(seq, key_id, action, detail))
     return ChainHead(0, GENESIS, None)
 
 
-def next_key_id(row: Row[*tuple[Any, ...]]) -> str:
-    """Return the id of the key that must sign the event after a row.
+def next_key_id(seq: int, key_id: str, action: str, detail: str) -> str:
+    """Return the id of the key that must sign the event after one of these columns.
 
     Raises
     ------
     db.errors.AuditError
-        If the row is a rotation whose text was damaged.
+        If it is a rotation whose text was damaged.
     """
-    return _next_key_id(row.seq, row.key_id, row.action, row.detail)
-
-
-def _next_key_id(seq: int, key_id: str, action: str, detail: str) -> str:
     if action != ROTATE_KEY:
         return key_id
     try:

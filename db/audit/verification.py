@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from json.encoder import encode_basestring
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import Result, Row, func, select
 from sqlalchemy.orm import Session
@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from db.audit.checkpoints import Checkpoint, read_checkpoints
 from db.audit.cuts import Cut, read_cuts
 from db.audit.keys import AuditKey
+from db.audit.reading import ExportedEvent
 from db.audit.trail import AUDIT_TABLE, GENESIS, audit_json, next_key_id, read_head
 from db.errors import AuditError
 from db.session import Database
@@ -33,6 +34,9 @@ BOOT_ID_CHARACTERS = 36  # a UUID, as Linux spells it
 
 _IN_PAYLOAD = ("seq", "at", "actor", "action", "study_instance_uid", "job_id", "bundle", "key_id")
 _ONLY_IN_PAYLOAD = {"detail", "boot_id", "since_boot_us"}
+
+
+Event = Row[*tuple[Any, ...]] | ExportedEvent
 
 
 class ClockStep(NamedTuple):
@@ -118,11 +122,11 @@ def verify(
     key.reload()
     with database.reading() as session:
         first, before, key_id = _start(session, cuts, since)
-        chain = _Chain(key, [c for c in checkpoints if c.seq >= first], first, before, key_id)
+        chain = Chain(ProofByKey(key), [c for c in checkpoints if c.seq >= first], first, before, key_id)
         try:
             with _rows(session, since) as rows:
                 chain.check_all(rows, progress)
-        except _WrongError as wrong:
+        except WrongError as wrong:
             return chain.report(wrong)
     return chain.report()
 
@@ -133,7 +137,7 @@ def start_of_tail(database: Database) -> int:
         return max(1, read_head(session.connection()).seq - TAIL_EVENTS + 1)
 
 
-class _WrongError(Exception):
+class WrongError(Exception):
     """The chain is wrong at an event."""
 
     def __init__(self, seq: int, problem: str) -> None:
@@ -164,7 +168,7 @@ def _state_before(session: Session, first: int) -> tuple[int, str, str | None]:
     before = session.execute(select(AUDIT_TABLE).where(AUDIT_TABLE.c.seq == first - 1)).one_or_none()
     if before is None:
         return first, GENESIS, None
-    return first, before.mac, next_key_id(before)
+    return first, before.mac, next_key_id(before.seq, before.key_id, before.action, before.detail)
 
 
 @dataclass
@@ -192,11 +196,50 @@ class _HostClocks:
         self._newest = wall
 
 
+class Proof(Protocol):
+    """What shows that an event's text is what was written.
+
+    Attributes
+    ----------
+    when_the_end_is_missing : str
+        What happened where a checkpoint knows more events than there are.
+    """
+
+    when_the_end_is_missing: str
+
+    def check(self, event: Event) -> None:
+        """Look at one event in its turn.
+
+        Raises
+        ------
+        WrongError
+            If its text is not what was written.
+        """
+
+
+class ProofByKey:
+    """Each event's mac, made again with the audit key."""
+
+    when_the_end_is_missing = "the tail was cut, the table emptied or a backup restored"
+
+    def __init__(self, key: AuditKey) -> None:
+        self._key = key
+
+    def check(self, event: Event) -> None:
+        """Check that the key signed exactly this text."""
+        if not self._key.knows(event.key_id):
+            raise WrongError(
+                event.seq, f"signed with key {event.key_id}, which {self._key.path} does not hold"
+            )
+        if not hmac.compare_digest(self._key.mac(event.key_id, event.prev, event.payload), event.mac):
+            raise WrongError(event.seq, "its text was changed, or written without the key")
+
+
 @dataclass
-class _Chain:
+class Chain:
     """Follows the chain from event to event."""
 
-    key: AuditKey
+    proof: Proof
     checkpoints: Sequence[Checkpoint]
     expected_seq: int
     prev: str
@@ -208,28 +251,26 @@ class _Chain:
     def __post_init__(self) -> None:
         self.first_seq = self.expected_seq
 
-    def check_all(
-        self, rows: Iterable[Row[*tuple[Any, ...]]], progress: Callable[[int], None] | None
-    ) -> None:
+    def check_all(self, rows: Iterable[Event], progress: Callable[[int], None] | None = None) -> None:
         """Check every event, then that none is missing at the end."""
         for row in rows:
             try:
                 self._check(row)
             except (AuditError, TypeError, ValueError, KeyError):
                 # Only a hand that bypassed the node leaves values of other types or missing fields.
-                raise _WrongError(self.expected_seq, "its values are not those of an audit event") from None
+                raise WrongError(self.expected_seq, "its values are not those of an audit event") from None
             self.events += 1
             if progress is not None and self.events % BATCH_ROWS == 0:
                 progress(self.events)
         if self.checkpoints_checked < len(self.checkpoints):
             checkpoint = self.checkpoints[-1]
-            raise _WrongError(
+            raise WrongError(
                 self.expected_seq,
                 f"missing, and all after it: a checkpoint of {checkpoint.at} by {checkpoint.node} knows "
-                f"events up to {checkpoint.seq}; the tail was cut, the table emptied or a backup restored",
+                f"events up to {checkpoint.seq}; {self.proof.when_the_end_is_missing}",
             )
 
-    def report(self, wrong: _WrongError | None = None) -> VerifyReport:
+    def report(self, wrong: WrongError | None = None) -> VerifyReport:
         """Sum up."""
         return VerifyReport(
             events=self.events,
@@ -241,40 +282,34 @@ class _Chain:
             first_seq=self.first_seq,
         )
 
-    def _check(self, row: Row[*tuple[Any, ...]]) -> None:
+    def _check(self, row: Event) -> None:
         """Check one event against the one before."""
         self._check_place(row)
-        self._check_mac(row)
+        if self.key_id is not None and row.key_id != self.key_id:
+            raise WrongError(row.seq, f"signed with key {row.key_id} where key {self.key_id} was in force")
+        self.proof.check(row)
         boot_id, since_boot_us = _host_time_where_spelled(row) or _host_time_where_equal(row)
         self._check_checkpoints(row)
         self.clock.see(row.seq, row.at, boot_id, since_boot_us)
-        self.expected_seq, self.prev, self.key_id = row.seq + 1, row.mac, next_key_id(row)
+        self.expected_seq, self.prev = row.seq + 1, row.mac
+        self.key_id = next_key_id(row.seq, row.key_id, row.action, row.detail)
 
-    def _check_place(self, row: Row[*tuple[Any, ...]]) -> None:
+    def _check_place(self, row: Event) -> None:
         """Check that the event follows the one before."""
         if row.seq > self.expected_seq:
-            raise _WrongError(self.expected_seq, f"missing; the next one is event {row.seq}")
+            raise WrongError(self.expected_seq, f"missing; the next one is event {row.seq}")
         if row.seq < self.expected_seq:
-            raise _WrongError(row.seq, "no event has such a number")
+            raise WrongError(row.seq, "no event has such a number")
         if row.prev != self.prev:
-            raise _WrongError(row.seq, "it does not follow the event before it")
+            raise WrongError(row.seq, "it does not follow the event before it")
 
-    def _check_mac(self, row: Row[*tuple[Any, ...]]) -> None:
-        """Check that the right key signed exactly this text."""
-        if self.key_id is not None and row.key_id != self.key_id:
-            raise _WrongError(row.seq, f"signed with key {row.key_id} where key {self.key_id} was in force")
-        if not self.key.knows(row.key_id):
-            raise _WrongError(row.seq, f"signed with key {row.key_id}, which {self.key.path} does not hold")
-        if not hmac.compare_digest(self.key.mac(row.key_id, row.prev, row.payload), row.mac):
-            raise _WrongError(row.seq, "its text was changed, or written without the key")
-
-    def _check_checkpoints(self, row: Row[*tuple[Any, ...]]) -> None:
+    def _check_checkpoints(self, row: Event) -> None:
         """Check the event against every checkpoint that names it."""
         while (n := self.checkpoints_checked) < len(self.checkpoints) and self.checkpoints[n].seq == row.seq:
             checkpoint = self.checkpoints[n]
             if (checkpoint.mac, checkpoint.count) != (row.mac, row.seq):
                 after = self.checkpoints[n - 1].seq if n else 0
-                raise _WrongError(
+                raise WrongError(
                     row.seq,
                     f"not what the checkpoint of {checkpoint.at} by {checkpoint.node} saw: some event after "
                     f"{after} up to {row.seq} was rewritten by someone who holds the key, or restored",
@@ -282,7 +317,7 @@ class _Chain:
             self.checkpoints_checked += 1
 
 
-def _host_time_where_spelled(row: Row[*tuple[Any, ...]]) -> tuple[str, int] | None:
+def _host_time_where_spelled(row: Event) -> tuple[str, int] | None:
     """Return boot id and microseconds since boot where the columns, spelled out, are the signed text.
 
     Nothing is parsed, so that a million events are checked in seconds. None tells nothing but that a closer
@@ -310,18 +345,17 @@ def _spelled(value: str | None) -> str:
     return "null" if value is None else encode_basestring(value)
 
 
-def _host_time_where_equal(row: Row[*tuple[Any, ...]]) -> tuple[str, int]:
+def _host_time_where_equal(row: Event) -> tuple[str, int]:
     """Return boot id and microseconds since boot, refusing a typed column that says something else."""
     try:
         payload: dict[str, Any] = json.loads(row.payload)
     except ValueError:
-        raise _WrongError(row.seq, "its text is not JSON") from None
-    columns = row._mapping
-    differing = [name for name in _IN_PAYLOAD if columns[name] != payload.get(name)]
+        raise WrongError(row.seq, "its text is not JSON") from None
+    differing = [name for name in _IN_PAYLOAD if getattr(row, name) != payload.get(name)]
     if row.detail != audit_json(payload.get("detail", {})):
         differing.append("detail")
     if differing:
-        raise _WrongError(row.seq, f"the column {differing[0]!r} is not what was signed")
+        raise WrongError(row.seq, f"the column {differing[0]!r} is not what was signed")
     if payload.keys() != {*_IN_PAYLOAD, *_ONLY_IN_PAYLOAD}:
-        raise _WrongError(row.seq, "its text has other fields than an audit event")
+        raise WrongError(row.seq, "its text has other fields than an audit event")
     return payload["boot_id"], payload["since_boot_us"]

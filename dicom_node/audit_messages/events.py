@@ -136,7 +136,8 @@ def _instance_stored(told: _Told) -> AuditMessage | None:
     if transfer is None:
         return None
     peers = (told.detail("calling_ae_title"),)
-    return _transferring(told, codes.BEGIN_TRANSFERRING, Action.EXECUTE, transfer, _received_by(told, peers))
+    participants = _received_by(told, peers, address=told.detail("peer_address"))
+    return _transferring(told, codes.BEGIN_TRANSFERRING, Action.EXECUTE, transfer, participants)
 
 
 def _study_complete(told: _Told) -> AuditMessage | None:
@@ -272,8 +273,8 @@ def _failed(message: AuditMessage, why: str) -> AuditMessage:
     return replace(message, outcome=Outcome.SERIOUS_FAILURE, description=why, is_warning=True)
 
 
-def _received_by(told: _Told, peers: tuple[str, ...]) -> tuple[Participant, ...]:
-    sources = (Participant(peer, is_requestor=True, roles=(codes.SOURCE,), ae_title=peer) for peer in peers)
+def _received_by(told: _Told, peers: tuple[str, ...], address: str = "") -> tuple[Participant, ...]:
+    sources = (Participant(peer, True, (codes.SOURCE,), ae_title=peer, address=address) for peer in peers)
     return (*sources, told.actor(codes.DESTINATION, is_requestor=False))
 
 

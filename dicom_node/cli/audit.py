@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
 from dicom_node.cli.exit_codes import ExitCode
 from dicom_node.cli.options import TIMES, ConfigFile, DataDir, Json, Limit
-from dicom_node.cli.output import console, errors, print_facts, print_json
+from dicom_node.cli.output import console, errors, print_json
 from dicom_node.cli.wiring import load_settings, open_database, person
+
+if TYPE_CHECKING:
+    from db.audit.reading import AuditFilter
+    from db.session import Database
 
 app = typer.Typer(no_args_is_help=True, help="The audit trail.")
 Study = Annotated[str | None, typer.Option("--study", help="Study Instance UID.")]
 Patient = Annotated[str | None, typer.Option("--patient-id", help="Patient ID.")]
 Accession = Annotated[str | None, typer.Option("--accession", help="Accession Number.")]
 Job = Annotated[str | None, typer.Option("--job", help="Job id.")]
-Bundle = Annotated[str | None, typer.Option("--bundle", help="Bundle digest.")]
+Bundle = Annotated[
+    str | None, typer.Option("--bundle", help="Digest of a bundle, or a beginning that only it has.")
+]
+Actor = Annotated[
+    str | None,
+    typer.Option("--actor", help="A person or process, as NAME@HOST, or NAME for every host."),
+]
 Action = Annotated[str | None, typer.Option("--action", help="Action, such as job.scored.")]
 Since = Annotated[
     datetime | None,
@@ -35,6 +45,30 @@ Until = Annotated[
 def _aware(moment: datetime | None) -> datetime | None:
     """Read a time without a zone in this machine's zone."""
     return moment.astimezone() if moment is not None else None
+
+
+def _checked(database: Database, wanted: AuditFilter) -> AuditFilter:
+    """Refuse what the trail cannot hold: an empty answer would say that nothing happened.
+
+    Raises
+    ------
+    UnknownRecordError
+        If there is no such bundle or action.
+    """
+    from db.audit.actions import check_action
+    from db.audit.reading import AuditFilter
+    from db.audit.reading import query as query_events
+    from dicom_node.cli.bundles.digests import full_digest
+
+    with database.reading() as session:
+        if wanted.action is not None:
+            check_action(session, wanted.action)
+        is_known = wanted.bundle is None or query_events(session, AuditFilter(bundle=wanted.bundle), limit=1)
+    if wanted.since is not None and wanted.until is not None and wanted.since >= wanted.until:
+        raise typer.BadParameter("it is not before --until", param_hint="--since")
+    if wanted.bundle is None or is_known:
+        return wanted
+    return replace(wanted, bundle=full_digest(database, wanted.bundle))
 
 
 def _new_file(path: Path) -> TextIO:
@@ -57,6 +91,7 @@ def query(
     accession: Accession = None,
     job: Job = None,
     bundle: Bundle = None,
+    actor: Actor = None,
     action: Action = None,
     since: Since = None,
     until: Until = None,
@@ -64,25 +99,31 @@ def query(
     limit: Limit = 100,
 ) -> None:
     """Show events, oldest first; of more than the limit, the newest. Reading is an event, too."""
-    from db.audit.actions import check_action
     from db.audit.reading import AuditFilter
     from db.audit.reading import query as query_events
     from dicom_node.cli.audit_view import print_events
 
-    wanted = AuditFilter(study, patient_id, accession, job, bundle, action, _aware(since), _aware(until))
+    asked = AuditFilter(
+        study, patient_id, accession, job, bundle, action, _aware(since), _aware(until), actor
+    )
     with open_database(load_settings(data_dir, config)) as database:
+        wanted = _checked(database, asked)
         with database.reading() as session:
-            if action is not None:
-                check_action(session, action)
-            rows = query_events(session, wanted, limit=limit, newest_first=True)
+            newest = query_events(session, wanted, limit=limit + 1, newest_first=True)
+        rows = newest[:limit][::-1]
         with database.transaction(person()) as tx:
             tx.audit("audit.queried", detail={"filter": wanted.without_patient_data(), "events": len(rows)})
     if json:
-        print_json([asdict(row) for row in reversed(rows)])
+        print_json([asdict(row) for row in rows])
     elif rows:
-        print_events(list(reversed(rows)), console)
+        print_events(rows, console)
     else:
-        console.print("No event matches.")
+        console.print("No event matches. Each value must be as the trail has it.")
+    if len(newest) > limit:
+        errors.print(
+            f"These are the newest {limit}; older ones match, too. Raise --limit, ask for less, or write all "
+            "to a file with 'dicom-node audit export'."
+        )
 
 
 @app.command("verify")
@@ -100,6 +141,7 @@ def verify(
 
     from db.audit.keys import AuditKey, CheckpointKey
     from db.audit.verification import verify as verify_trail
+    from dicom_node.cli.audit_view import print_report
 
     settings = load_settings(data_dir, config)
     with open_database(settings) as database, Progress(console=errors, transient=True) as bar:
@@ -118,8 +160,10 @@ def verify(
     # What came after the newest checkpoint is chained, but its end could be cut off unseen.
     newest = report.newest_checkpoint_seq or report.first_seq - 1
     unprotected = report.first_seq - 1 + report.events - newest if since is None else None
-    facts = {"ok": report.ok, **asdict(report), "events_after_newest_checkpoint": unprotected}
-    print_facts(facts, as_json=json)
+    if json:
+        print_json({"ok": report.ok, **asdict(report), "events_after_newest_checkpoint": unprotected})
+    else:
+        print_report(report, unprotected, console)
     raise typer.Exit(ExitCode.OK if report.ok else ExitCode.PROBLEM_FOUND)
 
 
@@ -132,6 +176,10 @@ def export(
     study: Study = None,
     patient_id: Patient = None,
     accession: Accession = None,
+    job: Job = None,
+    bundle: Bundle = None,
+    actor: Actor = None,
+    action: Action = None,
     since: Since = None,
     until: Until = None,
 ) -> None:
@@ -139,8 +187,11 @@ def export(
     from db.audit.reading import AuditFilter
     from db.audit.reading import export as export_events
 
-    wanted = AuditFilter(study, patient_id, accession, since=_aware(since), until=_aware(until))
+    asked = AuditFilter(
+        study, patient_id, accession, job, bundle, action, _aware(since), _aware(until), actor
+    )
     with open_database(load_settings(data_dir, config)) as database:
+        wanted = _checked(database, asked)
         with _new_file(out) as stream:
             events = export_events(database, stream, format_, wanted)
         with database.transaction(person()) as tx:
@@ -191,6 +242,49 @@ def prune(
         console.print("No event is so old.")
         return
     console.print(f"Events up to {cut.seq} are in {archive} (SHA-256 {cut.archive_sha256}). Keep it.")
+
+
+@app.command("public-key")
+def public_key(data_dir: DataDir = None, config: ConfigFile = None) -> None:
+    """Print the key with which others verify checkpoints.
+
+    It is no secret. Who verifies must have it from you, and not from the files.
+    """
+    from db.audit.keys import CheckpointKey
+
+    console.print(CheckpointKey.load(load_settings(data_dir, config).checkpoint_key_file).public_key)
+
+
+@app.command("verify-export")
+def verify_export(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Exported trail (jsonl); archives of 'audit prune' before it.", exists=True, dir_okay=False
+        ),
+    ],
+    checkpoints: Annotated[
+        Path,
+        typer.Option(
+            "--checkpoints", help="Folder with the node's checkpoints.", exists=True, file_okay=False
+        ),
+    ],
+    public_key: Annotated[str, typer.Option("--public-key", help="What 'audit public-key' printed.")],
+    json: Json = False,
+) -> None:
+    """Prove an exported trail on any machine, without the node's database and keys.
+
+    Exit status 1 where it is not what the node signed.
+    """
+    from db.audit.exports import verify_export as verify_files
+    from dicom_node.cli.audit_view import print_export_report
+
+    report = verify_files(files, checkpoints, public_key)
+    if json:
+        print_json({"ok": report.ok, **asdict(report)})
+    else:
+        print_export_report(report, console)
+    raise typer.Exit(ExitCode.OK if report.ok else ExitCode.PROBLEM_FOUND)
 
 
 @app.command("rotate-key")

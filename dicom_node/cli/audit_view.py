@@ -1,4 +1,7 @@
-"""Audit events as people read them: two lines or three on a terminal, one in a pipe, for grep."""
+"""Audit events as people read them, and what verification found, in words.
+
+An event has two lines or three on a terminal, and one in a pipe, for grep.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from db.audit.exports import ExportReport
 from db.audit.reading import AuditRow
+from db.audit.verification import ClockStep, VerifyReport
 from dicom_node.cli.output import plain
 
 _INDENT = "      "
@@ -35,6 +40,67 @@ def print_events(events: Sequence[AuditRow], console: Console) -> None:
         is_shortened = is_shortened or any(_holds_values(value) for value in event.detail.values())
     if is_shortened:
         console.print(plain("What stands as (... values) is shown whole by --json."), soft_wrap=True)
+
+
+def print_report(report: VerifyReport, unprotected: int | None, console: Console) -> None:
+    """Say whether the node's own trail is whole.
+
+    Parameters
+    ----------
+    report : VerifyReport
+        What was found.
+    unprotected : int or None
+        Events after the newest checkpoint; None where only a part was verified.
+    console : rich.console.Console
+        Where to.
+    """
+    lines = _verdict(report.problem, report.first_seq, report.events, "unharmed")
+    if report.problem is None:
+        lines.append(f"{_counted(report.checkpoints_checked, 'checkpoint')} outside the database agree.")
+        if unprotected:
+            since = "came after the newest of them: an end that was cut off there would not show"
+            lines.append(f"{_counted(unprotected, 'event')} {since}.")
+    _print(lines, report.clock_steps, console)
+
+
+def print_export_report(report: ExportReport, console: Console) -> None:
+    """Say whether an exported trail is what the node signed."""
+    lines = _verdict(report.problem, report.first_seq, report.events, "in their places")
+    if report.problem is None:
+        newest = f", the newest of {report.newest_checkpoint_at}" if report.newest_checkpoint_at else ""
+        checkpoints = _counted(report.checkpoints_checked, "checkpoint")
+        lines.append(f"{report.proved} of them are what the node signed in {checkpoints}{newest}.")
+        if report.unproved_from_seq is not None:
+            unproved = _counted(report.events - report.proved, "event")
+            lines.append(
+                f"No checkpoint proves {unproved}, from event {report.unproved_from_seq} on: the node alone "
+                "can, with its keys ('dicom-node audit verify')."
+            )
+    _print(lines, report.clock_steps, console)
+
+
+def _verdict(problem: str | None, first: int, events: int, how: str) -> list[str]:
+    if problem is None and not events:
+        return ["The trail holds no event."]
+    if problem is None:
+        return [f"The trail is whole: events {first} to {first + events - 1} are {how}."]
+    return [
+        f"THE TRAIL IS NOT WHOLE: {problem}.",
+        f"{_counted(events, 'event')} before that are {how}; nothing after it can be trusted.",
+        "Keep everything as it is: copy database, checkpoints and keys away, find out who had access, and "
+        "compare with the newest backup and with what a repository got.",
+    ]
+
+
+def _print(lines: Iterable[str], steps: Sequence[ClockStep], console: Console) -> None:
+    for line in lines:
+        console.print(plain(line), soft_wrap=True)
+    for seq, back_by_s in steps:
+        console.print(f"The clock went back by {back_by_s:.0f} s right before event {seq}.", soft_wrap=True)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _joined(facts: Iterable[tuple[str, Any]]) -> Text:

@@ -163,7 +163,7 @@ class StorageHandler:
         try:
             with keeping:
                 crashpoint("listener.durable")
-                registration = register(received_instance(header, request.origin, file))
+                registration = register(received_instance(header, request.origin, file, request.peer_address))
         except DatabaseUnavailableError:
             # The row may have been committed all the same: only a sweep, which asks the database, can tell.
             raise
@@ -210,8 +210,10 @@ def _for_peer(reason: str) -> str:
     return reason.partition(";")[0]
 
 
-def received_instance(header: InstanceHeader, origin: Origin, file: SpooledFile) -> ReceivedInstance:
-    """Return what is registered of a stored object."""
+def received_instance(
+    header: InstanceHeader, origin: Origin, file: SpooledFile, peer_address: str | None = None
+) -> ReceivedInstance:
+    """Return what is registered of a stored object; where it came from is known to its association alone."""
     return ReceivedInstance(
         sop_instance_uid=header.sop_instance_uid,
         sop_class_uid=header.sop_class_uid,
@@ -228,4 +230,5 @@ def received_instance(header: InstanceHeader, origin: Origin, file: SpooledFile)
         sha256=file.sha256,
         size_bytes=file.size_bytes,
         calling_ae_title=origin.calling_ae_title,
+        peer_address=peer_address,
     )

@@ -147,6 +147,17 @@ def test_every_message_of_a_transfer_names_its_study_and_one_patient(node: Steer
     assert [number.attrib["Number"] for number in documents[0].iter("Accession")] == ["A-0815"]
 
 
+def test_the_beginning_of_a_transfer_names_the_machine_that_sends(node: SteeredNode) -> None:
+    node.receive(mammogram(peer_address="10.1.2.3"))
+
+    (begun,) = of(messages(node), "110102")
+
+    assert [p.attrib.get("NetworkAccessPointID") for p in begun.iter("ActiveParticipant")] == [
+        "10.1.2.3",
+        LISTENER.partition("@")[2].partition(":")[0],
+    ]
+
+
 def test_late_images_are_a_transfer_of_their_own(node: SteeredNode) -> None:
     node.receive(*four_views())
     late = mammogram("R", "ML", calling_ae_title="MAMMO2")

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from db import deliveries, jobs
+from db.audit.checkpoints import CheckpointWriter
 from db.audit.keys import AuditKey, CheckpointKey
 from db.audit.trail import AuditTrail
+from db.deployments import BundleFacts, add_bundle
 from db.handoff import register_instance
 from db.lifecycle import DeliveryEvent, JobKind
 from db.scoring import finish_scoring
@@ -225,6 +227,91 @@ def test_audit_verify_fails_after_one_changed_letter(filled: Filled) -> None:
     answer = command("audit", "verify", "--json", "--data-dir", filled.data_dir)
     assert (answer.status, answer.json["ok"]) == (1, False)
     assert "3" in json.dumps(answer.json)
+
+
+def test_audit_query_finds_by_who_acted_on_one_host_or_all(filled: Filled) -> None:
+    def actions(actor: str) -> set[str]:
+        rows = command("audit", "query", "--json", "--actor", actor, "--data-dir", filled.data_dir).json
+        return {row["action"] for row in rows}
+
+    assert "instance.stored" in actions(LISTENER)
+    assert actions(LISTENER.partition("@")[0]) == actions(LISTENER)
+    assert actions(LISTENER[:-1]) == set()
+
+
+def test_audit_query_takes_the_beginning_of_a_digest_and_refuses_an_unknown_one(
+    filled: Filled,
+) -> None:
+    digest = f"5ca1e{'0' * 59}"
+    with filled.database.transaction("test") as tx:
+        add_bundle(tx, BundleFacts(digest, "name", "1", "mammography_malignancy", demonstration=True))
+
+    (row,) = command("audit", "query", "--json", "--bundle", "5ca1e", "--data-dir", filled.data_dir).json
+    unknown = command("audit", "query", "--bundle", "feed", "--data-dir", filled.data_dir)
+
+    assert row["action"] == "bundle.added"
+    assert (unknown.status, "model list" in unknown.err) == (4, True)
+
+
+def test_audit_query_tells_that_the_limit_left_events_out(filled: Filled) -> None:
+    where = ("--action", "instance.stored", "--json", "--data-dir", filled.data_dir)
+    all_of_them = command("audit", "query", *where)
+    newest = command("audit", "query", "--limit", "2", *where)
+
+    assert newest.json == all_of_them.json[-2:]
+    assert "older ones match, too" in newest.err
+    assert "older ones" not in all_of_them.err
+    exactly = command("audit", "query", "--limit", str(len(all_of_them.json)), *where)
+    assert "older ones" not in exactly.err
+
+
+def test_a_span_of_time_that_ends_before_it_begins_is_refused(filled: Filled) -> None:
+    span = ("--since", "2026-02-01", "--until", "2026-01-01")
+    assert command("audit", "query", *span, "--data-dir", filled.data_dir).status == 2
+
+
+def test_audit_verify_says_in_words_what_it_found_and_what_to_do(filled: Filled) -> None:
+    whole = command("audit", "verify", "--data-dir", filled.data_dir)
+    assert "The trail is whole: events 1 to " in whole.out
+    assert "0 checkpoints outside the database agree" in whole.out
+
+    raw = sqlite3.connect(filled.data_dir / "node.db")
+    raw.executescript("DROP TRIGGER audit_event_no_update; UPDATE audit_event SET actor = 'x' WHERE seq = 3")
+    raw.close()
+    touched = command("audit", "verify", "--data-dir", filled.data_dir)
+
+    assert touched.status == 1
+    assert "THE TRAIL IS NOT WHOLE: event 3: the column 'actor' is not what was signed" in touched.out
+    assert "2 events before that are unharmed" in touched.out
+    assert "find out who had access" in touched.out
+
+
+def test_an_exported_trail_is_proved_with_the_public_key_alone(filled: Filled, tmp_path: Path) -> None:
+    where = ("--data-dir", filled.data_dir)
+    signer = CheckpointKey.load(filled.data_dir / "keys" / "checkpoint.key")
+    signed = CheckpointWriter(tmp_path / "checkpoints", signer, "NODE").write(filled.database)
+    assert signed is not None
+    key = command("audit", "public-key", *where).out.strip()
+    trail = tmp_path / "trail.jsonl"
+    command("audit", "export", "--out", trail, *where)
+    elsewhere = ("--checkpoints", tmp_path / "checkpoints", "--public-key", key)
+
+    proved = command("audit", "verify-export", trail, *elsewhere)
+    as_json = command("audit", "verify-export", trail, "--json", *elsewhere).json
+    trail.write_text(trail.read_text().replace(LISTENER, "nobody@x"))
+    touched = command("audit", "verify-export", trail, *elsewhere)
+
+    assert proved.status == 0
+    assert f"{signed.seq} of them are what the node signed in 1 checkpoint" in proved.out
+    assert (as_json["ok"], as_json["proved"]) == (True, signed.seq)
+    assert touched.status == 1
+    assert "THE TRAIL IS NOT WHOLE: event 1: it, or another one" in touched.out
+
+
+def test_a_part_of_the_trail_is_exported_by_what_a_question_takes(filled: Filled, tmp_path: Path) -> None:
+    out = tmp_path / "part.jsonl"
+    command("audit", "export", "--out", out, "--job", filled.scored_job, "--data-dir", filled.data_dir)
+    assert {json.loads(line)["job_id"] for line in out.read_text().splitlines()} == {filled.scored_job}
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])

@@ -101,6 +101,13 @@ def test_the_audit_event_of_an_instance_names_it_and_no_patient(node: SteeredNod
     assert "A-0815" not in event.payload
 
 
+def test_the_audit_event_of_an_instance_names_the_machine_that_sent_it(node: SteeredNode) -> None:
+    node.receive(mammogram(peer_address="10.1.2.3"))
+
+    (event,) = node.audited()
+    assert json.loads(event.detail)["peer_address"] == "10.1.2.3"
+
+
 def test_the_same_bytes_again_change_nothing(node: SteeredNode) -> None:
     node.receive(mammogram())
     node.clock.advance(50)
