@@ -24,6 +24,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from dicom_node.listener import reports
 from dicom_node.listener.command import Request
 from dicom_node.listener.services import Answer, Peer, Report, Service
 from dicom_node.spool_writer import BLOCK_BYTES
@@ -35,10 +36,11 @@ from tests.listening import (
     mammogram,
     uid_of,
 )
+from tests.simulators.pdu_bytes import elements, response_pdu
 from tests.simulators.raw_scu import VERIFICATION, Proposal, RawScu, p_data
 
 C_STORE_RQ = 0x0001
-N_EVENT_REPORT_RQ = 0x0100
+N_EVENT_REPORT_RQ, N_EVENT_REPORT_RSP = 0x0100, 0x8100
 N_ACTION_RQ = 0x0130
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
@@ -220,12 +222,14 @@ class Promised:
     def __init__(self, content: bytes) -> None:
         self.content = content
         self.ends: list[int | None] = []
+        self.has_ended = threading.Event()
 
     def report(self) -> Report | None:
         return Report(STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, 1, self.content)
 
     def ended(self, status: int | None) -> None:
         self.ends.append(status)
+        self.has_ended.set()
 
 
 @dataclass
@@ -269,6 +273,24 @@ def storable(ordinal: int) -> Dataset:
         sop_class_uid=MG_FOR_PRESENTATION, sop_instance_uid=uid_of(dataset), transfer_syntax=EXPLICIT_LITTLE
     )
     return dataset
+
+
+def ask(scu: RawScu) -> None:
+    """Send an N-ACTION request without a data set, and wait for nothing."""
+    uids = {0x0003: STORAGE_COMMITMENT, 0x1001: STORAGE_COMMITMENT_INSTANCE}
+    more = {number: uid.encode() + b"\0" * (len(uid) % 2) for number, uid in uids.items()}
+    more[0x1008] = struct.pack("<H", 1)
+    scu.send_command(N_ACTION_RQ, STORAGE_COMMITMENT, None, has_data=False, more=more)
+
+
+def reported_to(scu: RawScu) -> int:
+    """Ask, wait for the report of it, a command and its data set, and return its Message ID."""
+    ask(scu)
+    assert scu.read_status() == 0x0000
+    _, command = scu.read_pdu()
+    scu.read_pdu()
+    (message_id,) = struct.unpack("<H", elements(command[6:])[0x0110])
+    return int(message_id)
 
 
 def test_another_service_is_served_with_storage_beside_it(tmp_path: Path) -> None:
@@ -331,10 +353,7 @@ def test_a_promise_to_a_peer_that_left_before_its_answer_ends(tmp_path: Path) ->
     asked = Asked(Promised(b""), before_answer=wait_until_it_left)
     with listening(tmp_path, services=[asked.service()]) as node:
         scu = RawScu(node.port, Proposal(STORAGE_COMMITMENT, IMPLICIT_LITTLE))
-        uids = {0x0003: STORAGE_COMMITMENT, 0x1001: STORAGE_COMMITMENT_INSTANCE}
-        more = {number: uid.encode() + b"\0" * (len(uid) % 2) for number, uid in uids.items()}
-        more[0x1008] = struct.pack("<H", 1)
-        scu.send_command(N_ACTION_RQ, STORAGE_COMMITMENT, None, has_data=False, more=more)
+        ask(scu)
         assert asked_for.wait(60)
         scu.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         scu.socket.close()  # resets the connection
@@ -342,6 +361,36 @@ def test_a_promise_to_a_peer_that_left_before_its_answer_ends(tmp_path: Path) ->
         assert node.event_happened.wait(60)
     assert asked.promise is not None
     assert asked.promise.ends == [None]
+
+
+def test_a_promise_to_a_peer_that_left_without_an_answer_to_its_report_ends(tmp_path: Path) -> None:
+    asked = Asked(promise := Promised(b"report"))
+    with listening(tmp_path, services=[asked.service()]) as node:
+        with RawScu(node.port, Proposal(STORAGE_COMMITMENT, IMPLICIT_LITTLE)) as scu:
+            reported_to(scu)
+            scu.release()
+        assert promise.has_ended.wait(60)
+    assert promise.ends == [None]
+
+
+def test_an_answer_that_comes_too_late_is_none_to_the_next_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked(promise := Promised(b"report"))
+    with (
+        listening(tmp_path, services=[asked.service()]) as node,
+        RawScu(node.port, Proposal(STORAGE_COMMITMENT, IMPLICIT_LITTLE)) as scu,
+    ):
+        monkeypatch.setattr(reports, "_ANSWERED_WITHIN_S", 0.05)
+        first = reported_to(scu)
+        assert promise.has_ended.wait(60), "it is waited for no longer"
+        monkeypatch.setattr(reports, "_ANSWERED_WITHIN_S", 60.0)
+        second = reported_to(scu)
+        for message_id, status in ((first, 0x0000), (second, 0x0107)):
+            uids = STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
+            scu.socket.sendall(response_pdu(1, N_EVENT_REPORT_RSP, message_id, *uids, status))
+        scu.release()
+    assert promise.ends == [None, 0x0107]
 
 
 def test_a_data_set_that_is_longer_than_a_service_reads_ends_the_association(tmp_path: Path) -> None:
