@@ -14,6 +14,7 @@ from reportlab.lib import colors
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
+from reportlab.lib.utils import simpleSplit
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Flowable, Image, KeepTogether, Paragraph, SimpleDocTemplate, Spacer, Table
 
@@ -31,8 +32,10 @@ _FRAME_PADDING = 6
 _WIDTH = A4[0] - 2 * _MARGIN - 2 * _FRAME_PADDING
 _PICTURE_COLUMNS = 420
 _PICTURES_ACROSS = 4
+_TALLEST_PICTURE = 150 * mm  # less than a page, whatever the shape of an image
 
 _GREY, _RULE_GREY = colors.HexColor("#444444"), colors.HexColor("#bbbbbb")
+_FINE_PRINT = ("Helvetica", 8.5)
 _BODY = ParagraphStyle("body", fontName="Helvetica", fontSize=10, leading=13.5)
 _SMALL = ParagraphStyle("small", _BODY, fontSize=8.5, leading=11, spaceBefore=2, textColor=_GREY)
 _BOLD = ParagraphStyle("bold", _BODY, fontName="Helvetica-Bold")
@@ -81,7 +84,12 @@ def report_pages(context: ResultContext) -> bytes:
         # Without it every file bears the time of its making and a random identifier.
         invariant=1,
     )
-    document.build([*_story(context)], onFirstPage=_footer, onLaterPages=_footer)
+    whose = "; ".join(f"{label} {text}" for label, text in printed_identity(context.sources[0]))
+    document.build(
+        [*_story(context)],
+        onFirstPage=_footer,
+        onLaterPages=lambda canvas, page: _header_and_footer(canvas, page, whose),
+    )
     return buffer.getvalue()
 
 
@@ -121,12 +129,7 @@ def _scores(context: ResultContext) -> Flowable:
     rows = [(f"{side} {view}", images.get((side, view)), _BODY) for side, view in wording.STANDARD_VIEWS]
     rows += [(f"{name} breast", breasts.get(side), _BODY) for side, name in wording.SIDE_NAMES.items()]
     rows.append((study, prediction.study_probability, _BOLD))
-    cells = [
-        [
-            Paragraph(text, _SMALL)
-            for text in ("Image, breast or study", f"Probability of {prediction.target}")
-        ]
-    ]
+    cells = [[Paragraph(text, _SMALL) for text in ("Image, breast or study", "Score and threshold")]]
     for label, probability, style in rows:
         said = "not analysed"
         if probability is not None:
@@ -164,7 +167,9 @@ def _picture(context: ResultContext, score: ImageScore, width: float) -> list[Fl
     Pictures.fromarray(picture).save(file, "PNG")
     file.seek(0)
     down, across = pixel_shape(source)
-    image = Image(file, width=width, height=width * picture.shape[0] * down / (picture.shape[1] * across))
+    height = width * picture.shape[0] * down / (picture.shape[1] * across)
+    share = min(1.0, _TALLEST_PICTURE / height)
+    image = Image(file, width=width * share, height=height * share)
     image.hAlign = "LEFT"
     return [Paragraph(escape(wording.place(score)), _BOLD), image]
 
@@ -181,8 +186,16 @@ def _makers(context: ResultContext) -> list[tuple[str, str]]:
     ]
 
 
+def _header_and_footer(canvas: Canvas, document: SimpleDocTemplate, whose: str) -> None:
+    """Say on a page of its own whose it is: pages of paper come apart."""
+    _footer(canvas, document)
+    lines = simpleSplit(whose, *_FINE_PRINT, _WIDTH)
+    for number, line in enumerate(lines):
+        canvas.drawString(_MARGIN + _FRAME_PADDING, A4[1] - 8 * mm - number * 4 * mm, line)
+
+
 def _footer(canvas: Canvas, document: SimpleDocTemplate) -> None:
-    canvas.setFont("Helvetica", 8.5)
+    canvas.setFont(*_FINE_PRINT)
     canvas.setFillColor(_GREY)
     canvas.drawString(
         _MARGIN + _FRAME_PADDING, 10 * mm, "AI - not verified by a radiologist - not for diagnosis"

@@ -60,6 +60,8 @@ def test_a_breast_keeps_its_shape_on_paper_whatever_shape_its_pixels_have() -> N
     )
     assert len(square) == 2
     assert oblong == [(width, pytest.approx(2 * height)) for width, height in square]
+    tall = sizes(given.positive(given.sources(ImagerPixelSpacing=None, PixelAspectRatio=[40, 1])))
+    assert [round(width / height, 2) for width, height in tall] == [0.02, 0.02]
 
 
 def test_a_positive_study_has_result_every_score_pictures_and_model_on_its_pages() -> None:
@@ -119,6 +121,17 @@ def test_every_reason_fits_on_a_page(code: RefusalCode) -> None:
     text = words(pages(document(given.context(said))))
     assert f"{code}; DCM" in text
     assert "(<a>&b)" in text.replace(" ", "")
+
+
+def test_every_further_page_says_whose_it_is() -> None:
+    many = tuple(Refusal(code, detail="<a> & b") for code in RefusalCode)
+    headers = given.sources(PatientID="P" * 64, PatientName="N" * 64)
+    said = StudyPrediction("task", Outcome.REFUSED, threshold=0.5, refusals=many)
+    text = words(pages(document(given.context(said, headers))))
+    first_page, second_page = text.split("Page 2")
+    assert f"Patient ID {'P' * 64} Name " in first_page
+    whose = f"Patient ID {'P' * 64}; Name {'N' * 64}; Date of birth 1960-01-01; Study date 2026-01-05"
+    assert second_page.strip().startswith(whose)
 
 
 def test_a_later_revision_says_what_it_replaces() -> None:
