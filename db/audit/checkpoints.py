@@ -166,7 +166,7 @@ def _digest(session: Session, after: int, seq: int) -> str:
     return digest.hexdigest()
 
 
-def read_checkpoints(folder: Path, public_key: str) -> list[Checkpoint]:
+def read_checkpoints(folder: Path, public_key: str, *, since: int = 0) -> list[Checkpoint]:
     """Read the checkpoints of every node, in the chain's order.
 
     Parameters
@@ -175,11 +175,13 @@ def read_checkpoints(folder: Path, public_key: str) -> list[Checkpoint]:
         Where the files lie; a folder that does not exist holds none.
     public_key : str
         The checkpoint key's public half, base64; known from elsewhere, never from the files.
+    since : int
+        Leave out those of earlier events, whoever signed them.
 
     Raises
     ------
     db.errors.AuditError
         If a line was not signed with this key, or is not a checkpoint.
     """
-    checkpoints = read_statements(folder, "checkpoints", Checkpoint, public_key)
+    checkpoints = read_statements(folder, "checkpoints", Checkpoint, public_key, since=since)
     return sorted(checkpoints, key=lambda checkpoint: checkpoint.seq)

@@ -33,6 +33,8 @@ class Statement(Protocol):
 
 Signed = TypeVar("Signed", bound=Statement)
 
+_SEQ = re.compile(rb'"seq":([0-9]{1,18})')
+
 
 def fields_of(statement: Statement) -> dict[str, Any]:
     """Return a statement's fields as they are written: without those that an older version did not know."""
@@ -81,7 +83,9 @@ def last_line(path: Path) -> bytes:
     return next((line for line in reversed(lines) if line.endswith(b"}")), b"")
 
 
-def read_statements(folder: Path, kind: str, of: Callable[..., Signed], public_key: str) -> list[Signed]:
+def read_statements(
+    folder: Path, kind: str, of: Callable[..., Signed], public_key: str, *, since: int = 0
+) -> list[Signed]:
     """Read the signed statements of a kind of every node.
 
     Parameters
@@ -94,6 +98,8 @@ def read_statements(folder: Path, kind: str, of: Callable[..., Signed], public_k
         Makes a statement of a line's fields.
     public_key : str
         Base64.
+    since : int
+        Leave out, unread, those of earlier events: in ten years there are a million of them.
 
     Raises
     ------
@@ -103,7 +109,7 @@ def read_statements(folder: Path, kind: str, of: Callable[..., Signed], public_k
     try:
         # Not by glob, to which a closed folder is an empty one.
         files = sorted(path for path in folder.iterdir() if fnmatch(path.name, f"{kind}-*.jsonl"))
-        lines = [(path, number, line) for path in files for number, line in _whole_lines(path)]
+        lines = [(path, number, line) for path in files for number, line in _whole_lines(path, since)]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -114,11 +120,19 @@ def read_statements(folder: Path, kind: str, of: Callable[..., Signed], public_k
     return [_parsed(line, of, public_key, f"{path.name}, line {number}") for path, number, line in lines]
 
 
-def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield each numbered line that a crash did not tear: a torn line lacks its closing brace."""
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if line.endswith(b"}"):
-            yield number, line
+def _whole_lines(path: Path, since: int) -> Iterator[tuple[int, bytes]]:
+    """Yield each numbered line, but those that a crash tore, which lack their closing brace, or too early."""
+    with path.open("rb") as file:
+        for number, ended in enumerate(file, 1):
+            line = ended.removesuffix(b"\n")
+            if line.endswith(b"}") and not _is_earlier(line, since):
+                yield number, line
+
+
+def _is_earlier(line: bytes, since: int) -> bool:
+    """Whether a line says that it is of an earlier event; one that does not say of which is not."""
+    seq = _SEQ.search(line)
+    return seq is not None and int(seq[1]) < since
 
 
 def _parsed(line: bytes, of: Callable[..., Signed], public_key: str, where: str) -> Signed:

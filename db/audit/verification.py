@@ -104,7 +104,8 @@ def verify(
     checkpoint_public_key : str
         See :attr:`db.audit.keys.CheckpointKey.public_key`.
     since : int, optional
-        Check only the events from this number on (a quick look at start); the mac before them is trusted.
+        Check only the events from this number on (a quick look at start), with their checkpoints; the mac
+        before them is trusted.
     progress : callable, optional
         Called with the number of events checked, now and then.
 
@@ -115,7 +116,7 @@ def verify(
     """
     try:
         # Read before the rows, so that every checkpoint's event is already committed when rows are read.
-        checkpoints = read_checkpoints(checkpoints_folder, checkpoint_public_key)
+        checkpoints = read_checkpoints(checkpoints_folder, checkpoint_public_key, since=since or 0)
         cuts = read_cuts(checkpoints_folder, checkpoint_public_key)
     except AuditError as error:
         return VerifyReport(0, problem=str(error))

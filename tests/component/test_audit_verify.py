@@ -429,6 +429,18 @@ def test_a_quick_look_checks_only_the_events_asked_for(node: Node) -> None:
     assert node.verify().first_bad_seq == 2
 
 
+def test_a_quick_look_leaves_the_checkpoints_of_earlier_events_to_the_whole_one(node: Node) -> None:
+    """In ten years there are a million: their signatures would keep 'doctor' busy for minutes."""
+    stranger = CheckpointKey.load_or_create(node.folder.parent / "stranger.key")
+    CheckpointWriter(node.folder, stranger, "NODE").write(node.database)
+    node.write_events(1)
+    node.checkpoint()
+
+    assert node.verify(since=10).checkpoints_checked == 1
+    assert "was not signed" in str(node.verify(since=9).problem)
+    assert "was not signed" in str(node.verify().problem)
+
+
 def test_a_key_retired_by_rotation_no_longer_signs(node: Node) -> None:
     """A14: a stolen old key is of no use for new events."""
     old_id = node.key.newest_id

@@ -73,7 +73,8 @@ def _check_last_look(database: Database) -> Iterator[Finding]:
 def _check_signed(settings: Settings, database: Database, report: VerifyReport) -> Finding:
     """Look whether checkpoints are written: what none names could be cut off unseen."""
     with database.reading() as session:
-        unsigned = sink_cursor.events_after(session, report.newest_checkpoint_seq or 0, limit=1)
+        signed = report.newest_checkpoint_seq or report.first_seq - 1
+        unsigned = sink_cursor.events_after(session, signed, limit=1)
     if not unsigned:
         return Finding("audit checkpoints", Verdict.OK, "the newest event is signed")
     written_at = datetime.strptime(unsigned[0].at, TIME_FORMAT).replace(tzinfo=UTC)
