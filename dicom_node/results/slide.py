@@ -38,6 +38,8 @@ class SlideContext:
         What the model said of it.
     bundle, node, analysed_at, revision, predecessors, default_zone
         As for :class:`dicom_node.results.context.ResultContext`.
+    number : int
+        Its place among the slides of its study, from 1, by which all results of the study name it.
 
     Raises
     ------
@@ -53,6 +55,7 @@ class SlideContext:
     revision: int = 1
     predecessors: tuple[PredecessorDocument, ...] = ()
     default_zone: tzinfo = UTC
+    number: int = 1
 
     def __post_init__(self) -> None:
         if self.analysed_at.tzinfo is None:
@@ -162,8 +165,8 @@ class SlideStudyContext:
         uids = self.input_uids or tuple(str(source.SOPInstanceUID) for source in self.sources)
         return identity.uid_for(kind, self.bundle, uids, ordinal, revision=self.revision)
 
-    def of_slide(self, slide: SlidePrediction) -> SlideContext:
-        """Give what the results of one of its slides are made from."""
+    def of_slide(self, slide: SlidePrediction, number: int) -> SlideContext:
+        """Give what the results of one of its slides are made from, the `number`-th."""
         source = next(s for s in self.sources if str(s.SOPInstanceUID) == slide.sop_instance_uid)
         return SlideContext(
             source=source,
@@ -174,6 +177,7 @@ class SlideStudyContext:
             revision=self.revision,
             predecessors=self.predecessors,
             default_zone=self.default_zone,
+            number=number,
         )
 
 
@@ -203,7 +207,7 @@ def build_slide_study(
         raise ResultError(
             f"no result of slides of kind {sorted(unknown)}; there are {', '.join(SLIDE_KINDS)}"
         )
-    slides = [context.of_slide(slide) for slide in context.prediction.slides]
+    slides = [context.of_slide(slide, n) for n, slide in enumerate(context.prediction.slides, start=1)]
     built: tuple[BuiltObject, ...] = ()
     # The reports come after the maps, which all of them list as evidence.
     if "slide_segmentation" in kinds:
@@ -244,12 +248,14 @@ def build_slide(context: SlideContext) -> tuple[BuiltObject, ...]:
 
 def _map(context: SlideContext) -> BuiltObject:
     document = slide_segmentation.build(
-        context, context.prediction, context.placement, context.tracking_uid()
+        context, context.prediction, context.placement, context.tracking_uid(), context.number
     )
     return finished("slide_segmentation", document, context)
 
 
 def _report(context: SlideContext, maps: tuple[BuiltObject, ...]) -> BuiltObject:
     corners = context.placement.outline(context.analysed)
-    document = slide_report.build(context, context.prediction, corners, context.tracking_uid(), maps)
+    document = slide_report.build(
+        context, context.prediction, corners, context.tracking_uid(), maps, number=context.number
+    )
     return finished("slide_report", document, context)

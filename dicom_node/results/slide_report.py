@@ -49,6 +49,8 @@ def build(
     corners: NDArray[np.float64],
     tracking_uid: str,
     overlays: Sequence[BuiltObject],
+    *,
+    number: int,
 ) -> Dataset:
     """Build the report.
 
@@ -64,6 +66,8 @@ def build(
         That of the slide's score.
     overlays : sequence of BuiltObject
         The maps of patches of the study's slides, which are listed as evidence.
+    number : int
+        Which of the study's slides it is, from 1.
     """
     (source,) = context.sources
     document = new_instance(
@@ -72,7 +76,7 @@ def build(
         kind="slide_report",
         modality="SR",
         series_number=9101,
-        description="AI slide score",
+        description=f"AI score of slide {number}",
     )
     of_source = (str(source.StudyInstanceUID), str(source.SeriesInstanceUID), *referenced(source))
     of_maps = [
@@ -92,7 +96,7 @@ def build(
             procedure(context, codes.PATHOLOGY),
             container(codes.IMAGE_LIBRARY, [library]),
             container(codes.IMAGING_MEASUREMENTS, [_group(context, prediction, corners, tracking_uid)]),
-            container(codes.QUALITATIVE_EVALUATIONS, [_comment(context, prediction)]),
+            container(codes.QUALITATIVE_EVALUATIONS, [_comment(context, prediction, number)]),
         ],
     )
     return document
@@ -139,12 +143,12 @@ def _group(
     return container(codes.MEASUREMENT_GROUP, items, template_id="1410")
 
 
-def _comment(context: Analysis, prediction: SlidePrediction) -> ContentItem:
+def _comment(context: Analysis, prediction: SlidePrediction, number: int) -> ContentItem:
     word = "POSITIVE" if prediction.probability >= prediction.threshold else "NEGATIVE"
     value = compared(prediction.probability, prediction.threshold)
     sentences = [
         # The study may have other slides, and a result of its own.
-        f"AI result of this slide: {word}. Probability of cancer {value}.",
+        f"AI result of slide {number}: {word}. Probability of cancer {value}.",
         analysed(prediction),
         *standing(context, Outcome.SCORED, READERS),
         model_of(context.bundle),

@@ -124,7 +124,9 @@ class Placement:
         return np.array([self.at(float(column), float(row)) for column, row in corners])
 
 
-def build(context: Analysis, prediction: SlidePrediction, placement: Placement, tracking_uid: str) -> Dataset:
+def build(
+    context: Analysis, prediction: SlidePrediction, placement: Placement, tracking_uid: str, number: int
+) -> Dataset:
     """Build the map; patches that were not analysed are 0.
 
     Parameters
@@ -137,6 +139,8 @@ def build(context: Analysis, prediction: SlidePrediction, placement: Placement, 
         Where they lie.
     tracking_uid : str
         That of the slide's score in the report.
+    number : int
+        Which of the study's slides it is, from 1.
     """
     (source,) = context.sources
     instance = new_instance(
@@ -145,7 +149,7 @@ def build(context: Analysis, prediction: SlidePrediction, placement: Placement, 
         kind="slide_segmentation",
         modality="SEG",
         series_number=9261,
-        description="AI probability of each patch",
+        description=f"AI probability of each patch, slide {number}",
     )
     instance.ContentLabel = "AI_PATCHES"
     instance.ContentDescription = "Probability of cancer, one pixel for each patch"

@@ -78,7 +78,7 @@ def test_the_report_says_score_opinion_and_what_was_left_out(
 ) -> None:
     _, report = built(slides.context(slides.said(probability)))
     (comment,) = [t for t in given.texts(report) if t.startswith("AI result")]
-    assert comment.startswith(f"AI result of this slide: {word}.")
+    assert comment.startswith(f"AI result of slide 1: {word}.")
     assert "588 of 768 patches analysed" in comment
     assert "Not verified by a radiologist or pathologist." in comment
     assert "Demonstration model" in comment

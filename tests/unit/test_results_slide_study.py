@@ -67,7 +67,23 @@ def test_the_report_of_one_slide_is_not_taken_for_that_of_the_study() -> None:
     )
     reports = build_slide_study(slides.study(both, TWO), ["slide_report"])
     results = [given.texts(given.read(report))[-1].split(" Probability")[0] for report in reports]
-    assert results == ["AI result of this slide: POSITIVE.", "AI result of this slide: NEGATIVE."]
+    assert results == ["AI result of slide 1: POSITIVE.", "AI result of slide 2: NEGATIVE."]
+
+
+def test_every_result_of_a_slide_names_it_as_the_text_report_does() -> None:
+    both = SlideStudyPrediction(
+        "idc", Outcome.SCORED, 0.5, (slides.said(), slides.said(0.2, sop_instance_uid=slides.OTHER_UID))
+    )
+    built = build_slide_study(slides.study(both, TWO))
+    assert [str(given.read(item).SeriesDescription) for item in built] == [
+        "AI probability of each patch, slide 1 (not verified)",
+        "AI probability of each patch, slide 2 (not verified)",
+        "AI score of slide 1 (not verified)",
+        "AI score of slide 2 (not verified)",
+        "AI pathology report (not verified)",
+    ]
+    (said,) = (text for text in given.texts(given.read(built[-1])) if text.startswith("Slide 2: probability"))
+    assert said == "Slide 2: probability of cancer 20.0 %, below the threshold of 50.0 %."
 
 
 def test_a_refused_study_has_a_text_report_alone() -> None:
