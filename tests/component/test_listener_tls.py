@@ -132,6 +132,24 @@ def test_d1_a_peer_with_weak_cipher_suites_alone_is_refused(
     assert "cipher" in refused(node, context)
 
 
+def test_d1_a_peer_may_neither_renegotiate_nor_compress(node: Node, authority: Authority) -> None:
+    files = authority.issue("scanner")
+    address = ["-connect", f"127.0.0.1:{node.port}", "-tls1_2"]
+    own = ["-cert", files.certificate, "-key", files.private_key, "-CAfile", files.authority, "-comp"]
+    done = subprocess.run(
+        ["openssl", "s_client", *address, *own],
+        input="R\n",  # "renegotiate"
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert "Compression: NONE" in done.stdout
+    assert "Verify return code: 0" in done.stdout
+    assert "RENEGOTIATING" in done.stderr
+    assert "no renegotiation" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("who", "words"),
     [
