@@ -31,6 +31,11 @@ def lacks_encryption(url: str) -> bool:
     return parts.scheme != "rediss" and not _is_of_this_machine(parts.scheme, parts.hostname)
 
 
+def is_insecure(url: str) -> bool:
+    """Tell whether strangers between this machine and a broker beyond it could use or read it."""
+    return lacks_authentication(url) or lacks_encryption(url)
+
+
 def _is_of_this_machine(scheme: str, host: str | None) -> bool:
     if scheme in ("redis+socket", "unix", "socket"):
         return True

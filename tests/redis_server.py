@@ -16,6 +16,7 @@ from typing import Self
 import pytest
 import redis
 
+from dicom_node.tls import TlsFiles
 from tests.free_ports import free_port
 from tests.programs import needs
 
@@ -31,12 +32,16 @@ class RedisServer:
         Path of ``redis-server``.
     folder : pathlib.Path
         Where it runs.
+    tls : TlsFiles, optional
+        What it speaks TLS with, on a second port.
     """
 
-    def __init__(self, binary: str, folder: Path) -> None:
+    def __init__(self, binary: str, folder: Path, *, tls: TlsFiles | None = None) -> None:
         self._binary = binary
         self._folder = folder
         self.port = free_port()
+        self.tls_port = free_port()
+        self._tls = tls
         self.password = secrets.token_hex(8)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -58,11 +63,22 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, empty, on the same port as ever, and wait until it answers."""
+        tls = self._tls
+        secure = (
+            ()
+            if tls is None
+            else (
+                *("--tls-port", str(self.tls_port), "--tls-auth-clients", "no"),
+                *("--tls-cert-file", str(tls.certificate), "--tls-key-file", str(tls.private_key)),
+                *("--tls-ca-cert-file", str(tls.authority)),
+            )
+        )
         self._process = subprocess.Popen(
             [
                 self._binary,
                 *("--port", str(self.port), "--bind", "127.0.0.1", "--requirepass", self.password),
                 *("--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"),
+                *secure,
             ],
             cwd=self._folder,
             stdin=subprocess.DEVNULL,

@@ -6,6 +6,7 @@ Built by a function, never at import; no module names are given to Celery as str
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from celery import Celery
 from kombu import Queue
@@ -63,13 +64,22 @@ def create_app(broker_url: str, *, key_prefix: str) -> Celery:
     Parameters
     ----------
     broker_url : str
-        ``redis://...``.
+        ``redis://...``, or ``rediss://...`` for TLS, with the server's certificate verified.
     key_prefix : str
         The node's AE title: what separates nodes that share a Redis.
     """
-    app = Celery("dicom-node", broker=broker_url, set_as_current=False)
+    app = Celery("dicom-node", broker=_verifying(broker_url), set_as_current=False)
     app.conf.update(settings_for(key_prefix))
     return app
+
+
+def _verifying(broker_url: str) -> str:
+    """Return an address over which a server must prove who it is: by itself kombu takes any certificate."""
+    parts = urlsplit(broker_url)
+    if parts.scheme != "rediss" or "ssl_cert_reqs" in parse_qs(parts.query):
+        return broker_url
+    query = "&".join(filter(None, (parts.query, "ssl_cert_reqs=required")))
+    return urlunsplit(parts._replace(query=query))
 
 
 def ring(app: Celery, kind: JobKind, job_id: str) -> None:

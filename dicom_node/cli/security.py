@@ -8,7 +8,7 @@ from ipaddress import ip_network
 
 from db.session import Database
 from dicom_node.audit_messages.syslog import Sink, TlsSink, UdpSink
-from dicom_node.broker_address import lacks_authentication
+from dicom_node.broker_address import is_insecure
 from dicom_node.delivery.destination import Destination
 from dicom_node.errors import DestinationUnavailableError, SettingsError
 from dicom_node.listener.accounts import Accounts
@@ -93,7 +93,7 @@ def audit_sink(settings: Settings) -> Sink | None:
 def audit_exceptions(settings: Settings, database: Database, actor: str) -> None:
     """Write into the audit trail what this node does without although the rules want it."""
     url = settings.broker_url
-    if url is not None and lacks_authentication(url.get_secret_value()):
+    if url is not None and is_insecure(url.get_secret_value()):
         with database.transaction(actor) as tx:
             tx.audit("security.exception_allowed", detail={"setting": "allow_insecure_redis"})
 

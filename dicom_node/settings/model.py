@@ -16,7 +16,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from dicom_node.broker_address import lacks_authentication
+from dicom_node.broker_address import is_insecure
 from dicom_node.delivery.destination import Destination
 from dicom_node.results.profiles import BUILT_IN, Profile, Route, profile_named, split_route
 from dicom_node.settings.sections import (
@@ -97,11 +97,11 @@ class Settings(BaseSettings):
     broker_url: SecretStr | None = Field(
         None,
         description="Redis URL for workers on several machines; without it workers look into the database.",
-        examples=["redis://:secret@redis:6379/0"],
+        examples=["rediss://:secret@redis:6379/0"],
     )
     allow_insecure_redis: bool = Field(
         False,
-        description="Use a Redis of another machine without a password; audited at each start.",
+        description="Use a Redis of another machine without a password or TLS; audited at each start.",
         examples=[True],
     )
     timezone_offset: Annotated[str, AfterValidator(utc_offset)] = Field(
@@ -141,11 +141,11 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_broker(self) -> Settings:
         url = self.broker_url
-        if url is None or self.allow_insecure_redis or not lacks_authentication(url.get_secret_value()):
+        if url is None or self.allow_insecure_redis or not is_insecure(url.get_secret_value()):
             return self
         raise ValueError(
-            "broker_url: a Redis of another machine without a password lets anybody there stop the workers; "
-            "give it one (redis://:SECRET@HOST:6379/0), or set allow_insecure_redis = true"
+            "broker_url: a Redis of another machine without a password or TLS lets others stop the workers; "
+            "give it both (rediss://:SECRET@HOST:6379/0), or set allow_insecure_redis = true"
         )
 
     @model_validator(mode="after")

@@ -485,7 +485,7 @@ def test_db_check_passes_what_db_upgrade_made_and_finds_a_missing_column(data_di
 def test_config_show_masks_secrets(data_dir: Path, json_flag: tuple[str, ...]) -> None:
     secret = {
         "DICOM_NODE_DATABASE_URL": f"postgresql+psycopg://node:{SECRET}@db/node",
-        "DICOM_NODE_BROKER_URL": f"redis://:{SECRET}@redis:6379/0",
+        "DICOM_NODE_BROKER_URL": f"rediss://:{SECRET}@redis:6379/0",
     }
     answer = command("config", "show", *json_flag, "--data-dir", data_dir, environment=secret)
     assert answer.status == 0

@@ -60,7 +60,7 @@ def test_a_new_version_is_told(node: SteeredNode) -> None:
 def test_settings_differ_from_defaults_by_name_and_secrets_are_masked() -> None:
     settings = Settings(
         database_url="postgresql+psycopg://node:ZZSECRET@db/node",
-        broker_url="redis://:ZZSECRET@redis:6379/0",
+        broker_url="rediss://:ZZSECRET@redis:6379/0",
         callers=[{"title": "MAMMO1", "addresses": ["10.1.2.0/24"]}],
         listener={"commitment": True},
     )

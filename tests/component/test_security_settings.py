@@ -87,6 +87,7 @@ def test_without_callers_everybody_is_admitted_as_before(tmp_path: Path) -> None
         ),
         (f'broker_url = "{FAR_REDIS}"', "allow_insecure_redis"),
         ('broker_url = "rediss://redis.test/0"', "allow_insecure_redis"),
+        ('broker_url = "redis://:secret@10.1.2.3:6379/0"', "TLS"),
     ],
 )
 def test_t23_a_setting_that_would_not_protect_stops_the_start(tmp_path: Path, toml: str, words: str) -> None:
@@ -101,20 +102,23 @@ def test_t23_a_setting_that_would_not_protect_stops_the_start(tmp_path: Path, to
         "redis://127.0.0.1:6379/0",
         "redis://[::1]:6379/0",
         "redis+socket:///run/redis.sock",
-        "redis://:secret@10.1.2.3:6379/0",
+        "rediss://:secret@10.1.2.3:6379/0",
         "rediss://node:secret@redis.test/0",
     ],
 )
-def test_t23_a_redis_that_asks_for_a_password_or_is_this_machines_own_is_used(
+def test_t23_a_redis_that_asks_for_a_password_over_tls_or_is_this_machines_own_is_used(
     tmp_path: Path, url: str
 ) -> None:
     assert settings_of(tmp_path, f'broker_url = "{url}"').broker_url is not None
 
 
-def test_t23_an_open_redis_that_is_allowed_by_name_is_audited(tmp_path: Path, database: Database) -> None:
-    secured = settings_of(tmp_path, 'broker_url = "redis://:secret@10.1.2.3/0"')
+@pytest.mark.parametrize("url", [FAR_REDIS, "redis://:secret@10.1.2.3/0"])
+def test_t23_an_open_redis_that_is_allowed_by_name_is_audited(
+    tmp_path: Path, database: Database, url: str
+) -> None:
+    secured = settings_of(tmp_path, 'broker_url = "rediss://:secret@10.1.2.3/0"')
     audit_exceptions(secured, database, "test")
-    opened = settings_of(tmp_path, f'allow_insecure_redis = true\nbroker_url = "{FAR_REDIS}"')
+    opened = settings_of(tmp_path, f'allow_insecure_redis = true\nbroker_url = "{url}"')
     audit_exceptions(opened, database, "test")
     with database.reading() as session:
         events = list(session.scalars(select(AuditEvent).where(AuditEvent.action.startswith("security."))))

@@ -6,12 +6,15 @@ import base64
 import json
 import time
 import uuid
+from pathlib import Path
 
 import pytest
+from kombu import pools
 
 from db.lifecycle import JobKind
 from tests.redis_server import RedisServer, Watcher, redis_binary, redis_server
 from tests.running_node import until
+from tests.simulators.certificates import Authority
 from workers.app import create_app, ring
 
 __all__ = ["redis_server"]
@@ -78,6 +81,27 @@ def test_a_redis_that_is_down_fails_a_ring_within_seconds(tmp_path_factory: pyte
             ring(app, JobKind.SCORE, uuid.uuid4().hex)
         assert time.monotonic() - started < 15
     assert isinstance(caught.value, OSError | ConnectionError) or "kombu" in type(caught.value).__module__
+
+
+def test_a_redis_over_tls_must_prove_who_it_is(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """T23: who rings and who answers trust the authority that the address names, or the machine's own."""
+    authority = Authority(tmp_path / "tls")
+    files = authority.issue("redis", "127.0.0.1")
+    job_id = uuid.uuid4().hex
+    with RedisServer(redis_binary(), tmp_path_factory.mktemp("secure"), tls=files) as server:
+        address = f"rediss://:{server.password}@127.0.0.1:{server.tls_port}/0"
+        other = Authority(tmp_path / "other", "other").path
+        for stranger in (address, f"{address}?ssl_ca_certs={other}"):
+            with create_app(stranger, key_prefix="X") as app, pytest.raises(Exception, match="VERIFY_FAILED"):
+                ring(app, JobKind.SCORE, job_id)
+            pools.reset()
+        assert server.length("X:score") == 0
+        with create_app(f"{address}?ssl_ca_certs={authority.path}", key_prefix="X") as app:
+            ring(app, JobKind.SCORE, job_id)
+            with app.connection_for_read() as line, line.SimpleQueue(app.amqp.queues["score"]) as queue:
+                assert queue.get(timeout=60).payload[0] == [job_id]
 
 
 def test_a_redis_that_is_frozen_fails_a_ring_within_its_time_outs(redis_server: RedisServer) -> None:
