@@ -80,9 +80,9 @@ OF_THE_TRAIL: Mapping[str, str] = {
 }
 
 OF_THE_LOG: Mapping[str, str] = {
+    "audit.broken": "the audit trail does not verify: the first event that is wrong, and what to do",
     "audit.no_checkpoint": "the last checkpoint of a stop could not be signed",
     "audit.not_forwarded": "an unexpected fault of the way to the audit repository; it is tried again",
-    "audit.not_whole": "the audit trail does not verify: the first event that is wrong, and what to do",
     "audit.sink_away": "the audit repository takes no messages; they wait",
     "bundle.backend_refused": "OpenVINO does not answer as torch does: torch runs this bundle",
     "bundle.loaded": "a score worker loaded and verified a bundle",
@@ -102,8 +102,8 @@ OF_THE_LOG: Mapping[str, str] = {
     "job.lease_lost": "another worker has the job; what this one did is dropped",
     "job.mended": "a job's damaged or missing files are whole again, and it goes on",
     "job.not_given_back": "a worker that stops could not give its job back; its lease ends by itself",
-    "job.waits": "a job waits for others",
     "job.outcome_waits": "the database is away at the end of a job: its outcome is committed when it is back",
+    "job.waits": "a job waits for others",
     "jobs.given_up": "jobs whose workers died in every attempt were failed",
     "journal.behind": "the journal is full; each file is synced by itself meanwhile",
     "journal.file_refused": "a record of a journal was refused: its journal is set aside",

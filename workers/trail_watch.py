@@ -99,7 +99,7 @@ class TrailWatch:
         else:
             # Before the event: a trail whose end was changed may take none.
             log.error(
-                "audit.not_whole",
+                "audit.broken",
                 reason=report.problem,
                 first_bad_seq=report.first_bad_seq,
                 advice="keep the data as it is, run 'dicom-node audit verify', find out who had access",

@@ -102,7 +102,7 @@ def test_an_event_that_was_touched_lately_is_told_at_the_start(
     assert report is not None
     assert report.first_bad_seq == 9
     (line,) = [json.loads(line) for line in log.getvalue().splitlines()]
-    assert (line["event"], line["level"], line["first_bad_seq"]) == ("audit.not_whole", "error", 9)
+    assert (line["event"], line["level"], line["first_bad_seq"]) == ("audit.broken", "error", 9)
     assert "audit verify" in line["advice"]
     assert told(trail) == [{"ok": False, "events": 2, "whole": False}]
 
