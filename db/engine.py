@@ -13,6 +13,8 @@ from db.driver_statements import execute_text
 LOCK_TIMEOUT_S = 15.0
 # Of the WAL, 16 MB: some commit in so many pages waits until they are written to the database.
 _LOG_PAGES = 4000
+# It grows beyond that while a reading lasts, such as an export of the whole trail; then it gives room back.
+_LONGEST_LOG_BYTES = 64 << 20
 READ_ONLY = "dicom_node_read_only"  # execution option of a connection that never writes
 # A server that vanished without a word (a pulled cable, a forgetful firewall) is noticed in half a minute.
 _SILENT_PEER = {
@@ -54,6 +56,7 @@ def _prepare_sqlite(synchronous: str, connection: Any, _record: ConnectionPoolEn
         "journal_mode=WAL",
         f"synchronous={synchronous}",
         f"wal_autocheckpoint={_LOG_PAGES}",
+        f"journal_size_limit={_LONGEST_LOG_BYTES}",
         "foreign_keys=ON",
         "recursive_triggers=ON",
     )

@@ -15,8 +15,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 
+from db import engine
 from db.errors import AuditError, DatabaseError, DatabaseUnavailableError
 from db.handoff import complete_quiet_studies, has_quiet_study, register_instance
 from db.jobs import claim
@@ -127,6 +128,30 @@ def test_sqlite_syncs_each_commit_and_keeps_its_triggers(database: Database) -> 
     with database.reading() as session:
         for pragma, value in wanted.items():
             assert session.execute(text(f"PRAGMA {pragma}")).scalar_one() == value, pragma
+
+
+@on_sqlite
+def test_sqlites_log_gives_back_the_room_that_a_long_reading_made_it_take(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest_bytes = 256 << 10
+    monkeypatch.setattr(engine, "_LONGEST_LOG_BYTES", longest_bytes)
+    monkeypatch.setattr(engine, "_LOG_PAGES", 16)
+    with closing(Database(str(database.engine.url), database.trail)) as busy:
+        log = Path(f"{busy.engine.url.database}-wal")
+
+        def write() -> None:
+            with busy.transaction("node") as tx:
+                tx.audit("test.event", detail={"long": "x" * 50_000})
+
+        with busy.reading() as session:
+            assert session.scalar(select(func.count()).select_from(Job)) == 0
+            for _ in range(10):
+                write()
+            assert log.stat().st_size > 2 * longest_bytes
+        for _ in range(3):
+            write()
+        assert log.stat().st_size <= longest_bytes
 
 
 @on_postgresql
