@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -280,16 +280,21 @@ class Spool:
         Sweep
             Orphans are for the caller to remove. Half-written files of living processes are left.
         """
-        removed, orphans = 0, []
+        found = list(self.sweeps(known_names, grace_s=grace_s))
+        orphans = tuple(name for each in found for name in each.orphans)
+        return Sweep(sum(each.parts_removed for each in found), orphans)
+
+    def sweeps(self, known_names: Container[str], *, grace_s: float) -> Iterator[Sweep]:
+        """Sweep folder by folder, as :meth:`sweep` does: there may be millions of files."""
         newest = time.time() - grace_s
-        # Folder by folder: there may be millions.
         for shard in sorted(self.root.glob(_SHARDS)):
+            removed, orphans = 0, []
             for path in sorted(shard.iterdir()):
                 if path.name.startswith(PART_PREFIX):
                     removed += _remove_if_abandoned(path)
                 elif _NAME.fullmatch(path.name) and path.name not in known_names and _is_older(path, newest):
                     orphans.append(path.name)
-        return Sweep(removed, tuple(orphans))
+            yield Sweep(removed, tuple(orphans))
 
 
 def new_name() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from dicom_node.cli.processes.sweep import GRACE_S, sweep
@@ -38,6 +39,24 @@ def test_files_stay_where_the_database_knows_next_to_none_of_them(tmp_path: Path
     sweep(spool, lambda names: [name for name in names if name == known])
 
     assert set(spool.names()) == {known, *unknown}
+
+
+def test_no_more_names_are_held_than_those_of_one_folder(tmp_path: Path) -> None:
+    """A node of years has millions of files."""
+    spool = Spool(tmp_path)
+    for folder in ("00", "7f", "ff"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        spool.path_of(aged(spool, b"known")).rename(tmp_path / folder / f"{folder}{1:030x}.dcm")
+    asked: list[list[str]] = []
+
+    def known(names: Sequence[str]) -> Sequence[str]:
+        asked.append([name[:2] for name in names])
+        return names
+
+    sweep(spool, known)
+
+    assert asked == [["00"], ["7f"], ["ff"]]
+    assert len(spool.names()) == 3
 
 
 def test_the_database_is_asked_only_after_the_candidates_are_listed(tmp_path: Path) -> None:

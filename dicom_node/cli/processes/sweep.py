@@ -31,21 +31,31 @@ def sweep(spool: Spool, known: Callable[[Sequence[str]], Collection[str]]) -> No
     known : callable
         Returns which of the given names the database knows.
     """
+    half_written = known_count = 0
+    orphans: list[str] = []
     # Candidates first: a row committed between the question and the listing would be missing from the answer.
-    found = spool.sweep(frozenset(), grace_s=GRACE_S)
-    registered: set[str] = set()
-    for start in range(0, len(found.orphans), _ASKED_AT_ONCE):
-        registered.update(known(found.orphans[start : start + _ASKED_AT_ONCE]))
-    orphans = [name for name in found.orphans if name not in registered]
-    if len(orphans) > UNKNOWN_PER_KNOWN * len(registered):
+    # A folder at a time, because there may be millions of files, all of which the database knows.
+    for found in spool.sweeps(frozenset(), grace_s=GRACE_S):
+        half_written += found.parts_removed
+        registered = _registered(found.orphans, known)
+        known_count += len(registered)
+        orphans += [name for name in found.orphans if name not in registered]
+    if len(orphans) > UNKNOWN_PER_KNOWN * known_count:
         _log.error(
             "files.unknown",
             folder=spool.root.name,
             unknown=len(orphans),
-            known=len(registered),
+            known=known_count,
             advice="they are left; see that the database is the one of this data directory",
         )
         orphans = []
     for orphan in orphans:
         spool.remove(orphan)
-    _log.info("files.swept", folder=spool.root.name, half_written=found.parts_removed, orphans=len(orphans))
+    _log.info("files.swept", folder=spool.root.name, half_written=half_written, orphans=len(orphans))
+
+
+def _registered(names: Sequence[str], known: Callable[[Sequence[str]], Collection[str]]) -> set[str]:
+    registered: set[str] = set()
+    for start in range(0, len(names), _ASKED_AT_ONCE):
+        registered.update(known(names[start : start + _ASKED_AT_ONCE]))
+    return registered
