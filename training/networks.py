@@ -131,6 +131,9 @@ def _load_own(network: ImageNetwork, path: Path, sha256: str) -> bool:
     except SafetensorError as error:
         raise TrainingError(f"{path} is not a safetensors file: fetch it again.") from error
     own = network.state_dict()
+    for name in own.keys() & state.keys():
+        if own[name].ndim == 0 and state[name].shape == (1,):  # bundles keep a counter as a list of one
+            state[name] = state[name][0]
     if {name: value.shape for name, value in state.items()} != {n: v.shape for n, v in own.items()}:
         return False
     network.load_state_dict(state)

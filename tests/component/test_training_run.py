@@ -426,6 +426,23 @@ def test_a_site_adapts_the_head_of_weights_that_it_was_given(
     assert changed == {"classifier"}
 
 
+def test_a_site_adapts_the_batch_norm_of_a_bundle(images: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    normalised = {"architecture": "compact", "architecture_arguments": {}, "run_folds": 1, "epochs": 1}
+    first = run(options(images, **normalised), tmp_path / "first", resume=False, advance=quietly)
+    built = package_run(first.path, "given", "1.0.0")
+    weights = built.path / "weights.safetensors"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    config = options(images, **normalised, weights=str(weights), weights_sha256=digest, mode="adapt-bn")
+    adapted = run(config, tmp_path / "run", resume=False, advance=quietly)
+    before, after = load_file(weights), load_file(adapted.fold(0).weights)
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        is_frozen = value.ndim == 4 and not name.startswith("head.")
+        assert np.array_equal(value, after[name]) == is_frozen, name
+
+
 def test_women_whom_the_starting_weights_know_are_not_tested(
     images: Path, finished: RunFolder, packed: bundle.Bundle, tmp_path: Path
 ) -> None:
