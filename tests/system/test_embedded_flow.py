@@ -337,6 +337,7 @@ def test_nobody_learns_whose_study_it_was(hospital: Hospital, tmp_path: Path) ->
         metrics = scraped.read().decode()
     family = [hospital.supervisor, *hospital.supervisor.children()]
     titles = "".join(" ".join(process.cmdline()) for process in family)
+    assert {process.rlimit(psutil.RLIMIT_CORE) for process in family} == {(0, 0)}, "no core holds an image"
     names = "\n".join(str(path) for path in hospital.node.data_dir.rglob("*"))
     told = {
         "logs": hospital.node.log,
