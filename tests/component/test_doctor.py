@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text, update
 
-from db import deployments, processes
+from db import deliveries, deployments, jobs, processes
 from db.audit import sink_cursor
 from db.audit.checkpoints import Checkpoint, CheckpointWriter
 from db.audit.keys import AuditKey, CheckpointKey
 from db.audit.trail import TIME_FORMAT, AuditTrail, read_head
 from db.deployments import BundleFacts
 from db.handoff import register_instance
-from db.lifecycle import JobKind
+from db.lifecycle import DeliveryEvent, JobKind
 from db.session import Database
 from db.tables import HostClock, Job, Process
 from dicom_node.listener.journal import SEGMENT_BYTES, Journal
@@ -34,7 +34,7 @@ from models.store import BundleStore, released_bundle
 from tests.command_line import Answer, command
 from tests.free_ports import free_port
 from tests.simulators.pacs import Behaviour, SimulatedPacs
-from tests.steered_node import LISTENER, RULES, four_views
+from tests.steered_node import LISTENER, RULES, SteeredNode, four_views
 
 SECRET = "quite-secret"
 KINDS = ("listen", "dispatch", "score", "deliver", "train")
@@ -372,6 +372,25 @@ def age(node: Node, *, minutes: float) -> None:
     """Let the waiting study have come earlier."""
     with node.database.transaction("test") as tx:
         tx.session.execute(update(Job).values(created_at=tx.now - timedelta(minutes=minutes)))
+
+
+def test_doctor_finds_results_that_nobody_takes(node: Node) -> None:
+    assert node.found("work")[0] == "ok"
+    steered = SteeredNode(node.database)
+    steered.clock.time = node.database.now()
+    steered.finish_scoring(steered.claimed())
+    delivering = steered.claimed(JobKind.DELIVER)
+    with steered.transaction(delivering.owner) as tx:
+        (item,) = deliveries.outgoing(tx.session, delivering)
+        refusal = DeliveryEvent.REFUSE
+        deliveries.record(tx, delivering, item.delivery_id, refusal, status=0xC001, detail="")
+        jobs.give_up(tx, delivering, code="UNDELIVERABLE", reason="refused an object")
+    steered.database.close()
+
+    verdict, found, advice = node.found("work")
+
+    assert (verdict, found) == ("problem", "1 failed jobs, 1 refused results")
+    assert "job retry" in advice
 
 
 def test_doctor_finds_a_destination_that_takes_nothing(node: Node) -> None:
