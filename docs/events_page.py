@@ -121,6 +121,7 @@ OF_THE_LOG: Mapping[str, str] = {
     "listener.refusal_not_audited": "a refusal could not be written into the trail",
     "metrics.database_away": "Prometheus is told of the disk alone",
     "metrics.ready": "Prometheus may ask",
+    "metrics.scrape_cut_off": "who asked for numbers left before the answer, or kept silent",
     "node.stopped": "all parts of `serve` have ended",
     "part.died": "a part of `serve` ended: status or signal, and when it is started again",
     "part.killed": "a part did not stop in time and was killed",

@@ -11,12 +11,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import quantiles
 
 import structlog
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -28,6 +29,7 @@ from db.processes import SILENT_FOR_S
 from db.session import Database
 from dicom_node import __version__
 from dicom_node.cli.processes.presence import SIGN_OF_LIFE_S, Presence
+from dicom_node.cli.processes.scrape_server import answering_scrapes
 from dicom_node.cli.processes.stopping import when_told_to_stop
 from dicom_node.cli.wiring import open_database, process_name, start_process
 from dicom_node.errors import PortUnavailableError, SettingsError
@@ -213,11 +215,11 @@ def run(settings: Settings) -> None:
     start_process("metrics")
     stopping = threading.Event()
     when_told_to_stop(stopping.set, deadline_s=STOP_DEADLINE_S)
-    with open_database(settings) as database:
+    with open_database(settings) as database, ExitStack() as stack:
         registry = CollectorRegistry()
         registry.register(NodeCollector(settings, database))
         try:
-            server, thread = start_http_server(port, host, registry)
+            stack.enter_context(answering_scrapes(host, port, registry))
         except OSError as error:
             raise PortUnavailableError(host, port, error, choices="metrics.port") from error
         _log.info("metrics.ready", host=host, port=port)
@@ -225,7 +227,5 @@ def run(settings: Settings) -> None:
         presence.sign()
         while not stopping.wait(SIGN_OF_LIFE_S):
             presence.sign()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        stack.close()
         presence.say_goodbye()
