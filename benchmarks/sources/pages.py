@@ -247,8 +247,11 @@ def _everything(runs: Sequence[EvaluatedRun]) -> str:
         "| level | number | as the source wrote it | split by woman or patient |",
         "| --- | --- | --- | --- |",
     ]
-    lines += [f"| {row.section} | {row.title} | {' | '.join(row.cells)} |" for row in rows(columns_of(runs))]
-    return "\n".join(lines)
+    columns = columns_of(runs)
+    lines += [f"| {row.section} | {row.title} | {' | '.join(row.cells)} |" for row in rows(columns)]
+    lines.append("")
+    lines += [f"* {column.run.title}: {note}" for column in columns for note in column.evaluation.notes]
+    return "\n".join(lines).rstrip()
 
 
 def _subgroups(run: EvaluatedRun) -> str:
