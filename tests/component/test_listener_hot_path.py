@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pynetdicom
@@ -144,6 +145,11 @@ def test_a_command_in_pieces_and_a_data_set_behind_it_in_one_pdu_are_understood(
         scu.release()
 
 
+def test_an_echo_in_the_context_of_another_service_is_refused(tmp_path: Path) -> None:
+    with listening(tmp_path) as node, node.scu(MG_FOR_PRESENTATION) as scu:
+        assert scu.echo() == 0x0122
+
+
 def test_a_refused_large_object_is_read_to_its_end_and_the_association_goes_on(tmp_path: Path) -> None:
     good, bad = mammogram(1), mammogram(2, Rows=12_000, PixelData=bytes(12_000 * 96 - 2))
     with listening(tmp_path) as node, node.scu() as scu:
@@ -186,14 +192,35 @@ def test_what_has_no_place_in_an_association_aborts_it(tmp_path: Path, pdu: byte
         assert node.stored_nothing()
 
 
-def test_a_release_in_the_middle_of_an_object_aborts_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(lambda scu: scu.socket.sendall(struct.pack(">BxIxxxx", 0x05, 4)), id="a release"),
+        pytest.param(lambda scu: scu.send_command(C_STORE_RQ, MG_FOR_PRESENTATION, "2.25.9"), id="a request"),
+        pytest.param(lambda scu: scu.send_data(bytes(8), 3), id="the rest in another syntax"),
+    ],
+)
+def test_what_has_no_place_in_the_middle_of_an_object_aborts_it(
+    tmp_path: Path, said: Callable[[RawScu], object]
+) -> None:
     dataset = mammogram()
-    with listening(tmp_path) as node, node.scu() as scu:
+    proposals = (Proposal(MG_FOR_PRESENTATION, syntax) for syntax in (EXPLICIT_LITTLE, IMPLICIT_LITTLE))
+    with listening(tmp_path) as node, RawScu(node.port, *proposals) as scu:
+        assert scu.results == [0, 0]
         scu.send_command(C_STORE_RQ, MG_FOR_PRESENTATION, uid_of(dataset))
         scu.send_data(encoded(dataset)[:500], is_whole=False)
-        scu.socket.sendall(struct.pack(">BxIxxxx", 0x05, 4))
+        said(scu)
         scu.wait_for_end()
         assert node.stored_nothing()
+
+
+def test_the_time_that_the_node_takes_for_an_object_is_not_its_senders(tmp_path: Path) -> None:
+    most_s = 0.5
+    with listening(tmp_path, message_timeout_s=most_s) as node, node.scu() as scu:
+        for ordinal, needed_s in enumerate((1.2 * most_s, 0.0)):
+            node.rows.before = partial(threading.Event().wait, needed_s)
+            dataset = mammogram(ordinal)
+            assert scu.store(encoded(dataset), MG_FOR_PRESENTATION, uid_of(dataset)) == 0x0000
 
 
 @pytest.mark.timeout(600)
@@ -371,6 +398,25 @@ def test_a_promise_to_a_peer_that_left_without_an_answer_to_its_report_ends(tmp_
             scu.release()
         assert promise.has_ended.wait(60)
     assert promise.ends == [None]
+
+
+def test_no_report_goes_out_in_the_middle_of_an_object(tmp_path: Path) -> None:
+    sent = threading.Event()
+    asked = Asked(Promised(b"report"), may_leave_s=0.05, before_answer=lambda: sent.wait(60))
+    data = encoded(dataset := mammogram())
+    proposals = Proposal(STORAGE_COMMITMENT, IMPLICIT_LITTLE), Proposal(MG_FOR_PRESENTATION, EXPLICIT_LITTLE)
+    with listening(tmp_path, services=[asked.service()]) as node, RawScu(node.port, *proposals) as scu:
+        ask(scu)
+        scu.send_command(C_STORE_RQ, MG_FOR_PRESENTATION, uid_of(dataset), 3)
+        scu.send_data(data[:500], 3, is_whole=False)
+        sent.set()
+        assert scu.read_status() == 0x0000
+        scu.socket.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            scu.read_pdu()
+        scu.socket.settimeout(60)
+        scu.send_data(data[500:], 3)
+        assert scu.read_status() == 0x0000, "the object's own answer comes first"
 
 
 def test_an_answer_that_comes_too_late_is_none_to_the_next_report(

@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
@@ -71,6 +72,21 @@ def closes_within(connection: socket.socket, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def wait_until_closed(port: int) -> None:
+    """Knock until nobody opens; one that comes in between is answered at its second try."""
+    with pytest.raises(ConnectionError):
+        while True:
+            socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S).close()
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait for what the node tells nobody of."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        threading.Event().wait(0.01)
 
 
 def test_two_associations_store_at_once(tmp_path: Path) -> None:
@@ -171,7 +187,8 @@ def test_a_message_that_trickles_in_is_ended_at_its_deadline(tmp_path: Path) -> 
 
 
 def test_silent_connections_of_one_address_do_not_lock_out_another(tmp_path: Path) -> None:
-    with listening(tmp_path, max_associations=4) as node:
+    # More than the node has connections for, if one address could have them all.
+    with listening(tmp_path, max_associations=4, max_silent_connections=8) as node:
         silent = [socket.create_connection(("127.0.0.1", node.port)) for _ in range(50)]
         try:
             assert_echo_is_quick(node)
@@ -454,12 +471,28 @@ def test_stopping_finishes_the_object_in_hand(tmp_path: Path) -> None:
         assert in_hand.wait(PATIENCE_S)
         stopping = threading.Thread(target=node.listener.stop, args=(PATIENCE_S,))
         stopping.start()
-        with pytest.raises(ConnectionError):
-            while True:  # until the port is closed; one that comes in between is answered at its second try
-                socket.create_connection(("127.0.0.1", node.port), timeout=PATIENCE_S).close()
+        wait_until_closed(node.port)
         go_on.set()
         assert scu.read_status() == 0x0000
         scu.wait_for_end()
+        stopping.join(PATIENCE_S)
+        assert not stopping.is_alive()
+        assert len(node.rows.all) == len(node.files()) == 1
+
+
+def test_stopping_waits_for_the_rest_of_an_object_that_is_half_received(tmp_path: Path) -> None:
+    dataset = mammogram(Rows=40_000, PixelData=bytes(40_000 * 96))
+    data = encoded(dataset)
+    half = len(data) // 2
+    with listening(tmp_path) as node, node.scu() as scu:
+        scu.send_command(C_STORE_RQ, MG_FOR_PRESENTATION, uid_of(dataset))
+        scu.send_data(data[:-half], is_whole=False)
+        wait_for(node.files)
+        stopping = threading.Thread(target=node.listener.stop, args=(PATIENCE_S,))
+        stopping.start()
+        wait_until_closed(node.port)
+        scu.send_data(data[-half:])
+        assert scu.read_status() == 0x0000
         stopping.join(PATIENCE_S)
         assert not stopping.is_alive()
         assert len(node.rows.all) == len(node.files()) == 1
