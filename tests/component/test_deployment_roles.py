@@ -85,6 +85,13 @@ def test_a_share_of_nothing_or_all_is_refused(answered: SteeredNode, percent: in
     assert answered.actions() == before
 
 
+def test_a_share_may_be_as_small_as_1_and_as_large_as_99_percent(answered: SteeredNode) -> None:
+    for percent in (1, 99):
+        change(answered, "canary", B, percent)
+        (row,) = answered.rows(Deployment, Deployment.until.is_(None), Deployment.role == "canary")
+        assert row.percent == percent
+
+
 def test_the_database_itself_refuses_a_canary_without_a_share(answered: SteeredNode) -> None:
     with pytest.raises((DatabaseError, IntegrityError)), answered.transaction(PERSON) as tx:
         row = Deployment(task=TASK, role="canary", bundle_digest=B, since=tx.now, deployed_by=PERSON)
@@ -119,6 +126,8 @@ def test_two_people_who_shadow_at_once_leave_one_bundle_in_shadow(answered: Stee
 
 def test_a_term_ends_by_command(answered: SteeredNode) -> None:
     change(answered, "canary", B, 5)
+    with pytest.raises(TransitionRefusedError, match="neither"):
+        change(answered, "retire", C)
     assert change(answered, "retire", B) is DeploymentRole.CANARY
     assert roles(answered) == {"champion": A}
     assert answered.actions()[-1] == "bundle.retired"
@@ -143,11 +152,14 @@ def test_a_promoted_canary_answers_for_everything_and_names_its_approver(answere
     }
 
 
-def test_a_promotion_against_another_champion_than_was_compared_is_refused(answered: SteeredNode) -> None:
+def test_a_promotion_against_another_champion_than_was_compared_or_of_the_champion_is_refused(
+    answered: SteeredNode,
+) -> None:
     change(answered, "activate", C)
     before = answered.actions()
-    with pytest.raises(TransitionRefusedError, match="compare"):
-        promoted(answered, B, champion_was=A)
+    for digest, champion_was in ((B, A), (C, C)):
+        with pytest.raises(TransitionRefusedError, match="compare"):
+            promoted(answered, digest, champion_was=champion_was)
     assert roles(answered) == {"champion": C}
     assert answered.actions() == before
 
