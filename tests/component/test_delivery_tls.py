@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydicom.dataset import FileMetaDataset
 
+from dicom_node.delivery.connection import Deadline, connect
 from dicom_node.delivery.destination import Destination
 from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, Requestor, SendResult, echo, send
 from dicom_node.delivery.status import SendState
@@ -66,6 +69,28 @@ def test_d1_an_object_is_delivered_over_each_allowed_version(
         assert asked.ok, asked.detail
         assert deliver(outgoing, pacs.port, context).state is SendState.DELIVERED
         assert [row.sop_instance_uid for row in pacs.rows.all] == [outgoing.sop_instance_uid]
+
+
+def test_what_came_along_with_an_answer_is_not_missed(authority: Authority) -> None:
+    """A report right behind the response to its request, in one record, leaves the line itself empty."""
+    release = struct.pack(">BxI4x", 5, 4)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def send_two_at_once() -> None:
+            line, _ = server.accept()
+            context = ServerTls(authority.issue("pacs", "127.0.0.1")).context()
+            with context.wrap_socket(line, server_side=True) as secured:
+                secured.sendall(release * 2)
+                secured.recv(1)
+
+        sending = pool.submit(send_two_at_once)
+        destination = Destination("PACS", *server.getsockname())
+        connection = connect(destination, 60, authority.issue("node").client_context())
+        assert connection.receive_pdu(Deadline(60)) == (5, release)
+        assert connection.has_input(0.0)
+        assert connection.receive_pdu(Deadline(60)) == (5, release)
+        connection.close()
+        sending.result(60)
 
 
 @pytest.mark.parametrize(
