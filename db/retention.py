@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from db.audit.trail import AUDIT_TABLE, is_of_action
 from db.lifecycle import JobState, RevisionState
 from db.session import Transaction
-from db.tables import Instance, Job, Revision, Study
+from db.tables import Instance, Job, ResultObject, Revision, Study
 
 FILES_REMOVED = "study.files_removed"
 _AT_ONCE = 500
@@ -108,3 +108,19 @@ def instances_after(
         query = query.where(Study.study_instance_uid == study_instance_uid)
     page = query.where(Instance.id > instance_id).order_by(Instance.id).limit(_AT_ONCE)
     return [(uid, instance) for uid, instance in session.execute(page)]
+
+
+def results_after(
+    session: Session, result_id: int, *, study_instance_uid: str | None = None
+) -> list[tuple[str, ResultObject]]:
+    """Return the next result objects by their ids, each with its study, as instances_after does."""
+    query = (
+        select(Study.study_instance_uid, ResultObject)
+        .join(Job, ResultObject.job_id == Job.id)
+        .join(Revision, Job.revision_id == Revision.id)
+        .join(Study, Revision.study_id == Study.id)
+    )
+    if study_instance_uid is not None:
+        query = query.where(Study.study_instance_uid == study_instance_uid)
+    page = query.where(ResultObject.id > result_id).order_by(ResultObject.id).limit(_AT_ONCE)
+    return [(uid, result) for uid, result in session.execute(page)]

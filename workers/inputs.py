@@ -39,11 +39,22 @@ def state_of(instance: Instance, spool: Spool) -> FileState:
     OSError
         If the disk fails.
     """
+    return state_of_file(spool, instance.spool_name, instance.size_bytes, instance.sha256)
+
+
+def state_of_file(spool: Spool, name: str, size_bytes: int, sha256: str) -> FileState:
+    """Hold a file of a spool against the digest of its content.
+
+    Raises
+    ------
+    OSError
+        If the disk fails.
+    """
     try:
-        digest = content_digest(spool.path_of(instance.spool_name), instance.size_bytes)
+        digest = content_digest(spool.path_of(name), size_bytes)
     except FileNotFoundError:
         return FileState.MISSING
-    return FileState.WHOLE if digest == instance.sha256 else FileState.DAMAGED
+    return FileState.WHOLE if digest == sha256 else FileState.DAMAGED
 
 
 def verify(instances: Sequence[Instance], spool: Spool, *, check: Callable[[], None]) -> None:

@@ -1,18 +1,19 @@
-"""Whether all that was received still lies on the disk as it came."""
+"""Whether all that was received, and all that was made of it, still lies on the disk as it was."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from db.retention import instances_after, with_files_removed
+from db.retention import instances_after, results_after, with_files_removed
 from db.session import Database
+from dicom_node.errors import SpoolError
 from dicom_node.spool import Spool
-from workers.inputs import FileState, state_of
+from workers.inputs import FileState, state_of_file
 
 
 @dataclass(frozen=True, slots=True)
 class UnsoundFile:
-    """A file that is not what was received.
+    """A file that is not what was received, or not what was made.
 
     Attributes
     ----------
@@ -22,12 +23,15 @@ class UnsoundFile:
         "damaged" or "missing".
     file : str
         Its name in the spool, in the folder of the name's first two characters.
+    folder : str
+        "spool" for what was received, "results" for what was made.
     """
 
     study_instance_uid: str
     sop_instance_uid: str
     state: str
     file: str
+    folder: str = "spool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,32 @@ class Report:
         return self.whole + self.removed + len(self.unsound)
 
 
+def unsound_results(database: Database, results: Spool, study_instance_uid: str | None = None) -> Report:
+    """Read the result objects of a study, or of all studies, and hold them against their digests.
+
+    Raises
+    ------
+    DatabaseError
+        If the database is away.
+    OSError
+        If the disk fails.
+    """
+    last, whole, unsound = 0, 0, list[UnsoundFile]()
+    while True:
+        with database.reading() as session:
+            page = results_after(session, last, study_instance_uid=study_instance_uid)
+        if not page:
+            return Report(whole, 0, tuple(unsound))
+        last = page[-1][1].id
+        for study, result in page:
+            state = _state(results, result.file_name, result.size_bytes, result.sha256)
+            if state is FileState.WHOLE:
+                whole += 1
+            else:
+                uid, name = result.sop_instance_uid, result.file_name
+                unsound.append(UnsoundFile(study, uid, state.value, name, folder="results"))
+
+
 def unsound_files(database: Database, spool: Spool, study_instance_uid: str | None = None) -> Report:
     """Read the files of a study, or of all studies, and hold them against their digests.
 
@@ -73,10 +103,18 @@ def unsound_files(database: Database, spool: Spool, study_instance_uid: str | No
             return Report(whole, gone, tuple(unsound))
         last = page[-1][1].id
         for uid, instance in page:
-            state = state_of(instance, spool)
+            state = _state(spool, instance.spool_name, instance.size_bytes, instance.sha256)
             if state is FileState.WHOLE:
                 whole += 1
             elif state is FileState.MISSING and uid in removed:
                 gone += 1
             else:
                 unsound.append(UnsoundFile(uid, instance.sop_instance_uid, state.value, instance.spool_name))
+
+
+def _state(spool: Spool, name: str, size_bytes: int, sha256: str) -> FileState:
+    """Hold a file against its row, of which a hand may have made one that names no file."""
+    try:
+        return state_of_file(spool, name, size_bytes, sha256)
+    except SpoolError:
+        return FileState.DAMAGED

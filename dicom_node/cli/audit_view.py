@@ -11,12 +11,17 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from db.audit.agreement import Agreement
 from db.audit.exports import ExportReport
 from db.audit.reading import AuditRow
 from db.audit.verification import ClockStep, VerifyReport
 from dicom_node.cli.output import plain
 
 _INDENT = "      "
+_KEEP = (
+    "Keep everything as it is: copy database, checkpoints and keys away, find out who had access, and "
+    "compare with the newest backup and with what an audit repository got."
+)
 
 
 def print_events(events: Sequence[AuditRow], console: Console) -> None:
@@ -56,11 +61,21 @@ def print_report(report: VerifyReport, unprotected: int | None, console: Console
     """
     lines = _verdict(report.problem, report.first_seq, report.events, "unharmed")
     if report.problem is None:
-        lines.append(f"{_counted(report.checkpoints_checked, 'checkpoint')} outside the database agree.")
-        if unprotected:
-            since = "came after the newest of them: an end that was cut off there would not show"
-            lines.append(f"{_counted(unprotected, 'event')} {since}.")
+        lines += _protection(report, unprotected)
     _print(lines, report.clock_steps, console)
+
+
+def print_agreement(agreement: Agreement, console: Console) -> None:
+    """Say whether rows are what the trail says."""
+    compared = f"{_counted(agreement.instances, 'instance')} and {_counted(agreement.scores, 'score')}"
+    if not agreement.disagreements:
+        console.print(f"The rows of {compared}, with their results, are what the trail says.", soft_wrap=True)
+        return
+    console.print(f"ROWS ARE NOT WHAT THE TRAIL SAYS; {compared} were compared:")
+    for each in agreement.disagreements:
+        by = "" if each.seq is None else f" (event {each.seq})"
+        console.print(plain(f"{each.problem}{by}"), soft_wrap=True)
+    console.print("The trail is proved and the rows are not: believe the trail. " + _KEEP, soft_wrap=True)
 
 
 def print_export_report(report: ExportReport, console: Console) -> None:
@@ -81,15 +96,31 @@ def print_export_report(report: ExportReport, console: Console) -> None:
 
 def _verdict(problem: str | None, first: int, events: int, how: str) -> list[str]:
     if problem is None and not events:
-        return ["The trail holds no event."]
+        return ["The trail holds no event." if first == 1 else f"There is no event from {first} on."]
     if problem is None:
         return [f"The trail is whole: events {first} to {first + events - 1} are {how}."]
     return [
         f"THE TRAIL IS NOT WHOLE: {problem}.",
-        f"{_counted(events, 'event')} before that are {how}; nothing after it can be trusted.",
-        "Keep everything as it is: copy database, checkpoints and keys away, find out who had access, and "
-        "compare with the newest backup and with what a repository got.",
+        f"{_counted(events, 'event')} before that are {how}; nothing after it can be trusted."
+        if events
+        else "No event is proved.",
+        _KEEP,
     ]
+
+
+def _protection(report: VerifyReport, unprotected: int | None) -> list[str]:
+    """Say up to where an end that was cut off would show."""
+    if not report.events:
+        return []
+    if not report.checkpoints_checked:
+        unknown = "whether the end was cut off cannot be shown; see 'dicom-node doctor'"
+        return [f"No checkpoint was found: {unknown}."]
+    checked = _counted(report.checkpoints_checked, "checkpoint")
+    lines = [f"{checked} outside the database {'agrees' if report.checkpoints_checked == 1 else 'agree'}."]
+    if unprotected:
+        since = "came after the newest of them: an end that was cut off there would not show"
+        lines.append(f"{_counted(unprotected, 'event')} {since}.")
+    return lines
 
 
 def _print(lines: Iterable[str], steps: Sequence[ClockStep], console: Console) -> None:

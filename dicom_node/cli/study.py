@@ -101,13 +101,13 @@ def verify(
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:
-    """Hold stored objects against the digests of their reception.
+    """Hold stored objects, and results, against the digests of their reception and making.
 
     Exit status 1 where one is not whole.
     """
     from db.errors import UnknownRecordError
     from dicom_node.spool import Spool
-    from workers.stored_files import unsound_files
+    from workers.stored_files import unsound_files, unsound_results
 
     settings = load_settings(data_dir, config)
     with open_database(settings) as database:
@@ -115,13 +115,17 @@ def verify(
         report = unsound_files(database, spool, study_instance_uid)
         if study_instance_uid is not None and not report.looked_at:
             raise UnknownRecordError("no such study; 'dicom-node study list' shows all")
-    rows = [asdict(each) for each in report.unsound]
-    columns = ("study_instance_uid", "sop_instance_uid", "state", "file")
-    told = f"{report.whole} files hold what was received"
+        results = unsound_results(database, Spool(settings.results_dir), study_instance_uid)
+    rows = [asdict(each) for each in (*report.unsound, *results.unsound)]
+    columns = ("study_instance_uid", "sop_instance_uid", "state", "folder", "file")
+    told = f"{report.whole} files hold what was received, {results.whole} what was made"
     told += f"; {report.removed} were removed after their time." if report.removed else "."
     print_rows(rows, columns, as_json=json, empty=told)
     if rows and not json:
-        what = "Restore these files, or let the senders send their studies again; look at the disk first."
+        what = (
+            "Restore these files from the backup, or let the senders send their studies again; look at the "
+            "disk first, and find out who had access."
+        )
         console.print(what, soft_wrap=True)
     raise typer.Exit(ExitCode.PROBLEM_FOUND if rows else ExitCode.OK)
 

@@ -273,7 +273,7 @@ def test_a_span_of_time_that_ends_before_it_begins_is_refused(filled: Filled) ->
 def test_audit_verify_says_in_words_what_it_found_and_what_to_do(filled: Filled) -> None:
     whole = command("audit", "verify", "--data-dir", filled.data_dir)
     assert "The trail is whole: events 1 to " in whole.out
-    assert "0 checkpoints outside the database agree" in whole.out
+    assert "No checkpoint was found" in whole.out
 
     raw = sqlite3.connect(filled.data_dir / "node.db")
     raw.executescript("DROP TRIGGER audit_event_no_update; UPDATE audit_event SET actor = 'x' WHERE seq = 3")
@@ -284,6 +284,63 @@ def test_audit_verify_says_in_words_what_it_found_and_what_to_do(filled: Filled)
     assert "THE TRAIL IS NOT WHOLE: event 3: the column 'actor' is not what was signed" in touched.out
     assert "2 events before that are unharmed" in touched.out
     assert "find out who had access" in touched.out
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("UPDATE analysis SET study_probability = 0.01", "has another score in its table"),
+        ("UPDATE analysis SET document = '{}'", "has another document in its table"),
+        ("UPDATE result_object SET sha256 = 'x'", "has another list of results in its table"),
+        ("UPDATE instance SET calling_ae_title = 'X' WHERE id = 1", "has another calling AE title"),
+        ("UPDATE instance SET sha256 = 'x' WHERE id = 1", "has another sha256 in its table"),
+        ("UPDATE instance SET study_id = 2 WHERE id = 1", "has another study in its table"),
+    ],
+)
+def test_a_row_that_is_not_what_the_trail_says_is_found(filled: Filled, change: str, problem: str) -> None:
+    where = ("--rows", "--data-dir", filled.data_dir)
+    whole = command("audit", "verify", *where)
+    assert (whole.status, "are what the trail says" in whole.out) == (0, True)
+    raw = sqlite3.connect(filled.data_dir / "node.db")
+    raw.executescript(change)
+    raw.close()
+
+    answer = command("audit", "verify", *where)
+    as_json = command("audit", "verify", "--json", *where).json
+
+    assert (answer.status, problem in answer.out) == (1, True)
+    assert as_json["ok"], "the trail is whole"
+    assert problem in as_json["rows"]["disagreements"][0]["problem"]
+    assert command("audit", "verify", "--data-dir", filled.data_dir).status == 0, "rows only when asked"
+
+
+def test_a_damaged_end_of_the_trail_is_told_though_no_event_can_follow_it(filled: Filled) -> None:
+    raw = sqlite3.connect(filled.data_dir / "node.db")
+    raw.executescript(
+        "DROP TRIGGER audit_event_no_update; "
+        "UPDATE audit_event SET key_id = 'feed' WHERE seq = (SELECT max(seq) FROM audit_event)"
+    )
+    (last,) = raw.execute("SELECT max(seq) FROM audit_event").fetchone()
+    raw.close()
+
+    answer = command("audit", "verify", "--data-dir", filled.data_dir)
+
+    assert answer.status == 1
+    assert f"THE TRAIL IS NOT WHOLE: event {last}: " in answer.out
+    assert "could not be written into the trail" in answer.err
+
+
+def test_a_result_file_that_is_not_what_was_made_is_found(filled: Filled) -> None:
+    damaged, missing = sorted((filled.data_dir / "results").rglob("*.dcm"))
+    damaged.write_bytes(b"x" * damaged.stat().st_size)
+    missing.unlink()
+
+    answer = command("study", "verify", "--json", "--data-dir", filled.data_dir)
+    assert answer.out, answer.err
+    rows = answer.json
+
+    found = {(row["file"], row["state"]) for row in rows if row["folder"] == "results"}
+    assert found == {(damaged.name, "damaged"), (missing.name, "missing")}
 
 
 def test_an_exported_trail_is_proved_with_the_public_key_alone(filled: Filled, tmp_path: Path) -> None:

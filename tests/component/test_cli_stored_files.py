@@ -69,7 +69,7 @@ def stored(tmp_path: Path) -> Iterator[Stored]:
 
 def test_whole_files_are_verified(stored: Stored) -> None:
     answer = stored.study("verify")
-    assert (answer.status, answer.out) == (0, "8 files hold what was received.\n")
+    assert (answer.status, answer.out) == (0, "8 files hold what was received, 0 what was made.\n")
     assert stored.study("verify", DONE).out.startswith("4 files")
 
 
@@ -125,7 +125,9 @@ def test_pruning_removes_the_files_of_what_is_done_after_a_dry_run_that_removes_
     assert [event["study_instance_uid"] for event in stored.actions("study.files_removed")] == [DONE]
     verified = stored.study("verify")
     assert verified.status == 0, "what was removed on purpose is not missing"
-    assert verified.out == "4 files hold what was received; 4 were removed after their time.\n"
+    assert (
+        verified.out == "4 files hold what was received, 0 what was made; 4 were removed after their time.\n"
+    )
     assert len(stored.study("list", "--json").json) == 2
     assert stored.study("prune", "--before", soon()).out == "No study is so old and done.\n"
 

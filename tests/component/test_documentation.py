@@ -101,7 +101,7 @@ PLACES = {"--data-dir": "NODE", "--config": "NODE/node-for-commands.toml"}
 CHEAP = {
     tuple(PLACES.get(option, word) for option, word in zip(["", *words], words, strict=False))
     for _, words in our_commands()
-    if words[0] in READING or " ".join(words[:2]) in READING
+    if (words[0] in READING or " ".join(words[:2]) in READING) and "DIGEST" not in words
 }
 
 

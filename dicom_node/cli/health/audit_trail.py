@@ -86,6 +86,9 @@ def _check_signed(settings: Settings, database: Database, report: VerifyReport) 
         f"see that 'dicom-node dispatch' runs and may write into {settings.checkpoint_dir}; its log tells "
         "why it signs nothing"
     )
+    if report.newest_checkpoint_seq is None:
+        found = f"there is none in {settings.checkpoint_dir}, and {found}"
+        advice += "; where there were some, mount them, or find out who removed them"
     return Finding("audit checkpoints", Verdict.PROBLEM, found, advice)
 
 

@@ -43,6 +43,13 @@ def check_database(database: Database) -> Finding:
         differences = schema.check(database)
     except DatabaseError as error:
         return Finding("database", Verdict.PROBLEM, str(error), "start the database, check database_url")
+    if guards := [each for each in differences if each.startswith("add_trigger")]:
+        return Finding(
+            "database",
+            Verdict.PROBLEM,
+            f"{len(guards)} of the triggers that guard the audit trail are missing: events could be changed",
+            "run 'dicom-node audit verify --rows', find out who removed them, run 'dicom-node db upgrade'",
+        )
     if differences:
         return Finding(
             "database",
