@@ -11,8 +11,8 @@ from datetime import datetime
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, aliased
 
-from db.lifecycle import JobKind, JobState, RevisionState
-from db.tables import AuditEvent, Instance, Job, Revision, Study
+from db.lifecycle import DeliveryState, JobKind, JobState, RevisionState
+from db.tables import AuditEvent, Delivery, Instance, Job, Revision, Study
 
 UNFINISHED = (JobState.QUEUED, JobState.RUNNING, JobState.FAILED)
 LATEST_DELIVERIES = 50
@@ -92,6 +92,19 @@ def census(session: Session, now: datetime) -> Census:
         },
         turnaround_s=_turnaround_s(session),
     )
+
+
+def refused_results(session: Session) -> int:
+    """Count the result objects that a destination refused: their deliver jobs are not done."""
+    refused = (
+        select(func.count())
+        .select_from(Job)
+        .join(Delivery, Delivery.job_id == Job.id)
+        .where(
+            Job.kind == JobKind.DELIVER, Job.state.in_(UNFINISHED), Delivery.state == DeliveryState.REFUSED
+        )
+    )
+    return session.scalars(refused).one()
 
 
 def _newest(session: Session, query: Select[int]) -> int:

@@ -13,14 +13,16 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy.orm import Session
 
 from db import deliveries, processes
 from db.audit.keys import AuditKey
 from db.audit.trail import AuditTrail
-from db.census import LATEST_DELIVERIES, census
+from db.census import LATEST_DELIVERIES, census, refused_results
 from db.jobs import finish, give_up
 from db.lifecycle import DeliveryEvent, JobKind, JobState
 from db.session import Database
+from db.workload import score_workload
 from dicom_node.cli.exit_codes import ExitCode
 from dicom_node.cli.processes.metrics import METRICS, NodeCollector
 from dicom_node.settings import Settings
@@ -131,17 +133,39 @@ def test_processes_that_fell_silent_are_told_of(
 @on_sqlite
 def test_no_number_walks_through_a_table(node: SteeredNode) -> None:
     node.receive(*four_views())
+    statements, steps = plans(node, lambda session: census(session, node.clock.time))
+    assert statements == 7
+    assert len(steps) >= statements
+    assert [step for step in steps if step.startswith("SCAN")] == []
+
+
+@on_sqlite
+def test_what_doctor_counts_it_finds_without_the_jobs_of_years(node: SteeredNode) -> None:
+    node.receive(*four_views())
+
+    def ask(session: Session) -> None:
+        refused_results(session)
+        score_workload(session, node.clock.time, period_s=900)
+
+    statements, steps = plans(node, ask)
+    assert (statements, len(steps)) == (4, 5)
+    deliveries = [step for step in steps if step.startswith("SEARCH delivery ")]
+    jobs = [step for step in steps if step.startswith("SEARCH job ")]
+    assert len(deliveries) == 1
+    assert all("(kind=? AND state=?" in step for step in jobs)
+    assert sum("AND next_try_at>?" in step for step in jobs) == 2
+
+
+def plans(node: SteeredNode, ask: Callable[[Session], object]) -> tuple[int, list[str]]:
+    """Return how many statements a question takes, and the steps of their plans that look at a table."""
     statements: list[str] = []
     with node.reading() as session:
         driver: sqlite3.Connection = session.connection().connection.driver_connection  # type: ignore[assignment]
         driver.set_trace_callback(statements.append)
-        census(session, node.clock.time)
+        ask(session)
         driver.set_trace_callback(None)
-        plans = [row[3] for asked in statements for row in driver.execute(f"EXPLAIN QUERY PLAN {asked}")]
-    assert len(statements) == 7
-    steps = [plan for plan in plans if plan.startswith(("SEARCH", "SCAN"))]
-    assert len(steps) >= len(statements)
-    assert [step for step in steps if step.startswith("SCAN")] == []
+        found = [row[3] for asked in statements for row in driver.execute(f"EXPLAIN QUERY PLAN {asked}")]
+    return len(statements), [plan for plan in found if plan.startswith(("SEARCH", "SCAN"))]
 
 
 def test_more_deliveries_than_are_looked_at_cost_no_more(node: SteeredNode) -> None:

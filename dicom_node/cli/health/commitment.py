@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from db import commitments, listing
+from db import commitments
+from db.census import census
+from db.lifecycle import JobKind, JobState
 from db.session import Database
 from dicom_node.cli.health.findings import Finding, Verdict
 from dicom_node.settings import Settings
@@ -18,8 +20,9 @@ def check_commitment(settings: Settings, database: Database) -> Iterator[Finding
     if not settings.uses_commitment:
         return
     with database.reading() as session:
-        waiting = commitments.waiting_since(session, database.now_in(session) - PATIENCE)
-        failed = listing.counts(session)["commit_jobs"]["failed"]
+        now = database.now_in(session)
+        waiting = commitments.waiting_since(session, now - PATIENCE)
+        failed = census(session, now).jobs[JobKind.COMMIT, JobState.FAILED]
     if failed:
         advice = (
             "look with 'dicom-node job list --kind commit --state failed': a destination keeps losing what "

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 
+from db.census import census, refused_results
 from db.errors import DatabaseError
+from db.lifecycle import JobKind, JobState
 from db.session import Database
 from db.workload import score_workload
 from dicom_node.cli.health.findings import Finding, Verdict
@@ -172,12 +174,14 @@ def check_processes(settings: Settings, database: Database) -> Finding:
 
 def check_backlog(database: Database) -> Finding:
     """Look for work that failed or results that nobody takes."""
-    from db import listing
-
+    # Not by the counts of 'status', which walk through all that there ever was.
     with database.reading() as session:
-        counts = listing.counts(session)
-    failed = counts["score_jobs"]["failed"] + counts["deliver_jobs"]["failed"]
-    refused = counts["deliveries"]["refused"]
+        jobs = census(session, database.now_in(session)).jobs
+        refused = refused_results(session)
+    failed, waiting = (
+        sum(jobs[kind, state] for kind in (JobKind.SCORE, JobKind.DELIVER))
+        for state in (JobState.FAILED, JobState.QUEUED)
+    )
     if failed or refused:
         return Finding(
             "work",
@@ -185,7 +189,6 @@ def check_backlog(database: Database) -> Finding:
             f"{failed} failed jobs, {refused} refused results",
             "look with 'dicom-node job list --all --state failed' and 'result list', then 'job retry'",
         )
-    waiting = counts["score_jobs"]["queued"] + counts["deliver_jobs"]["queued"]
     return Finding("work", Verdict.OK, f"{waiting} jobs waiting, none failed")
 
 
