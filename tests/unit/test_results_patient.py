@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from datetime import UTC
+from datetime import UTC, timedelta, timezone
 from io import BytesIO
 from typing import Any
 
@@ -181,8 +181,22 @@ def test_other_patient_ids_and_issuers_come_along() -> None:
             assert result.IssuerOfAccessionNumberSequence[0].LocalNamespaceEntityID == "RIS"
 
 
-@pytest.mark.parametrize("offset", ["", "0900", "+9900", "local"])
+@pytest.mark.parametrize("offset", ["", "0900", "+2400", "+9900", "local"])
 def test_a_zone_that_is_none_counts_as_absent(offset: str) -> None:
     source = Dataset()
     source.TimezoneOffsetFromUTC = offset
     assert local_time(source, given.ANALYSED_AT, UTC).isoformat() == "2026-01-05T23:30:15+00:00"
+
+
+@pytest.mark.parametrize(
+    ("offset", "told"),
+    [
+        ("+0900", "2026-01-06T08:30:15+09:00"),
+        ("-0330", "2026-01-05T20:00:15-03:30"),
+        ("+0000", "2026-01-05T23:30:15+00:00"),
+    ],
+)
+def test_a_moment_is_told_in_the_zone_of_its_image(offset: str, told: str) -> None:
+    source, site = Dataset(), timezone(timedelta(hours=-7))
+    source.TimezoneOffsetFromUTC = offset
+    assert local_time(source, given.ANALYSED_AT, site).isoformat() == told
