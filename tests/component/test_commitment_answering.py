@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE
+from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
 from db import commitment_answers, jobs
@@ -36,6 +38,8 @@ from workers.committing import CommitmentTerms, Committer
 from workers.retry import Policy
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
+PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1.1"
+N_ACTION_RQ = 0x0130
 PATIENCE_S = 60
 TIMEOUTS = DeliveryTimeouts(connect_s=PATIENCE_S, acse_s=PATIENCE_S, dimse_s=PATIENCE_S)
 
@@ -229,6 +233,37 @@ def test_an_asker_that_releases_at_once_is_let_go_and_told_on_a_new_association(
 
         assert receiving.job().state == JobState.DONE
         assert [report.TransactionUID for _, report in modality.reports] == ["2.25.7"]
+
+
+def asked_by(receiving: Receiving, transaction_uid: str) -> RawScu:
+    """Let a peer ask for an object that nobody knows, and do nothing more."""
+    scu = RawScu(receiving.port, Proposal(StorageCommitmentPushModel, ImplicitVRLittleEndian))
+    uids = {0x0003: StorageCommitmentPushModel, 0x1001: PUSH_MODEL_INSTANCE}
+    more = {number: uid.encode() + b"\0" * (len(uid) % 2) for number, uid in uids.items()}
+    more[0x1008] = struct.pack("<H", 1)
+    scu.send_command(N_ACTION_RQ, StorageCommitmentPushModel, None, more=more)
+    scu.send_data(encode(request_for(transaction_uid, [(CT, "2.25.1")]), True, True) or b"")
+    assert scu.read_status() == 0x0000
+    return scu
+
+
+def test_a_report_that_its_asker_did_not_answer_is_left_to_a_worker(start: Start) -> None:
+    with start() as receiving, asked_by(receiving, "2.25.7") as scu:
+        kind, _ = scu.read_pdu()
+        assert kind == 0x04, "the report came"
+        scu.read_pdu()
+        scu.release()
+        receiving.wait_until(JobState.QUEUED)
+        assert "commitment.answered" not in receiving.node.actions()
+
+
+def test_of_many_that_ask_and_stay_only_some_are_promised_their_answer(start: Start) -> None:
+    with ExitStack() as stack:
+        receiving = stack.enter_context(start(may_leave_s=PATIENCE_S))
+        for number in range(MOST_ANSWERED_AT_ONCE + 2):
+            stack.enter_context(asked_by(receiving, f"2.25.{number + 1}"))
+        states = [job.state for job in receiving.node.jobs(JobKind.COMMIT)]
+        assert sorted(states) == [JobState.QUEUED] * 2 + [JobState.RUNNING] * MOST_ANSWERED_AT_ONCE
 
 
 def test_an_asker_that_left_without_an_address_is_named(start: Start) -> None:

@@ -107,12 +107,15 @@ def test_two_associations_store_at_once(tmp_path: Path) -> None:
         assert len(node.rows.all) == 2
 
 
-def test_an_abort_in_the_middle_of_an_object_leaves_nothing(tmp_path: Path) -> None:
-    dataset = mammogram()
+@pytest.mark.parametrize("rows", [64, 40_000], ids=["in memory", "on disk"])
+def test_an_abort_in_the_middle_of_an_object_leaves_nothing(tmp_path: Path, rows: int) -> None:
+    dataset = mammogram(Rows=rows, PixelData=bytes(rows * 96))
     with listening(tmp_path) as node:
         scu = node.scu()
         scu.send_command(C_STORE_RQ, MG_FOR_PRESENTATION, uid_of(dataset))
-        scu.send_data(encoded(dataset)[:3000], is_whole=False)
+        scu.send_data(encoded(dataset)[:-3000], is_whole=False)
+        if rows > 64:
+            wait_for(node.files)
         scu.abort()
         assert node.event_happened.wait(PATIENCE_S)
         ((action, detail),) = node.events
