@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 import typer
 
 from dicom_node.cli.exit_codes import ExitCode
-from dicom_node.cli.options import TIMES, ConfigFile, DataDir, Json, Limit
+from dicom_node.cli.options import TIMES, ConfigFile, DataDir, Json, Limit, aware
 from dicom_node.cli.output import console, errors, print_json
 from dicom_node.cli.wiring import load_settings, open_database, person
 
@@ -40,11 +40,6 @@ Until = Annotated[
     datetime | None,
     typer.Option("--until", formats=TIMES, help="Before this time; this machine's zone without one."),
 ]
-
-
-def _aware(moment: datetime | None) -> datetime | None:
-    """Read a time without a zone in this machine's zone."""
-    return moment.astimezone() if moment is not None else None
 
 
 def _checked(database: Database, wanted: AuditFilter) -> AuditFilter:
@@ -103,9 +98,7 @@ def query(
     from db.audit.reading import query as query_events
     from dicom_node.cli.audit_view import print_events
 
-    asked = AuditFilter(
-        study, patient_id, accession, job, bundle, action, _aware(since), _aware(until), actor
-    )
+    asked = AuditFilter(study, patient_id, accession, job, bundle, action, aware(since), aware(until), actor)
     with open_database(load_settings(data_dir, config)) as database:
         wanted = _checked(database, asked)
         with database.reading() as session:
@@ -208,9 +201,7 @@ def export(
     from db.audit.reading import AuditFilter
     from db.audit.reading import export as export_events
 
-    asked = AuditFilter(
-        study, patient_id, accession, job, bundle, action, _aware(since), _aware(until), actor
-    )
+    asked = AuditFilter(study, patient_id, accession, job, bundle, action, aware(since), aware(until), actor)
     with open_database(load_settings(data_dir, config)) as database:
         wanted = _checked(database, asked)
         with _new_file(out) as stream:
@@ -245,13 +236,13 @@ def prune(
     settings = load_settings(data_dir, config)
     key = CheckpointKey.load(settings.checkpoint_key_file)
     with open_database(settings) as database:
-        check_retention(before.astimezone(), database.now(), years=settings.audit.retention_years)
+        check_retention(aware(before), database.now(), years=settings.audit.retention_years)
         report = verify_trail(database, database.trail.key, settings.checkpoint_dir, key.public_key)
         if not report.ok:
             raise AuditError(f"nothing is removed from a trail that does not verify: {report.problem}")
         cut = prune_events(
             database,
-            before=before.astimezone(),
+            before=aware(before),
             archive=archive,
             folder=settings.checkpoint_dir,
             key=key,

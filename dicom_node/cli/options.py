@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, overload
 
 import typer
 
@@ -47,3 +48,22 @@ Rows print times in the first form. The option says which zone one without a zon
 
 Limit = Annotated[int, typer.Option("--limit", min=1, max=100000, help="Most rows to print.")]
 Digest = Annotated[str, typer.Argument(help="Digest of the bundle, or a beginning of it that only it has.")]
+
+
+@overload
+def aware(moment: datetime) -> datetime: ...
+@overload
+def aware(moment: None) -> None: ...
+def aware(moment: datetime | None) -> datetime | None:
+    """Read a time without a zone in this machine's zone.
+
+    Raises
+    ------
+    typer.BadParameter
+        If the year is none of those in which a node can have run.
+    """
+    if moment is None:
+        return None
+    if not 1970 <= moment.year < 9999:
+        raise typer.BadParameter(f"{moment:%Y-%m-%d} is out of range; the trail begins after 1970")
+    return moment.astimezone(UTC)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dicom_node.cli.exit_codes import ExitCode
-from dicom_node.cli.options import TIMES, ConfigFile, DataDir, Json, Limit
+from dicom_node.cli.options import TIMES, ConfigFile, DataDir, Json, Limit, aware
 from dicom_node.cli.output import console, heading, print_json, print_rows
 from dicom_node.cli.wiring import completeness, load_settings, open_database, person
 from dicom_node.errors import SettingsError
@@ -158,7 +158,7 @@ def prune(
 
     settings = load_settings(data_dir, config)
     with open_database(settings) as database:
-        limit = before.astimezone() if before is not None else _retention(settings, database.now())
+        limit = aware(before) if before is not None else _retention(settings, database.now())
         retention = Retention(database, Spool(settings.spool_dir), person())
         found = list(retention.removals(limit, dry_run=dry_run))
     rows = [asdict(each) | {"last_received_at": each.last_received_at.isoformat()} for each in found]

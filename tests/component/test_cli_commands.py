@@ -481,6 +481,9 @@ def test_status_counts(filled: Filled) -> None:
         (("study", "frobnicate"), 2, "frobnicate"),
         (("job", "list", "--limit", "0"), 2, "--limit"),
         (("audit", "query", "--since", "yesterday"), 2, "yesterday"),
+        (("audit", "query", "--since", "0001-01-01"), 2, "out of range"),
+        (("audit", "query", "--until", "9999-12-31T23:59:59-1200"), 2, "out of range"),
+        (("study", "prune", "--before", "9999-12-31"), 2, "out of range"),
     ],
 )
 def test_what_cannot_be_done_is_answered_with_a_status_and_a_next_step(
