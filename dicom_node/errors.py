@@ -6,6 +6,7 @@
     ├── SettingsError            a setting is wrong: name, problem and an example of a right value
     ├── InstallationError        the installation itself is damaged or shadowed
     ├── PortUnavailableError     a port cannot be listened on
+    ├── BundleStoreError         a bundle cannot be stored, for want of room or by a fault of the disk
     ├── SpoolError               an object could not be made durable
     │   └── SpoolFullError       ... because there is no room
     ├── SinkUnavailableError     the syslog sink of the audit trail did not take what it was sent: try again
@@ -67,6 +68,10 @@ class PortUnavailableError(NodeError):
         super().__init__(
             f"port {port} of {host} cannot be listened on ({error.strerror}); {advice} ({choices})"
         )
+
+
+class BundleStoreError(NodeError):
+    """A bundle cannot be stored: the disk is full or fails; free some space, then add it again."""
 
 
 class SpoolError(NodeError):

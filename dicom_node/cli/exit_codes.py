@@ -12,7 +12,13 @@ from db.errors import (
     TransitionRefusedError,
     UnknownRecordError,
 )
-from dicom_node.errors import InstallationError, NodeError, PortUnavailableError, SettingsError
+from dicom_node.errors import (
+    BundleStoreError,
+    InstallationError,
+    NodeError,
+    PortUnavailableError,
+    SettingsError,
+)
 from training.errors import ResourcesError, RunInUseError, TrainingConfigError, TrainingError
 
 
@@ -37,6 +43,7 @@ _BY_TYPE: tuple[tuple[type[Exception], ExitCode], ...] = (
     (RecallRefusedError, ExitCode.REFUSED),
     (DatabaseUnavailableError, ExitCode.UNAVAILABLE),
     (PortUnavailableError, ExitCode.UNAVAILABLE),
+    (BundleStoreError, ExitCode.UNAVAILABLE),
     (SchemaError, ExitCode.INSTALLATION),
     (InstallationError, ExitCode.INSTALLATION),
     (AuditError, ExitCode.PROBLEM_FOUND),

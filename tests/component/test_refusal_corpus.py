@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from dicom_node import installation
 from models import archive, bundle
 from models.errors import UnsafeBundleError
 from models.store import BundleStore
 from tests.command_line import command
+from tests.programs import needs
 from tests.unit.refused_bundles import CORPUS, Refused
 from tests.unit.small_bundle import write_small_bundle
 
@@ -97,3 +100,23 @@ def test_adding_from_an_archive_leaves_nothing_but_the_bundle(sound: Path, tmp_p
     assert command("db", "upgrade", "--data-dir", data_dir).status == 0
     assert command("model", "add", path, "--data-dir", data_dir).status == 0
     assert [entry.name for entry in (data_dir / "bundles").iterdir()] == [bundle.read(sound).digest]
+
+
+def test_a_full_disk_refuses_a_bundle_and_the_old_one_keeps_answering(
+    sound: Path, answering: tuple[Path, str, tuple[object, ...]]
+) -> None:
+    """S13."""
+    data_dir, _, before = answering
+    full = ["-e", "trace=sendfile", "-e", "inject=sendfile:error=ENOSPC"]
+    add = [*installation.console_script(), "model", "add", str(sound), "--data-dir", str(data_dir)]
+    ended = subprocess.run(
+        [needs("strace", "strace"), "-f", "-o", "/dev/null", *full, *add],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert ended.returncode == 6
+    assert "(No space left on device); free some space" in " ".join(ended.stderr.split())
+    assert "Traceback" not in ended.stderr
+    assert state(data_dir) == before

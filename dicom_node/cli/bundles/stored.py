@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from db import deployments
 from db.deployments import BundleFacts
 from db.session import Database
+from dicom_node.errors import BundleStoreError
 from dicom_node.settings import Settings
 from models import archive
 from models.bundle import MANIFEST
@@ -35,20 +40,43 @@ def add_bundle(settings: Settings, database: Database, source: Path, *, actor: s
     ------
     models.errors.BundleError
         If anything about it is not right. Nothing is stored then.
+    dicom_node.errors.BundleStoreError
+        If the disk is full or fails. Nothing is stored then, either.
     """
     if not archive.is_archive(source):
         return _add_folder(settings, database, source, actor=actor)
-    settings.bundles_dir.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=settings.bundles_dir, prefix=".unpacked-") as unpacked:
-        folder = archive.unpack(source, Path(unpacked))
-        return _add_folder(settings, database, folder, actor=actor)
+    with _storing_in(settings.bundles_dir):
+        settings.bundles_dir.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=settings.bundles_dir, prefix=".unpacked-") as unpacked:
+            folder = archive.unpack(source, Path(unpacked))
+            return _add_folder(settings, database, folder, actor=actor)
+
+
+@contextmanager
+def _storing_in(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BundleStoreError(
+            f"the bundle cannot be stored in {folder} ({_reason_of(error)}); free some space or look at the "
+            "disk, then add it again"
+        ) from error
+
+
+def _reason_of(error: OSError) -> str:
+    """Say what the system said; of many files that could not be copied, of the first one."""
+    if isinstance(error, shutil.Error):
+        said = re.match(r"\[Errno \d+\] ([^:]+)", str(error.args[0][0][2]))
+        return said[1] if said else "a file cannot be copied"
+    return error.strerror or type(error).__name__
 
 
 def _add_folder(settings: Settings, database: Database, folder: Path, *, actor: str) -> str:
     from models.classifier import Classifier
 
     identity = Classifier.load(folder, device=settings.scoring.device, threads=1).identity
-    digest = BundleStore(settings.bundles_dir).add(folder)
+    with _storing_in(settings.bundles_dir):
+        digest = BundleStore(settings.bundles_dir).add(folder)
     facts = BundleFacts(digest, identity.name, identity.version, identity.task, identity.demonstration)
     with database.transaction(actor) as tx:
         deployments.add_bundle(tx, facts)
