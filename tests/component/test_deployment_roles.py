@@ -60,12 +60,13 @@ def test_a_bundle_in_shadow_answers_for_nothing(answered: SteeredNode) -> None:
 
 def test_a_canary_answers_for_its_share_and_always_for_the_same_studies(answered: SteeredNode) -> None:
     change(answered, "canary", B, 10)
+    of_canary = [study for study in STUDIES if deployments.is_in_share(study, 10)]
+    assert 0.08 < len(of_canary) / len(STUDIES) < 0.12
+    asked = STUDIES[:100] * 2
     with answered.reading() as session:
-        first = [deployments.answering(session, TASK, study) for study in STUDIES]
-        again = [deployments.answering(session, TASK, study) for study in STUDIES]
-    assert first == again
-    share = sum(answer == deployments.Answering(B, DeploymentRole.CANARY) for answer in first) / len(first)
-    assert 0.08 < share < 0.12
+        answers = [deployments.answering(session, TASK, study) for study in asked]
+    by_canary = deployments.Answering(B, DeploymentRole.CANARY)
+    assert [answer == by_canary for answer in answers] == [study in of_canary for study in asked]
     assert json.loads(answered.audited()[-1].detail) == {"task": TASK, "percent": 10}
 
 
