@@ -139,7 +139,7 @@ def _group(
         with_children(site, [side]),
         TextContentItem(codes.ALGORITHM_NAME, bundle.name, HAS_CONCEPT_MOD),
         TextContentItem(codes.ALGORITHM_VERSION, bundle.version, HAS_CONCEPT_MOD),
-        TextContentItem(codes.ALGORITHM_PARAMETERS, f"decision threshold {threshold:.4f}", HAS_CONCEPT_MOD),
+        TextContentItem(codes.ALGORITHM_PARAMETERS, wording.parameters(threshold), HAS_CONCEPT_MOD),
         CodeContentItem(codes.ALGORITHM_FAMILY, codes.ARTIFICIAL_INTELLIGENCE, HAS_CONCEPT_MOD),
         *_score(context, probability),
         *evaluations,

@@ -18,7 +18,7 @@ from pydicom.sr.coding import Code
 from pydicom.tag import Tag
 
 from dicom_node.errors import ResultError
-from dicom_node.results import codes
+from dicom_node.results import codes, wording
 from dicom_node.results.content_tree import SEGMENTATION_STORAGE, sop_reference
 from dicom_node.results.context import ResultContext
 from dicom_node.results.header import code_item, new_instance
@@ -84,17 +84,21 @@ def new_segmentation(
     return instance
 
 
-def algorithm_of(bundle: BundleIdentity) -> AlgorithmIdentificationSequence:
+def algorithm_of(bundle: BundleIdentity, threshold: float) -> AlgorithmIdentificationSequence:
     """Name the bundle that a segment comes from (PS3.3 table 10-19).
 
     Parameters
     ----------
     bundle : models.contract.BundleIdentity
         Who answered.
+    threshold : float
+        Its operating point, 0..1.
     """
-    return AlgorithmIdentificationSequence(
+    algorithm = AlgorithmIdentificationSequence(
         bundle.name, codes.ARTIFICIAL_INTELLIGENCE, bundle.version, source=bundle.manufacturer
     )
+    algorithm[0].AlgorithmParameters = wording.parameters(threshold)
+    return algorithm
 
 
 def segment(
@@ -128,7 +132,7 @@ def segment(
     colour : highdicom.color.CIELabColor
         Recommended colour.
     """
-    algorithm = algorithm_of(context.bundle)
+    algorithm = algorithm_of(context.bundle, context.prediction.threshold)
     item: Dataset = SegmentDescription(
         number,
         label,

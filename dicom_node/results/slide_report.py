@@ -37,7 +37,7 @@ from dicom_node.results.header import new_instance
 from dicom_node.results.slide_segmentation import TRACKING_IDENTIFIER
 from dicom_node.results.slide_text_report import READERS, analysed
 from dicom_node.results.source import referenced
-from dicom_node.results.wording import compared, model_of, standing
+from dicom_node.results.wording import compared, model_of, parameters, standing
 from models.contract import Outcome, SlidePrediction
 
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -133,7 +133,7 @@ def _group(
         CodeContentItem(codes.FINDING_SITE, codes.BREAST, HAS_CONCEPT_MOD),
         TextContentItem(codes.ALGORITHM_NAME, bundle.name, HAS_CONCEPT_MOD),
         TextContentItem(codes.ALGORITHM_VERSION, bundle.version, HAS_CONCEPT_MOD),
-        TextContentItem(codes.ALGORITHM_PARAMETERS, f"decision threshold {threshold:.4f}", HAS_CONCEPT_MOD),
+        TextContentItem(codes.ALGORITHM_PARAMETERS, parameters(threshold), HAS_CONCEPT_MOD),
         CodeContentItem(codes.ALGORITHM_FAMILY, codes.ARTIFICIAL_INTELLIGENCE, HAS_CONCEPT_MOD),
         NumContentItem(codes.PROBABILITY_OF_CANCER, percentage, codes.PERCENT, relationship_type=CONTAINS),
         CodeContentItem(codes.CLASSIFICATION, opinion, CONTAINS),

@@ -160,7 +160,7 @@ def build(
     series.SeriesInstanceUID = source.SeriesInstanceUID
     series.ReferencedInstanceSequence = [sop_reference(*referenced(source))]
     instance.ReferencedSeriesSequence = [series]
-    instance.SegmentSequence = [_segment(context, tracking_uid)]
+    instance.SegmentSequence = [_segment(context, prediction, tracking_uid)]
     probabilities = np.nan_to_num(prediction.patches, nan=0.0)
     add_fractional_pixels(instance, source, np.rint(probabilities * _FULL).astype(np.uint8))
     _add_tiling(instance, placement, context.uid("slide_segmentation.dimension"))
@@ -169,8 +169,8 @@ def build(
     return instance
 
 
-def _segment(context: Analysis, tracking_uid: str) -> Dataset:
-    algorithm = algorithm_of(context.bundle)
+def _segment(context: Analysis, prediction: SlidePrediction, tracking_uid: str) -> Dataset:
+    algorithm = algorithm_of(context.bundle, prediction.threshold)
     item: Dataset = SegmentDescription(
         1,
         "AI probability of cancer",

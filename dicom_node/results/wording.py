@@ -185,6 +185,11 @@ def model_of(bundle: BundleIdentity) -> str:
     return f"AI model {bundle.name}, version {bundle.version} ({bundle.digest[:12]})."
 
 
+def parameters(threshold: float) -> str:
+    """Give Algorithm Parameters, which reports and segmentations state alike."""
+    return f"decision threshold {threshold:.4f}"
+
+
 def place(score: ImageScore) -> str:
     """Name an image as radiologists do, such as ``"R MLO"``."""
     return f"{score.laterality} {score.view}"

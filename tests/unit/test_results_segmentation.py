@@ -83,6 +83,7 @@ def test_the_bands_are_coded_and_described_as_attention_with_three_colours() -> 
             assert "not the outline of a lesion" in segment.SegmentDescription
             assert segment.SegmentAlgorithmType == "AUTOMATIC"
             (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
+            assert algorithm.AlgorithmParameters == "decision threshold 0.5000"
             assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("phantom-mammography", "1.2.0")
             (region,) = segment.AnatomicRegionSequence
             assert region.AnatomicRegionModifierSequence[0].CodeMeaning == side
