@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, and_, select
 from sqlalchemy.orm import Session, aliased
 
 from db.canonical import canonical_json
@@ -108,6 +108,25 @@ def retry(tx: Transaction, job_id: str) -> None:
         delivery.state = next_state(DELIVERY_TRANSITIONS, DeliveryState(delivery.state), DeliveryEvent.RETRY)
         delivery.updated_at = tx.now
     audit_job(tx, job, "job.retried", {"objects": [d.result.sop_instance_uid for d in refused]})
+
+
+def given_up(session: Session, *, kind: JobKind | None = None, destination: str | None = None) -> list[str]:
+    """Return the failed jobs that can be tried again, oldest first.
+
+    Not those that would send results which a later revision has replaced.
+
+    Parameters
+    ----------
+    kind : JobKind or None
+        Only of this kind.
+    destination : str or None
+        Only for this destination, ``AE@HOST:PORT``.
+    """
+    conditions = [Job.kind.in_(JobKind if kind is None else [kind]), Job.state == JobState.FAILED]
+    if destination is not None:
+        conditions.append(Job.destination == destination)
+    is_superseded = and_(Job.kind == JobKind.DELIVER, _replacing(Job).exists())
+    return list(session.scalars(select(Job.id).where(*conditions, ~is_superseded).order_by(Job.created_at)))
 
 
 def is_replaced(session: Session, job: Job) -> bool:

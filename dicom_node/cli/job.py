@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -85,10 +86,39 @@ def show(job_id: JobId, data_dir: DataDir = None, config: ConfigFile = None, jso
 
 
 @app.command("retry")
-def retry(job_id: JobId, data_dir: DataDir = None, config: ConfigFile = None) -> None:
-    """Queue a failed job again, or end the wait of one that is tried later."""
-    from db import queueing
+def retry(
+    job_id: Annotated[str | None, typer.Argument(help="Job id; or --failed.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Every job that was given up.")] = False,
+    kind: Annotated[JobKind | None, typer.Option("--kind", help="Of those only this kind.")] = None,
+    destination: Annotated[
+        str | None, typer.Option("--destination", help="Of those only what goes there: AE@HOST:PORT.")
+    ] = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """Queue a failed job again, or end the wait of one that is tried later.
 
-    with open_database(load_settings(data_dir, config)) as database, database.transaction(person()) as tx:
-        queueing.retry(tx, job_id)
-    console.print("The job is queued.")
+    With --failed all that were given up, but those whose results a later revision replaced.
+    """
+    from db import queueing
+    from db.errors import TransitionRefusedError
+
+    if (job_id is None) is not failed:
+        raise typer.BadParameter("name one job, or --failed for all that were given up")
+    if not failed and (kind or destination):
+        raise typer.BadParameter("--kind and --destination choose among many jobs: with --failed")
+    with open_database(load_settings(data_dir, config)) as database:
+        if job_id is not None:
+            with database.transaction(person()) as tx:
+                queueing.retry(tx, job_id)
+            console.print("The job is queued.")
+            return
+        with database.reading() as session:
+            found = queueing.given_up(session, kind=kind, destination=destination)
+        queued = 0
+        # Each by itself: thousands in one transaction would keep the node waiting.
+        for each in found:
+            with suppress(TransitionRefusedError), database.transaction(person()) as tx:
+                queueing.retry(tx, each)
+                queued += 1
+    console.print(f"{queued} jobs are queued.")

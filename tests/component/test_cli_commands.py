@@ -393,6 +393,28 @@ def test_job_retry_queues_a_failed_delivery_again(filled: Filled) -> None:
     assert command("audit", "verify", *where).status == 0
 
 
+def test_job_retry_queues_all_that_was_given_up_or_a_choice_of_it(filled: Filled) -> None:
+    """After a week in which a PACS refused everything, nobody names ten thousand jobs."""
+    where = ("--data-dir", filled.data_dir)
+    destination = command("job", "show", filled.refused_job, "--json", *where).json["destination"]
+    for none in (("--kind", "score"), ("--destination", "OTHER@10.0.0.9:104")):
+        assert "0 jobs are queued" in command("job", "retry", "--failed", *none, *where).out
+    of_destination = ("--failed", "--kind", "deliver", "--destination", destination)
+    assert "1 jobs are queued" in command("job", "retry", *of_destination, *where).out
+    assert command("job", "show", filled.refused_job, "--json", *where).json["state"] == "queued"
+    assert "0 jobs are queued" in command("job", "retry", "--failed", *where).out
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("abc", "--failed"), ("abc", "--kind", "score"), ("--destination", "PACS@10.0.0.5:104")]
+)
+def test_job_retry_is_told_which_jobs(filled: Filled, arguments: tuple[str, ...]) -> None:
+    answer = command("job", "retry", *arguments, "--data-dir", filled.data_dir)
+    assert answer.status == 2
+    assert "--failed" in answer.err
+    assert command("job", "show", filled.refused_job, "--json", "--data-dir", filled.data_dir).json["error"]
+
+
 def test_a_done_job_cannot_be_retried(filled: Filled) -> None:
     answer = command("job", "retry", filled.scored_job, "--data-dir", filled.data_dir)
     assert answer.status == 5

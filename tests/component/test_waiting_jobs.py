@@ -380,6 +380,8 @@ def test_a_delivery_whose_results_a_later_revision_replaced_is_not_retried(node:
     with pytest.raises(TransitionRefusedError, match="later revision"), node.transaction("anna") as tx:
         queueing.retry(tx, refused.job_id)
     assert node.job(refused).state == "failed"
+    with node.reading() as session:
+        assert queueing.given_up(session) == [], "nor with all others that were given up"
 
 
 @on_sqlite
