@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -216,3 +217,19 @@ def test_images_of_two_patients_in_one_study_are_not_scored_and_the_report_says_
     said = given.texts(report)
     assert "AI result: NONE. The study was not scored; this does not mean that it is normal." in said
     assert "L CC not analysed: images of the study bear different Patient IDs." in said
+
+
+def test_the_record_of_a_refusal_reads_as_it_does_in_the_report(node: ScoringNode) -> None:
+    images = images_of(1)
+    twin = deepcopy(images[0])
+    twin.SOPInstanceUID = twin.file_meta.MediaStorageSOPInstanceUID = f"{images[0].SOPInstanceUID[:-2]}.1"
+    study = node.receive([twin, *images])
+
+    node.worker().drain()
+
+    (refusal,) = node.document_of(study)["refusals"]
+    assert refusal["code"] == "DUPLICATE_VIEW"
+    (row,) = (r for r in node.steered.rows(ResultObject) if r.kind == "text_report")
+    said = given.texts(dcmread(node.results.path_of(row.file_name)))
+    assert f"{refusal['sentence']}." in said
+    assert refusal["sentence"].startswith("A further R CC image not analysed")
