@@ -15,6 +15,7 @@ import structlog
 from db import deployments
 from db.session import Database
 from models.classifier import Classifier
+from models.errors import GoldenMismatchError
 
 log = structlog.get_logger(__name__)
 
@@ -73,9 +74,39 @@ class ClassifierCache:
         self._loaded.move_to_end(digest)
         return self._loaded[digest]
 
-    def warm(self, database: Database, tasks: Sequence[str]) -> None:
-        """Load the bundles that answer now, so that the first study does not wait for it."""
+    def warm(self, database: Database, tasks: Sequence[str], *, actor: str) -> None:
+        """Load the bundles that answer now, so that the first study does not wait for it.
+
+        Raises
+        ------
+        models.errors.BundleError
+            As for :meth:`get`, but for a new bundle that could be taken back.
+        """
+        for task in tasks[: self._capacity]:
+            while (digest := self._champion(database, task)) is not None:
+                try:
+                    self.get(digest)
+                    break
+                except GoldenMismatchError as error:
+                    if not takes_back(database, digest, error, actor=actor):
+                        raise
+
+    @staticmethod
+    def _champion(database: Database, task: str) -> str | None:
         with database.reading() as session:
-            digests = [deployments.champion(session, task) for task in tasks]
-        for digest in [digest for digest in digests if digest is not None][: self._capacity]:
-            self.get(digest)
+            return deployments.champion(session, task)
+
+
+def takes_back(database: Database, digest: str, error: GoldenMismatchError, *, actor: str) -> bool:
+    """End the role of a new bundle that does not compute here what it did at its release.
+
+    Returns
+    -------
+    bool
+        False where it has answered before, or nothing else could answer: it keeps its role.
+    """
+    with database.transaction(actor) as tx:
+        is_taken_back = deployments.take_back(tx, digest, reason=str(error))
+    if is_taken_back:
+        log.error("bundle.taken_back", bundle=digest, reason=str(error))
+    return is_taken_back

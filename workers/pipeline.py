@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from functools import partial
 
-import structlog
-
 from db import deployments, jobs, observations, scoring
 from db.errors import DatabaseUnavailableError
 from db.jobs import Claim
@@ -35,15 +33,13 @@ from models.contract import SlideStudyPrediction, StudyPrediction
 from models.errors import GoldenMismatchError
 from workers import devices, inputs, routing, slides, whole_images
 from workers.analysis import document_of
-from workers.classifier_cache import ClassifierCache
+from workers.classifier_cache import ClassifierCache, takes_back
 from workers.lease import Lease
 from workers.shadowing import Shadow
 from workers.whole_images import ReadStudy
 
 SR_STORAGE = "1.2.840.10008.5.1.4.1.1.88."
 """How the UID of every SOP class of structured reports begins (PS3.4 B.5)."""
-
-log = structlog.get_logger(__name__)
 
 
 class NoBundleError(NodeError):
@@ -198,11 +194,8 @@ class Scorer:
             try:
                 return self._classifiers.get(answering.digest), answering.role
             except GoldenMismatchError as error:
-                with self._database.transaction(claim.owner) as tx:
-                    is_taken_back = deployments.take_back(tx, answering.digest, reason=str(error))
-                if not is_taken_back:
+                if not takes_back(self._database, answering.digest, error, actor=claim.owner):
                     raise
-                log.error("bundle.taken_back", bundle=answering.digest, reason=str(error))
 
     def _images(
         self,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from db import deployments
+from db import deployments, jobs
 from db.audit.keys import AuditKey
 from db.audit.trail import AuditTrail
 from db.deployments import is_in_share
@@ -22,12 +22,15 @@ from db.shadow_scores import pairs
 from db.tables import DeviceObservation, Instance, ResultObject, ShadowScore
 from models import bundle
 from models.classifier import Classifier, predict_study
+from models.errors import GoldenMismatchError
 from models.preprocessing import Parameters
 from tests.scoring_node import ScoringNode, images_of, scoring_node
 from tests.steered_node import TASK, WORKER, SteeredNode, on_sqlite
 from tests.unit.answering_bundle import write_answering_bundle
 from tests.unit.refused_bundles import with_golden
 from tests.unit.small_bundle import write_small_bundle
+from workers.classifier_cache import ClassifierCache
+from workers.shadowing import Shadow
 
 pytestmark = on_sqlite
 
@@ -108,6 +111,18 @@ def test_a_shadow_that_cannot_be_loaded_harms_nothing(
     assert "shadow.failed" in log.getvalue()
 
 
+def test_a_shadow_that_has_no_time_left_holds_no_job_up(
+    node: ScoringNode, champion: str, challenger: str, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(Shadow.__init__.__kwdefaults__, "limit_s", 0.0)
+    node.change("shadow", challenger)
+    study = node.receive(images_of(1))
+    node.worker().drain()
+    assert node.document_of(study)["outcome"] == "scored"
+    assert node.steered.rows(ShadowScore) == []
+    assert "shadow.out_of_time" in log.getvalue()
+
+
 def test_a_canary_answers_for_its_share_and_its_results_are_sent(
     node: ScoringNode, champion: str, challenger: str
 ) -> None:
@@ -160,6 +175,36 @@ def test_a_new_bundle_that_fails_its_golden_cases_is_taken_back_and_the_one_befo
     assert (taken_back.actor, taken_back.bundle) == (WORKER, champion if named else broken)
     assert "does not give its released answers" in json.loads(taken_back.detail)["reason"]
     assert "bundle.taken_back" in log.getvalue()
+
+
+def test_a_worker_that_starts_beside_a_new_bundle_that_fails_takes_it_back_and_starts(
+    node: ScoringNode, champion: str, broken: str
+) -> None:
+    node.receive(images_of(1))
+    node.worker().drain()
+    node.change("activate", broken)
+    cache = ClassifierCache(node.store.path_of, device="cpu", threads=1)
+    cache.warm(node.steered.database, [TASK], actor=WORKER)
+    with node.steered.reading() as session:
+        assert deployments.champion(session, TASK) == champion
+
+
+def test_a_worker_whose_machine_fails_a_bundle_that_has_answered_does_not_start(
+    node: ScoringNode, champion: str, broken: str
+) -> None:
+    node.receive(images_of(1))
+    node.worker().drain()
+    node.change("activate", broken)
+    node.receive(images_of(2))
+    scored = node.steered.claimed()
+    with node.steered.transaction(WORKER) as tx:
+        jobs.bind_bundle(tx, scored, broken)
+    node.steered.finish_scoring(scored)
+    cache = ClassifierCache(node.store.path_of, device="cpu", threads=1)
+    with pytest.raises(GoldenMismatchError):
+        cache.warm(node.steered.database, [TASK], actor=WORKER)
+    with node.steered.reading() as session:
+        assert deployments.champion(session, TASK) == broken
 
 
 def test_the_only_bundle_keeps_its_role_though_it_fails_and_its_job_tells_why(

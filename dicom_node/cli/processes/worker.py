@@ -94,7 +94,7 @@ def _scorer(settings: Settings, database: Database) -> Handler:
         threads=settings.scoring.threads,
         backend=settings.scoring.backend,
     )
-    classifiers.warm(database, settings.tasks)
+    classifiers.warm(database, settings.tasks, actor=process_name("score"))
     # What is loaded now stays; looking through it for garbage again and again slows the building of results.
     gc.freeze()
     return Scorer(
