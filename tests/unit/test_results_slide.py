@@ -40,16 +40,19 @@ def test_highdicom_reads_the_map_as_a_total_pixel_matrix() -> None:
 
 
 def test_a_pixel_of_the_map_lies_in_the_middle_of_its_patch() -> None:
-    source = slides.slide()
+    source, (down, across) = slides.slide(), (0.0005, 0.0004)
+    (groups,) = source.SharedFunctionalGroupsSequence
+    groups.PixelMeasuresSequence[0].PixelSpacing = [down, across]
     overlay, _ = built(slides.context(source=source))
     (origin,) = overlay.TotalPixelMatrixOriginSequence
     # Half a patch from the outer corner of the first pixel, whose centre is the slide's origin. The row of
     # this slide runs along -Y and its column along -X.
-    middle = (slides.PATCH / 2 - 0.5) * 0.0005
-    assert float(origin.XOffsetInSlideCoordinateSystem) == pytest.approx(20 - middle)
-    assert float(origin.YOffsetInSlideCoordinateSystem) == pytest.approx(40 - middle)
+    middle = slides.PATCH / 2 - 0.5
+    assert float(origin.XOffsetInSlideCoordinateSystem) == pytest.approx(20 - middle * down)
+    assert float(origin.YOffsetInSlideCoordinateSystem) == pytest.approx(40 - middle * across)
     (groups,) = overlay.SharedFunctionalGroupsSequence
-    assert list(groups.PixelMeasuresSequence[0].PixelSpacing) == [slides.PATCH * 0.0005] * 2
+    spacing = groups.PixelMeasuresSequence[0].PixelSpacing
+    assert list(spacing) == pytest.approx([slides.PATCH * down, slides.PATCH * across])
     assert list(overlay.ImageOrientationSlide) == list(source.ImageOrientationSlide)
     assert overlay.FrameOfReferenceUID == source.FrameOfReferenceUID
 
@@ -127,6 +130,7 @@ def test_built_again_they_are_the_same_bytes_and_a_revision_makes_others() -> No
         lambda: slides.context(slides.said(patches=np.full((3, 3), 1.5, np.float32))),
         lambda: slides.context(slides.said(1.5)),
         lambda: slides.context(slides.said(patches=np.zeros((25, 32), np.float32))),
+        lambda: slides.context(slides.said(patches=np.zeros((24, 33), np.float32))),
         lambda: slides.context(slides.said(patch_pixels=0)),
         lambda: slides.context(slides.said(sop_instance_uid="2.25.1")),
         lambda: slides.context(source=slides.slide(FrameOfReferenceUID=None)),
