@@ -7,7 +7,8 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from db.errors import TransitionRefusedError
 from db.lifecycle import JobKind, JobState
 from db.tables import Instance, Job
 from dicom_node.delivery.dimse import DeliveryTimeouts, Requestor
+from dicom_node.errors import DestinationUnavailableError
 from dicom_node.listener.admission import Admission, Caller, Operation
 from dicom_node.listener.commitment import MOST_ANSWERED_AT_ONCE, CommitmentService
 from dicom_node.listener.limits import ListenerLimits
@@ -32,10 +34,11 @@ from dicom_node.spool import Spool
 from tests.listening import MG_FOR_PRESENTATION, encoded, mammogram, uid_of
 from tests.simulators.asking_modality import Modality, request_for
 from tests.simulators.raw_scu import Proposal, RawScu
-from tests.steered_node import RULES, SteeredNode
+from tests.steered_node import RULES, SteeredNode, on_sqlite
 from workers.claim_loop import ClaimLoop, Terms
 from workers.committing import CommitmentTerms, Committer
-from workers.retry import Policy
+from workers.lease import Lease
+from workers.retry import Policy, UndeliverableError
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1.1"
@@ -280,6 +283,29 @@ def test_an_asker_that_left_without_an_address_is_named(start: Start) -> None:
         receiving.work()
         assert receiving.job().state == JobState.FAILED
         assert "callers.commitment_address" in str(receiving.job().error)
+
+
+@on_sqlite
+@pytest.mark.parametrize(("days", "error"), [(6, DestinationUnavailableError), (8, UndeliverableError)])
+def test_an_asker_that_is_away_is_tried_again_for_a_week(
+    node: SteeredNode, tmp_path: Path, days: int, error: type[Exception]
+) -> None:
+    with node.transaction("listen@host:1") as tx:
+        commitment_answers.queue_answer(
+            tx,
+            asker="MAMMO1",
+            transaction_uid="2.25.7",
+            objects=[(CT, "2.25.1")],
+            destination="MAMMO1@127.0.0.1:1",
+            most_waiting=10,
+        )
+    claim = replace(node.claimed(JobKind.COMMIT), first_started_at=datetime.now(UTC) - timedelta(days=days))
+    committer = Committer(
+        node.database, tmp_path.joinpath, Requestor("NODE", TIMEOUTS), terms=CommitmentTerms(1, 3600, 3)
+    )
+    with pytest.raises(error) as ended:
+        committer.commit(claim, Lease(node.database, claim, lease_s=30, hard_limit_s=None))
+    assert ended.type is error, "one that is away makes no other answer wait"
 
 
 def test_the_same_request_again_is_answered_again_and_is_one_job(start: Start) -> None:
