@@ -99,7 +99,7 @@ def verify_export(files: Sequence[Path], checkpoints_folder: Path, public_key: s
     try:
         chain.check_all(joined([first], events))
     except WrongError as wrong:
-        return _report(chain, proof, str(wrong), wrong.seq)
+        return _report(chain, proof, str(wrong), wrong)
     except AuditError as error:
         return _report(chain, proof, str(error), None)
     return _report(chain, proof, None, None)
@@ -147,6 +147,7 @@ class ProofByDigests:
                 span.after + 1,
                 f"it, or another one up to {checkpoint.seq}, is not what the checkpoint of {checkpoint.at} "
                 f"by {checkpoint.node} saw",
+                last_good=span.after,
             )
         self._proved.append((span.after, checkpoint.seq))
 
@@ -176,17 +177,20 @@ def _begun(
     return Chain(proof, known, first.seq, GENESIS if cut is None else cut.mac, None), proof
 
 
-def _report(chain: Chain, proof: ProofByDigests, problem: str | None, seq: int | None) -> ExportReport:
-    unproved, begin = proof.unproved(chain.first_seq, chain.first_seq + chain.events - 1)
+def _report(
+    chain: Chain, proof: ProofByDigests, problem: str | None, wrong: WrongError | None
+) -> ExportReport:
+    events = chain.unharmed(wrong)
+    unproved, begin = proof.unproved(chain.first_seq, chain.first_seq + events - 1)
     return ExportReport(
-        events=chain.events,
+        events=events,
         first_seq=chain.first_seq,
-        proved=chain.events - unproved,
+        proved=events - unproved,
         unproved_from_seq=begin,
         checkpoints_checked=chain.checkpoints_checked,
         newest_checkpoint_at=chain.checkpoints[-1].at if chain.checkpoints else None,
         clock_steps=tuple(chain.clock.steps),
-        first_bad_seq=seq,
+        first_bad_seq=None if wrong is None else wrong.seq,
         problem=problem,
     )
 

@@ -139,11 +139,15 @@ def start_of_tail(database: Database) -> int:
 
 
 class WrongError(Exception):
-    """The chain is wrong at an event."""
+    """The chain is wrong at an event.
 
-    def __init__(self, seq: int, problem: str) -> None:
+    ``last_good`` is the last event that is certainly unharmed, where that is not the one before.
+    """
+
+    def __init__(self, seq: int, problem: str, *, last_good: int | None = None) -> None:
         super().__init__(f"event {seq}: {problem}")
         self.seq = seq
+        self.last_good = last_good
 
 
 def _rows(session: Session, since: int | None) -> Result[*tuple[Any, ...]]:
@@ -274,7 +278,7 @@ class Chain:
     def report(self, wrong: WrongError | None = None) -> VerifyReport:
         """Sum up."""
         return VerifyReport(
-            events=self.events,
+            events=self.unharmed(wrong),
             checkpoints_checked=self.checkpoints_checked,
             newest_checkpoint_seq=self.checkpoints[-1].seq if self.checkpoints else None,
             clock_steps=tuple(self.clock.steps),
@@ -282,6 +286,12 @@ class Chain:
             problem=str(wrong) if wrong else None,
             first_seq=self.first_seq,
         )
+
+    def unharmed(self, wrong: WrongError | None) -> int:
+        """Return how many events are."""
+        if wrong is None or wrong.last_good is None:
+            return self.events
+        return min(self.events, max(0, wrong.last_good - self.first_seq + 1))
 
     def _check(self, row: Event) -> None:
         """Check one event against the one before."""
@@ -314,6 +324,7 @@ class Chain:
                     row.seq,
                     f"not what the checkpoint of {checkpoint.at} by {checkpoint.node} saw: some event after "
                     f"{after} up to {row.seq} was rewritten by someone who holds the key, or restored",
+                    last_good=after,
                 )
             self.checkpoints_checked += 1
 

@@ -88,8 +88,13 @@ def print_export_report(report: ExportReport, console: Console) -> None:
         if report.unproved_from_seq is not None:
             unproved = _counted(report.events - report.proved, "event")
             lines.append(
-                f"No checkpoint proves {unproved}, from event {report.unproved_from_seq} on: the node alone "
-                "can, with its keys ('dicom-node audit verify')."
+                f"No checkpoint proves {unproved}, the first of them event {report.unproved_from_seq}: the node "
+                "alone can, with its keys ('dicom-node audit verify')."
+            )
+        if report.first_seq == report.unproved_from_seq and report.first_seq > 1:
+            lines.append(
+                "The first of them were signed together with events that 'audit prune' removed: name its "
+                "archive before this file."
             )
     _print(lines, report.clock_steps, console)
 
@@ -99,11 +104,10 @@ def _verdict(problem: str | None, first: int, events: int, how: str) -> list[str
         return ["The trail holds no event." if first == 1 else f"There is no event from {first} on."]
     if problem is None:
         return [f"The trail is whole: events {first} to {first + events - 1} are {how}."]
+    before = f"{_counted(events, 'event')} before that {'is' if events == 1 else 'are'} {how}; nothing after"
     return [
         f"THE TRAIL IS NOT WHOLE: {problem}.",
-        f"{_counted(events, 'event')} before that are {how}; nothing after it can be trusted."
-        if events
-        else "No event is proved.",
+        f"{before} can be trusted." if events else "No event is proved.",
         _KEEP,
     ]
 

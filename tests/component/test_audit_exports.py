@@ -143,6 +143,7 @@ def test_what_was_touched_in_the_file_is_found_at_its_place(
 
     assert (report.ok, report.first_bad_seq) == (False, seq)
     assert problem in str(report.problem)
+    assert report.events <= (seq or 5) - 1
 
 
 def test_an_event_after_the_newest_checkpoint_is_told_as_unproved(node: Node) -> None:

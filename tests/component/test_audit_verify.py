@@ -244,6 +244,7 @@ def test_a_checkpoint_shows_what_the_chain_alone_cannot(
     assert node.verify_chain_alone().ok
     assert report.first_bad_seq == first_bad_seq
     assert problem in str(report.problem)
+    assert report.events == (6 if tamper is truncate_tail else 0), "before a rewrite no event is sure"
 
 
 @pytest.mark.parametrize(("events_since", "first_bad_seq"), [(0, 7), (2, 9), (5, 9)])
@@ -278,6 +279,7 @@ def test_a_rewrite_is_narrowed_down_between_two_checkpoints(node: Node) -> None:
 
     assert report.checkpoints_checked == 1
     assert report.first_bad_seq == 12
+    assert report.events == 9
     assert "some event after 9 up to 12" in str(report.problem)
 
 
