@@ -88,7 +88,7 @@ def print_export_report(report: ExportReport, console: Console) -> None:
         if report.unproved_from_seq is not None:
             unproved = _counted(report.events - report.proved, "event")
             lines.append(
-                f"No checkpoint proves {unproved}, the first of them event {report.unproved_from_seq}: the node "
+                f"No checkpoint proves {unproved}, the first of them {report.unproved_from_seq}: the node "
                 "alone can, with its keys ('dicom-node audit verify')."
             )
         if report.first_seq == report.unproved_from_seq and report.first_seq > 1:
