@@ -69,6 +69,8 @@ def configure_logs(
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
+    # A disk that takes no line would else be told of on standard error, with all that the line was made from.
+    logging.raiseExceptions = False
     silence_libraries()
     warnings.showwarning = _log_warning
     # Where logging captures warnings, as Celery has it do, another function takes the place of that one.

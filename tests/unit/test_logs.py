@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -10,6 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +27,7 @@ CANARY = "ZZCANARY^NAME"
 def stream() -> Iterator[io.StringIO]:
     """What a process configured as "listen" writes; everything is put back afterwards."""
     root = logging.getLogger()
-    kept_handlers, kept_level = root.handlers[:], root.level
+    kept_handlers, kept_level, kept_complaints = root.handlers[:], root.level, logging.raiseExceptions
     hooks = (warnings.showwarning, warnings.formatwarning, sys.excepthook, threading.excepthook)
     root.handlers[:] = []
     target = io.StringIO()
@@ -35,6 +37,7 @@ def stream() -> Iterator[io.StringIO]:
     finally:
         root.handlers[:] = kept_handlers
         root.setLevel(kept_level)
+        logging.raiseExceptions = kept_complaints
         warnings.showwarning, warnings.formatwarning, sys.excepthook, threading.excepthook = hooks
         structlog.reset_defaults()
 
@@ -150,3 +153,17 @@ def test_odd_values_stay_values(stream: io.StringIO, text: str) -> None:
     (event,) = lines(stream)
     assert event["value"] == text.replace("\n", "\\n")
     assert event["level"] == "info"
+
+
+def test_a_line_that_the_logs_disk_refuses_stops_nobody_and_is_told_nowhere_else(
+    stream: io.StringIO, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        configure_logs("listen", stream=full)
+        structlog.get_logger("a").error("object could not be stored", exc_info=ValueError(CANARY))
+        configure_logs("listen", stream=stream)
+        with contextlib.suppress(OSError):
+            full.close()
+    structlog.get_logger("a").info("the next line")
+    assert json.loads(stream.getvalue())["event"] == "the next line"
+    assert CANARY not in "".join(capfd.readouterr())
