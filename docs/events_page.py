@@ -49,7 +49,7 @@ OF_THE_TRAIL: Mapping[str, str] = {
     "instance.conflict": "other bytes came under a known SOP Instance UID; they are kept apart",
     "instance.refused": "an object was not stored: status and reason",
     "instance.restored": "an object that came again took the place of a file that was gone or damaged",
-    "instance.stored": "an object was stored and registered",
+    "instance.stored": "an object was stored and registered: its digest, who sent it, from which machine",
     "job.claimed": "a worker took a job",
     "job.done": "a job is done",
     "job.failed": "a job was given up: code and reason",
