@@ -90,6 +90,8 @@ def verify_export(files: Sequence[Path], checkpoints_folder: Path, public_key: s
         cuts = read_cuts(checkpoints_folder, public_key)
     except AuditError as error:
         return ExportReport(problem=str(error))
+    if not checkpoints:
+        return ExportReport(problem=f"{checkpoints_folder} holds no checkpoint; name the copied folder")
     events = _events(files)
     try:
         first = _first(events)

@@ -183,6 +183,14 @@ def signature_is_valid(public_key: str, message: bytes, signature: str) -> bool:
     return True
 
 
+def is_public_key(text: str) -> bool:
+    """Whether a text can be an Ed25519 public key (base64)."""
+    try:
+        return len(base64.b64decode(text, validate=True)) == SECRET_BYTES
+    except ValueError:
+        return False
+
+
 def key_id_of(key: bytes) -> str:
     """Return a key's name: 16 hexadecimal digits of its SHA-256; tells nothing about a random key."""
     return hashlib.sha256(b"dicom-node audit key" + key).hexdigest()[:16]

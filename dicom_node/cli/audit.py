@@ -289,8 +289,11 @@ def verify_export(
     Exit status 1 where it is not what the node signed.
     """
     from db.audit.exports import verify_export as verify_files
+    from db.audit.keys import is_public_key
     from dicom_node.cli.audit_view import print_export_report
 
+    if not is_public_key(public_key):
+        raise typer.BadParameter("it is not what 'audit public-key' prints", param_hint="--public-key")
     report = verify_files(files, checkpoints, public_key)
     if json:
         print_json({"ok": report.ok, **asdict(report)})

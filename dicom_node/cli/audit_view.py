@@ -59,7 +59,7 @@ def print_report(report: VerifyReport, unprotected: int | None, console: Console
     console : rich.console.Console
         Where to.
     """
-    lines = _verdict(report.problem, report.first_seq, report.events, "unharmed")
+    lines = _verdict(report, "unharmed")
     if report.problem is None:
         lines += _protection(report, unprotected)
     _print(lines, report.clock_steps, console)
@@ -80,7 +80,7 @@ def print_agreement(agreement: Agreement, console: Console) -> None:
 
 def print_export_report(report: ExportReport, console: Console) -> None:
     """Say whether an exported trail is what the node signed."""
-    lines = _verdict(report.problem, report.first_seq, report.events, "in their places")
+    lines = _verdict(report, "in their places")
     if report.problem is None:
         newest = f", the newest of {report.newest_checkpoint_at}" if report.newest_checkpoint_at else ""
         checkpoints = _counted(report.checkpoints_checked, "checkpoint")
@@ -99,11 +99,14 @@ def print_export_report(report: ExportReport, console: Console) -> None:
     _print(lines, report.clock_steps, console)
 
 
-def _verdict(problem: str | None, first: int, events: int, how: str) -> list[str]:
+def _verdict(report: VerifyReport | ExportReport, how: str) -> list[str]:
+    problem, first, events = report.problem, report.first_seq, report.events
     if problem is None and not events:
         return ["The trail holds no event." if first == 1 else f"There is no event from {first} on."]
     if problem is None:
         return [f"The trail is whole: events {first} to {first + events - 1} are {how}."]
+    if report.first_bad_seq is None:  # checkpoints or files, no event
+        return [f"THE TRAIL IS NOT PROVED: {problem}.", _KEEP]
     before = f"{_counted(events, 'event')} before that {'is' if events == 1 else 'are'} {how}; nothing after"
     return [
         f"THE TRAIL IS NOT WHOLE: {problem}.",

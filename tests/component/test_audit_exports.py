@@ -178,6 +178,15 @@ def test_a_checkpoint_of_before_there_were_digests_proves_nothing_and_stays_vali
     assert (node.verify().ok, node.verify().checkpoints_checked, node.verify().proved) == (True, 3, 6)
 
 
+def test_without_a_checkpoint_nothing_is_proved(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+
+    report = verify_export([node.file], tmp_path / "empty", node.key.public_key)
+
+    assert (report.ok, report.proved) == (False, 0)
+    assert "holds no checkpoint" in str(report.problem)
+
+
 def test_another_public_key_proves_nothing(node: Node, tmp_path: Path) -> None:
     stranger = CheckpointKey.load_or_create(tmp_path / "stranger.key").public_key
 

@@ -358,6 +358,12 @@ def test_an_exported_trail_is_proved_with_the_public_key_alone(filled: Filled, t
     trail.write_text(trail.read_text().replace(LISTENER, "nobody@x"))
     touched = command("audit", "verify-export", trail, *elsewhere)
 
+    no_key = command("audit", "verify-export", trail, *elsewhere[:3], "no key")
+    other = ("--public-key", "A" * 43 + "=")
+    strange = command("audit", "verify-export", trail, *elsewhere[:2], *other)
+
+    assert (no_key.status, "audit public-key" in no_key.err) == (2, True)
+    assert (strange.status, "THE TRAIL IS NOT PROVED: the audit checkpoint in" in strange.out) == (1, True)
     assert proved.status == 0
     assert f"{signed.seq} of them are what the node signed in 1 checkpoint" in proved.out
     assert (as_json["ok"], as_json["proved"]) == (True, signed.seq)
