@@ -264,6 +264,20 @@ def test_d3_a_handshake_that_trickles_is_ended_at_its_deadline(hurried: Node, au
     assert SHORT_S * 3 / 4 < time.monotonic() - started < SHORT_S * 3
 
 
+def test_d3_connections_whose_handshake_is_over_keep_nobody_out(tmp_path: Path, authority: Authority) -> None:
+    most = 5
+    tls = ServerTls(authority.issue("node", "127.0.0.1"))
+    good = authority.issue("scanner").client_context()
+    stranger = Authority(tmp_path / "other", "other").issue("stranger").client_context()
+    stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
+    with listening(tmp_path, tls=tls, max_silent_connections=most) as node:
+        for _ in range(most + 1):
+            refused(node, stranger)
+            with node.scu(VERIFICATION, IMPLICIT_LITTLE, tls=good) as scu:
+                assert scu.echo() == 0x0000
+                scu.release()
+
+
 def test_t6_plain_dicom_on_the_secure_port_is_refused(node: Node) -> None:
     assert "no secure connection" in refused(node, None)
 
