@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import socket
 from collections.abc import Iterator, Sequence
@@ -96,6 +97,26 @@ def test_messages_arrive_over_tls_in_the_trails_order_and_form(
     assert {HEADER.fullmatch(m)["priority"] for m in sink.messages} == {"85"}  # type: ignore[index]
     (source,) = xml(sink.messages[0]).iter("AuditSourceIdentification")
     assert source.attrib == {"AuditEnterpriseSiteID": "General", "AuditSourceID": "DICOM_NODE"}
+
+
+@on_sqlite
+def test_what_a_sink_is_told_is_durable_before(node: SteeredNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut must not take an event that a repository knows, and give its number to another."""
+    done: list[str] = []
+    sync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        done.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        sync(descriptor)
+
+    class Noting:
+        def send(self, messages: Sequence[str]) -> None:
+            done.append("told")
+
+    add_users(node, "bert")
+    monkeypatch.setattr(os, "fsync", noted)
+    forwarder(node, Noting()).forward()
+    assert done == [f"{Path(str(node.database.engine.url.database)).name}-wal", "told"]
 
 
 def test_nothing_new_means_no_connection(node: SteeredNode, sink: SyslogSink, authority: Authority) -> None:
