@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from pydicom.dataset import FileMetaDataset
 from dicom_node.errors import SettingsError
 from dicom_node.listener.accounts import Accounts
 from dicom_node.listener.admission import Admission, Caller, Operation
+from dicom_node.listener.limits import ListenerLimits
 from dicom_node.tls import CIPHER_SUITES, ServerTls, TlsFiles
 from tests.listening import (
     EXPLICIT_LITTLE,
@@ -276,6 +277,26 @@ def test_d3_connections_whose_handshake_is_over_keep_nobody_out(tmp_path: Path, 
             with node.scu(VERIFICATION, IMPLICIT_LITTLE, tls=good) as scu:
                 assert scu.echo() == 0x0000
                 scu.release()
+
+
+def test_d3_handshakes_of_many_addresses_together_are_bounded(tmp_path: Path, authority: Authority) -> None:
+    tls = ServerTls(authority.issue("node", "127.0.0.1"))
+    limits = {"max_associations": 1, "max_silent_connections": 1, "acse_timeout_s": PATIENCE_S}
+    with listening(tmp_path, tls=tls, **limits) as node, ExitStack() as open_ones:
+        most = ListenerLimits(max_associations=1, max_silent_connections=1).max_connections
+        silent = [
+            open_ones.enter_context(
+                socket.create_connection(
+                    ("127.0.0.1", node.port), timeout=PATIENCE_S, source_address=(f"127.0.0.{last}", 0)
+                )
+            )
+            for last in range(2, most + 3)
+        ]
+        with suppress(ConnectionError):
+            assert silent[-1].recv(1) == b"", "one too many is closed at once"
+        silent[0].settimeout(TRICKLE_S)
+        with pytest.raises(TimeoutError):
+            silent[0].recv(1)
 
 
 def test_t6_plain_dicom_on_the_secure_port_is_refused(node: Node) -> None:
