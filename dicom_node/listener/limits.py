@@ -52,7 +52,7 @@ class ListenerLimits:
     max_any_pdu_bytes: int = 1 * _MIB
     max_request_pdu_bytes: int = 256 * 1024
     max_command_bytes: int = 64 * 1024
-    max_message_bytes: int = 1024 * _MIB
+    max_message_bytes: int = 4096 * _MIB
     max_nesting: int = 32
     max_elements: int = 50_000
     min_free_bytes: int = 1024 * _MIB

@@ -144,7 +144,7 @@ class ListenerSettings(Section):
         131072, ge=4096, le=1048576, description="Largest PDU offered, bytes.", examples=[131072]
     )
     max_object_bytes: int = Field(
-        1 << 30, ge=1 << 20, description="Largest data set accepted, bytes.", examples=[1 << 30]
+        4 << 30, ge=1 << 20, description="Largest data set accepted, bytes.", examples=[4 << 30]
     )
     acse_timeout_s: float = Field(
         10, gt=0, description="Seconds for an association request or release.", examples=[10]
