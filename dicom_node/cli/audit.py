@@ -93,7 +93,10 @@ def query(
     json: Json = False,
     limit: Limit = 100,
 ) -> None:
-    """Show events, oldest first; of more than the limit, the newest. Reading is an event, too."""
+    """Show events, oldest first.
+
+    Of more than the limit, the newest. Reading is an event, too.
+    """
     from db.audit.reading import AuditFilter
     from db.audit.reading import query as query_events
     from dicom_node.cli.audit_view import print_events
@@ -284,9 +287,9 @@ def verify_export(
     public_key: Annotated[str, typer.Option("--public-key", help="What 'audit public-key' printed.")],
     json: Json = False,
 ) -> None:
-    """Prove an exported trail on any machine, without the node's database and keys.
+    """Prove an exported trail on any machine.
 
-    Exit status 1 where it is not what the node signed.
+    It takes neither the node's database nor its keys. Exit status 1 where it is not what the node signed.
     """
     from db.audit.exports import verify_export as verify_files
     from db.audit.keys import is_public_key

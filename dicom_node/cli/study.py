@@ -101,8 +101,9 @@ def verify(
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:
-    """Hold stored objects, and results, against the digests of their reception and making.
+    """Hold stored files against the digests of their making.
 
+    Received objects, and result objects.
     Exit status 1 where one is not whole.
     """
     from db.errors import UnknownRecordError
