@@ -28,7 +28,7 @@ from tests.simulators.pacs import Behaviour, SimulatedPacs
 from training.datasets.phantom_objects import study
 from training.datasets.phantoms import LesionKind
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 NAME, PATIENT_ID, ACCESSION = "ZZCANARY^NAME", "ZZCANARYID", "ZZCANARYACC"
 SPICULATED = {("R", "CC"): (LesionKind.SPIC, True), ("R", "MLO"): (LesionKind.SPIC, True)}
