@@ -13,7 +13,7 @@ from db.scoring import ScoreInput
 from dicom_node.errors import ImageError
 from dicom_node.images.reader import ImageReader, read_header
 from dicom_node.images.slides import read_slide
-from dicom_node.results.source import bear_several_patient_ids
+from dicom_node.results.source import bear_several_patient_ids, lacks_patient_id
 from dicom_node.spool import Spool
 from models.classifier import Classifier, Stopwatch
 from models.contract import Refusal, RefusalCode, SlideStudyPrediction, SlideView
@@ -66,6 +66,8 @@ def analyse(
                 views.append(_watched(read_slide(reader, path, uid).view, check))
         except ImageError as error:
             unreadable.append(Refusal(RefusalCode(error.code), uid))
+    # The first one's patient is that of the results.
+    headers.sort(key=lacks_patient_id)
     if bear_several_patient_ids(headers):
         views.clear()
         unreadable = [Refusal(RefusalCode.SEVERAL_PATIENTS, i.sop_instance_uid) for i in work.instances]

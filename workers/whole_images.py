@@ -10,7 +10,7 @@ from db.scoring import ScoreInput
 from db.tables import Instance
 from dicom_node.errors import ImageError
 from dicom_node.images.reader import ImageReader, read_header
-from dicom_node.results.source import bear_several_patient_ids
+from dicom_node.results.source import bear_several_patient_ids, lacks_patient_id
 from dicom_node.spool import Spool
 from models.classifier import Classifier
 from models.contract import ImageView, Laterality, Refusal, RefusalCode
@@ -71,6 +71,8 @@ def read(work: ScoreInput, classifier: Classifier, spool: Spool, reader: ImageRe
                 views.append(reader.read(path, uid).view)
         except ImageError as error:
             unreadable.append(_refusal(instance, RefusalCode(error.code)))
+    # The first one's patient is that of the results.
+    headers.sort(key=lacks_patient_id)
     if bear_several_patient_ids(headers):
         views.clear()
         unreadable = [_refusal(instance, RefusalCode.SEVERAL_PATIENTS) for instance in work.instances]

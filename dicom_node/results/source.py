@@ -162,12 +162,18 @@ def bear_several_patient_ids(sources: Iterable[Dataset]) -> bool:
     bool
         Whether two Patient IDs (0010,0020) differ. An image without one contradicts no other.
     """
-    found = set()
-    for source in sources:
-        element = source.get_item(Tag("PatientID"))
-        value = None if element is None else element.value
-        found.add((value if isinstance(value, bytes) else str(value or "").encode()).strip(b" \0"))
-    return len(found - {b""}) > 1
+    return len({_patient_id(source) for source in sources} - {b""}) > 1
+
+
+def lacks_patient_id(source: Dataset) -> bool:
+    """Tell whether an image names no patient; another one of its study may."""
+    return not _patient_id(source)
+
+
+def _patient_id(source: Dataset) -> bytes:
+    element = source.get_item(Tag("PatientID"))
+    value = None if element is None else element.value
+    return (value if isinstance(value, bytes) else str(value or "").encode()).strip(b" \0")
 
 
 def local_time(source: Dataset, moment: datetime, default_zone: tzinfo) -> datetime:

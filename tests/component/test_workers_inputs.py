@@ -197,6 +197,21 @@ def test_result_files_stay_for_the_sweep_where_nobody_can_tell_whether_they_have
     assert sorted(node.results.sweep(known, grace_s=-1).orphans) == sorted(left)
 
 
+def test_results_bear_the_patient_id_of_the_images_that_have_one(node: ScoringNode) -> None:
+    *nameless, last = sorted(images_of(1), key=lambda image: str(image.SOPInstanceUID))
+    named = str(last.PatientID)
+    for image in nameless:
+        image.PatientID = ""
+    study = node.receive([*nameless, last])
+
+    node.worker().drain()
+
+    assert node.document_of(study)["outcome"] == "scored"
+    results = [dcmread(node.results.path_of(row.file_name)) for row in node.steered.rows(ResultObject)]
+    assert named
+    assert {result.PatientID for result in results} == {named}
+
+
 def test_images_of_two_patients_in_one_study_are_not_scored_and_the_report_says_why(
     node: ScoringNode,
 ) -> None:
