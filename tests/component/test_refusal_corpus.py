@@ -110,7 +110,7 @@ def test_a_full_disk_refuses_a_bundle_and_the_old_one_keeps_answering(
     full = ["-e", "trace=sendfile", "-e", "inject=sendfile:error=ENOSPC"]
     add = [*installation.console_script(), "model", "add", str(sound), "--data-dir", str(data_dir)]
     ended = subprocess.run(
-        [needs("strace", "strace"), "-f", "-o", "/dev/null", *full, *add],
+        [needs("strace", "strace"), "-f", "--seccomp-bpf", "-o", "/dev/null", *full, *add],
         capture_output=True,
         text=True,
         timeout=150,

@@ -226,7 +226,6 @@ def test_jobs_whose_messages_were_flushed_are_done_all_the_same(hospital: Hospit
     assert [hospital.attempts(uid) for uid in uids] == [1, 1]
 
 
-@pytest.mark.slow
 def seconds_until_restarted(node: RunningNode, part: str) -> float | None:
     """How long after its death ``serve`` started a part again; None where it did not yet."""
     died_at: datetime | None = None
@@ -238,6 +237,7 @@ def seconds_until_restarted(node: RunningNode, part: str) -> float | None:
     return None
 
 
+@pytest.mark.slow
 def test_a_message_that_is_no_message_stops_no_study(hospital: Hospital, tmp_path: Path) -> None:
     """A second node on the same Redis, whose supervisor restarts what the message ends."""
     with SimulatedPacs() as pacs:
