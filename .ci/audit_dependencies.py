@@ -45,7 +45,7 @@ def verdict(report: dict[str, Any] | None) -> tuple[int, str]:
     if not audited:
         return NOT_AUDITED, (
             "NOT AUDITED: no vulnerability service could be reached from here, so nothing is known about any "
-            "package. Run 'make audit-dependencies' where https://pypi.org can be reached."
+            "package. Run 'make audit-dependencies' where the Python Package Index can be reached."
         )
     if skipped:
         named = ", ".join(skipped[:_MOST_NAMED])
