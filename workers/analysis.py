@@ -14,7 +14,7 @@ from db.scoring import ScoreInput
 from dicom_node import __version__
 from dicom_node.results import wording
 from models.classifier import Classifier
-from models.contract import SlideStudyPrediction, StudyPrediction
+from models.contract import Refusal, SlideStudyPrediction, StudyPrediction
 
 
 def document_of(
@@ -44,42 +44,22 @@ def document_of(
     dict
         JSON values; UIDs and digests, no other patient data. Probabilities are 0..1.
     """
-    bundle = classifier.identity
+    return {
+        **_answer(prediction),
+        **_inputs(work),
+        **_origin(classifier),
+        **_attempt(claim, durations_s),
+    }
+
+
+def _answer(prediction: StudyPrediction | SlideStudyPrediction) -> dict[str, Any]:
     return {
         "task": prediction.task,
         "outcome": prediction.outcome.value,
         "study_probability": prediction.study_probability,
         "threshold": prediction.threshold,
         **(_slides(prediction) if isinstance(prediction, SlideStudyPrediction) else _breasts(prediction)),
-        "refusals": [
-            {
-                "code": r.code.value,
-                "sop_instance_uid": r.sop_instance_uid,
-                "laterality": r.laterality and r.laterality.value,
-                "view": r.view,
-                "detail": r.detail,
-                "sentence": r.sentence
-                if isinstance(prediction, SlideStudyPrediction)
-                else wording.refusal(prediction, r),
-            }
-            for r in prediction.refusals
-        ],
-        "inputs": [{"sop_instance_uid": i.sop_instance_uid, "sha256": i.sha256} for i in work.instances],
-        "revision": work.revision,
-        "bundle": {
-            "name": bundle.name,
-            "version": bundle.version,
-            "digest": bundle.digest,
-            "configuration_digest": bundle.configuration_digest,
-            "demonstration": bundle.demonstration,
-        },
-        "device": classifier.device,
-        "host": platform.node(),
-        "software_version": __version__,
-        "attempt": claim.fence,
-        "started_at": claim.first_started_at.isoformat(),
-        "ended_at": datetime.now(UTC).isoformat(),
-        "durations_s": {stage: round(seconds, 6) for stage, seconds in durations_s.items()},
+        "refusals": [_refusal(prediction, refusal) for refusal in prediction.refusals],
     }
 
 
@@ -114,4 +94,50 @@ def _slides(prediction: SlideStudyPrediction) -> dict[str, Any]:
             }
             for s in prediction.slides
         ]
+    }
+
+
+def _refusal(prediction: StudyPrediction | SlideStudyPrediction, refusal: Refusal) -> dict[str, Any]:
+    return {
+        "code": refusal.code.value,
+        "sop_instance_uid": refusal.sop_instance_uid,
+        "laterality": refusal.laterality and refusal.laterality.value,
+        "view": refusal.view,
+        "detail": refusal.detail,
+        "sentence": refusal.sentence
+        if isinstance(prediction, SlideStudyPrediction)
+        else wording.refusal(prediction, refusal),
+    }
+
+
+def _inputs(work: ScoreInput) -> dict[str, Any]:
+    return {
+        "inputs": [{"sop_instance_uid": i.sop_instance_uid, "sha256": i.sha256} for i in work.instances],
+        "revision": work.revision,
+    }
+
+
+def _origin(classifier: Classifier) -> dict[str, Any]:
+    """Return who answered: the bundle, and the machine and program that ran it."""
+    bundle = classifier.identity
+    return {
+        "bundle": {
+            "name": bundle.name,
+            "version": bundle.version,
+            "digest": bundle.digest,
+            "configuration_digest": bundle.configuration_digest,
+            "demonstration": bundle.demonstration,
+        },
+        "device": classifier.device,
+        "host": platform.node(),
+        "software_version": __version__,
+    }
+
+
+def _attempt(claim: Claim, durations_s: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "attempt": claim.fence,
+        "started_at": claim.first_started_at.isoformat(),
+        "ended_at": datetime.now(UTC).isoformat(),
+        "durations_s": {stage: round(seconds, 6) for stage, seconds in durations_s.items()},
     }
