@@ -20,7 +20,7 @@ from training import levels, metrics
 from training.delong import AucDifference, auc_interval, paired_difference
 from training.errors import EvaluationError
 from training.evaluated_run import EvaluatedRun
-from training.intervals import Interval, Resampling, ratio
+from training.intervals import Interval, Resampling
 from training.levels import Cases
 from training.mcnemar import mcnemar
 from training.predictions import Predictions
@@ -271,7 +271,6 @@ def _right(cases: Cases) -> NDArray[np.bool_]:
 
 
 def _scores(cases: Cases, resampling: Resampling) -> dict[str, Interval]:
-    loss = metrics.log_loss_parts(cases.probabilities, cases.labels)
     if cases.is_binary:
         area = auc_interval(cases.probabilities[:, 1], cases.labels == 1, cases.groups)
     else:
@@ -279,7 +278,7 @@ def _scores(cases: Cases, resampling: Resampling) -> dict[str, Interval]:
     return {
         "auc": area,
         "accuracy": resampling.share(_right(cases)),
-        "log_loss": resampling.of_sums(np.column_stack([loss, np.ones_like(loss)]), ratio),
+        "log_loss": resampling.mean(metrics.log_loss_parts(cases.probabilities, cases.labels)),
     }
 
 

@@ -267,9 +267,6 @@ def _decision_scores(cases: Cases, resampling: Resampling) -> dict[str, Interval
 
 def _probability_scores(cases: Cases, resampling: Resampling) -> dict[str, Interval]:
     values, labels = cases.probabilities, cases.labels
-    one = np.ones(len(labels))
-    brier = np.column_stack([metrics.brier_parts(values, labels), one])
-    log_loss = np.column_stack([metrics.log_loss_parts(values, labels), one])
     if cases.is_binary:
         area = auc_interval(values[:, 1], labels == 1, cases.groups)
         mean_precision = resampling.interval(
@@ -283,8 +280,8 @@ def _probability_scores(cases: Cases, resampling: Resampling) -> dict[str, Inter
     return {
         "auc": area,
         "average_precision": mean_precision,
-        "brier": resampling.of_sums(brier, ratio),
-        "log_loss": resampling.of_sums(log_loss, ratio),
+        "brier": resampling.mean(metrics.brier_parts(values, labels)),
+        "log_loss": resampling.mean(metrics.log_loss_parts(values, labels)),
     }
 
 

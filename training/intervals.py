@@ -110,6 +110,10 @@ class Resampling:
         value = float(statistic(parts.sum(axis=0, keepdims=True))[0])
         return self._bounded(value, statistic(self.sums(parts)))
 
+    def mean(self, values: NDArray[np.float64]) -> Interval:
+        """Percentile interval of the mean of what each case gives, ``(n,)``."""
+        return self.of_sums(np.column_stack([values, np.ones_like(values)]), ratio)
+
     def sums(self, parts: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sums ``(resamples, k)`` of what each case adds, ``(n, k)``."""
         of_women = np.zeros((self.women, parts.shape[1]))

@@ -209,7 +209,7 @@ def measure(
             name: _pointing(of_baselines[name], overlaps[name], curves[name], resampling)
             for name in of_baselines
         },
-        advantage={name: _mean(hits - values, resampling) for name, values in of_baselines.items()},
+        advantage={name: resampling.mean(hits - values) for name, values in of_baselines.items()},
     )
 
 
@@ -217,13 +217,8 @@ def _pointing(
     hits: Array, overlaps: Array, curve: tuple[tuple[float, ...], Interval], resampling: Resampling
 ) -> Pointing:
     is_counted = bool(np.isin(hits, (0.0, 1.0)).all())
-    game = resampling.share(hits == 1.0) if is_counted else _mean(hits, resampling)
-    return Pointing(game, _mean(overlaps, resampling), *curve)
-
-
-def _mean(values: Array, resampling: Resampling) -> Interval:
-    parts = np.column_stack([values, np.ones_like(values)])
-    return resampling.of_sums(parts, lambda sums: sums[:, 0] / sums[:, 1])
+    game = resampling.share(hits == 1.0) if is_counted else resampling.mean(hits)
+    return Pointing(game, resampling.mean(overlaps), *curve)
 
 
 def _peak(one: LocatedMap) -> tuple[int, int]:

@@ -289,6 +289,17 @@ def test_a_share_without_a_miss_counts_women_not_images() -> None:
     assert found.low == wilson(2, 2).low
 
 
+def test_a_mean_is_resampled_by_woman() -> None:
+    values = np.random.default_rng(4).normal(size=50)
+    once = Resampling([f"w{i}" for i in range(50)]).mean(values)
+    twice = Resampling([f"w{i}" for i in range(50) for _ in "LR"]).mean(np.repeat(values, 2))
+    assert once.value == pytest.approx(values.mean())
+    assert once.low < once.value < once.high
+    found = (twice.value, twice.low, twice.high)
+    assert found == pytest.approx((once.value, once.low, once.high)), "copies of a woman say nothing new"
+    assert (once.cases, twice.cases) == (50, 100)
+
+
 def test_only_the_cases_that_count_are_counted() -> None:
     hits, among = [True, False, True, True], [True, True, False, False]
     found = Resampling(["a", "b", "c", "d"], seed=1).share(hits, among)
