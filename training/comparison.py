@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
-from training import levels, metrics
-from training.delong import AucDifference, auc_interval, paired_difference
+from training import levels
+from training.case_scores import CASE_SCORES, mean_auc
+from training.delong import AucDifference, paired_difference
 from training.errors import EvaluationError
 from training.evaluated_run import EvaluatedRun
 from training.intervals import Interval, Resampling
@@ -26,6 +28,7 @@ from training.mcnemar import mcnemar
 from training.predictions import Predictions
 
 SIGNIFICANCE = 0.05
+SCORES = ("auc", "accuracy", "log_loss")
 LEVELS = (levels.IMAGE, levels.BREAST, levels.WOMAN)
 
 
@@ -134,14 +137,14 @@ def compare(runs: Sequence[EvaluatedRun], *, level: str | None = None, seed: int
     if np.unique(first.labels).size < 2:
         raise EvaluationError(f"All cases of level {first.level} are of one class: compare another level.")
     resampling = Resampling(first.groups, seed=seed)
-    areas = [None if first.is_binary else _drawn_areas(cases, resampling) for cases in counted]
-    scores = [_scores(cases, resampling) for cases in counted]
+    areas = [None if first.is_binary else resampling.values(partial(mean_auc, cases)) for cases in counted]
+    scores = [{name: CASE_SCORES[name](cases, resampling) for name in SCORES} for cases in counted]
     order = sorted(range(len(runs)), key=lambda k: -scores[k]["auc"].value)
     places = list(combinations(order, 2))
     differences = [
         _auc_difference(counted[i], counted[j], areas[i], areas[j], scores[i], scores[j]) for i, j in places
     ]
-    mcnemars = [mcnemar(_right(counted[i]), _right(counted[j]), first.groups) for i, j in places]
+    mcnemars = [mcnemar(counted[i].are_right, counted[j].are_right, first.groups) for i, j in places]
     auc_adjusted = holm([difference.p_value for difference in differences])
     accuracy_adjusted = holm(mcnemars)
     told_apart = [pair for pair, p in zip(places, auc_adjusted, strict=True) if p < SIGNIFICANCE]
@@ -264,32 +267,6 @@ def _cases(answers: Predictions, level: str | None) -> Cases:
     if counted is None:
         raise EvaluationError("A task with several classes has no level woman: compare images or breasts.")
     return counted
-
-
-def _right(cases: Cases) -> NDArray[np.bool_]:
-    return np.asarray(cases.labels == cases.predicted)
-
-
-def _scores(cases: Cases, resampling: Resampling) -> dict[str, Interval]:
-    if cases.is_binary:
-        area = auc_interval(cases.probabilities[:, 1], cases.labels == 1, cases.groups)
-    else:
-        area = resampling.interval(lambda weights: _mean_area(cases, weights))
-    return {
-        "auc": area,
-        "accuracy": resampling.share(_right(cases)),
-        "log_loss": resampling.mean(metrics.log_loss_parts(cases.probabilities, cases.labels)),
-    }
-
-
-def _mean_area(cases: Cases, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    present = np.unique(cases.labels)
-    areas = [metrics.weighted_auc(cases.probabilities[:, k], cases.labels == k, weights) for k in present]
-    return metrics.macro(np.stack(areas, axis=-1))
-
-
-def _drawn_areas(cases: Cases, resampling: Resampling) -> NDArray[np.float64]:
-    return resampling.values(lambda weights: _mean_area(cases, weights))
 
 
 def _auc_difference(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models.calibration import OperatingPoint, operating_point
 from models.errors import CalibrationError
 from training import levels, metrics
+from training.case_scores import CASE_SCORES
 from training.delong import auc_interval
 from training.errors import EvaluationError
 from training.intervals import Interval, Resampling, ratio
@@ -228,7 +229,7 @@ def _measure(
     matrix = metrics.confusion(cases.labels, cases.predicted, len(cases.classes))
     support = matrix.sum(axis=1)
     asked = [1] if cases.is_binary else range(len(cases.classes))
-    scores = {**_decision_scores(cases, resampling), **_probability_scores(cases, resampling)}
+    scores = {name: score(cases, resampling) for name, score in CASE_SCORES.items()}
     by_chance = None
     if cases.is_binary:
         scores |= _calibration_scores(cases, notes)
@@ -245,52 +246,6 @@ def _measure(
         point=_point_scores(cases, validation, targets, resampling, notes),
         band=_band(cases, seed) if cases.is_binary else None,
     )
-
-
-def _decision_scores(cases: Cases, resampling: Resampling) -> dict[str, Interval]:
-    """Measure the most probable class, over all classes."""
-    known = len(cases.classes)
-    cells = np.eye(known * known)[cases.labels * known + cases.predicted]
-
-    def of_matrix(of_class: metrics.OfMatrix) -> Interval:
-        return resampling.of_sums(cells, lambda sums: metrics.macro(of_class(sums.reshape(-1, known, known))))
-
-    return {
-        "accuracy": resampling.share(cases.labels == cases.predicted),
-        "balanced_accuracy": of_matrix(metrics.sensitivity),
-        "macro_precision": resampling.of_sums(
-            cells, lambda sums: metrics.macro_precision(sums.reshape(-1, known, known))
-        ),
-        "macro_f1": of_matrix(metrics.f1),
-    }
-
-
-def _probability_scores(cases: Cases, resampling: Resampling) -> dict[str, Interval]:
-    values, labels = cases.probabilities, cases.labels
-    if cases.is_binary:
-        area = auc_interval(values[:, 1], labels == 1, cases.groups)
-        mean_precision = resampling.interval(
-            lambda weights: metrics.weighted_average_precision(values[:, 1], labels == 1, weights)
-        )
-    else:
-        area = resampling.interval(lambda weights: _mean_over_classes(metrics.weighted_auc, cases, weights))
-        mean_precision = resampling.interval(
-            lambda weights: _mean_over_classes(metrics.weighted_average_precision, cases, weights)
-        )
-    return {
-        "auc": area,
-        "average_precision": mean_precision,
-        "brier": resampling.mean(metrics.brier_parts(values, labels)),
-        "log_loss": resampling.mean(metrics.log_loss_parts(values, labels)),
-    }
-
-
-def _mean_over_classes(
-    statistic: metrics.OfScores, cases: Cases, weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    present = np.unique(cases.labels)
-    found = [statistic(cases.probabilities[:, k], cases.labels == k, weights) for k in present]
-    return metrics.macro(np.stack(found, axis=-1))
 
 
 def _calibration_scores(cases: Cases, notes: list[str]) -> dict[str, Interval]:

@@ -60,6 +60,11 @@ class Cases:
             return (self.probabilities[:, 1] >= 0.5).astype(np.int64)
         return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
 
+    @property
+    def are_right(self) -> NDArray[np.bool_]:
+        """Whether the predicted class of each case is the true one."""
+        return np.asarray(self.labels == self.predicted)
+
     def chosen(self, rows: NDArray[np.bool_]) -> Cases:
         """Return some of the cases."""
         groups = tuple(name for name, is_chosen in zip(self.groups, rows, strict=True) if is_chosen)

@@ -16,9 +16,6 @@ from scipy import special
 from training.errors import EvaluationError
 
 Array = NDArray[np.float64]
-OfMatrix = Callable[[ArrayLike], Array]
-"""From confusion matrices ``(..., k, k)`` to a number of each class ``(..., k)``."""
-
 OfScores = Callable[[ArrayLike, ArrayLike, Array], Array]
 """From scores and labels ``(n,)`` with weights ``(r, n)`` to a number of each resample ``(r,)``."""
 

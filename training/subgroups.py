@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training import levels, metrics
-from training.delong import auc_interval
+from training import case_scores, levels
 from training.intervals import Interval, Resampling
 from training.levels import Cases
 from training.predictions import Predictions
@@ -59,14 +58,10 @@ def _measure(name: str, value: str, cases: Cases, seed: int) -> Subgroup:
     if min(count, women) < SMALLEST:
         return Subgroup(name, value, count, women, True, {})
     resampling = Resampling(cases.groups, seed=seed, resamples=1000)
-    known = len(cases.classes)
-    cells = np.eye(known * known)[cases.labels * known + cases.predicted]
     scores = {
-        "accuracy": resampling.share(cases.labels == cases.predicted),
-        "balanced_accuracy": resampling.of_sums(
-            cells, lambda sums: metrics.macro(metrics.sensitivity(sums.reshape(-1, known, known)))
-        ),
+        "accuracy": case_scores.accuracy(cases, resampling),
+        "balanced_accuracy": case_scores.balanced_accuracy(cases, resampling),
     }
     if cases.is_binary and np.unique(cases.labels).size == 2:
-        scores["auc"] = auc_interval(cases.probabilities[:, 1], cases.labels == 1, cases.groups)
+        scores["auc"] = case_scores.auc(cases, resampling)
     return Subgroup(name, value, count, women, False, scores)

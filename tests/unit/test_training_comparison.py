@@ -14,6 +14,7 @@ from scipy import special, stats
 from training.comparison import compare, holm, letter_display
 from training.errors import EvaluationError
 from training.evaluated_run import EvaluatedRun
+from training.evaluation import evaluate, level_named
 from training.predictions import Predictions
 
 
@@ -104,6 +105,16 @@ def test_several_classes_are_compared_by_their_mean_area() -> None:
     assert found.pairs[0].auc.low > 0.0
     with pytest.raises(EvaluationError, match="no level woman"):
         compare([model("a", 1.0, seed=1, known=4), model("b", 1.0, seed=2, known=4)], level="woman")
+
+
+@pytest.mark.parametrize("known", [2, 4])
+def test_a_comparison_and_an_evaluation_show_the_same_numbers(known: int) -> None:
+    runs = [model("a", 1.0, seed=1, known=known), model("b", 1.5, seed=2, known=known)]
+    shown = {one.name: one.scores for one in compare(runs, level="image", seed=3).competitors}
+    for run in runs:
+        image = level_named(evaluate(run.predictions, seed=3), "image")
+        assert image is not None
+        assert shown[run.name] == {name: image.scores[name] for name in ("auc", "accuracy", "log_loss")}
 
 
 def test_patches_of_slides_are_compared_one_by_one_for_they_are_no_views_of_a_breast() -> None:
