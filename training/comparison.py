@@ -8,13 +8,13 @@ Piepho: J Comput Graph Stat 13 (2004) 456-466 (letters).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 from scipy import stats
 
 from training import levels
@@ -137,18 +137,13 @@ def compare(runs: Sequence[EvaluatedRun], *, level: str | None = None, seed: int
     if np.unique(first.labels).size < 2:
         raise EvaluationError(f"All cases of level {first.level} are of one class: compare another level.")
     resampling = Resampling(first.groups, seed=seed)
-    areas = [None if first.is_binary else resampling.values(partial(mean_auc, cases)) for cases in counted]
-    scores = [{name: CASE_SCORES[name](cases, resampling) for name in SCORES} for cases in counted]
-    order = sorted(range(len(runs)), key=lambda k: -scores[k]["auc"].value)
-    places = list(combinations(order, 2))
-    differences = [
-        _auc_difference(counted[i], counted[j], areas[i], areas[j], scores[i], scores[j]) for i, j in places
-    ]
-    mcnemars = [mcnemar(counted[i].are_right, counted[j].are_right, first.groups) for i, j in places]
-    auc_adjusted = holm([difference.p_value for difference in differences])
-    accuracy_adjusted = holm(mcnemars)
-    told_apart = [pair for pair, p in zip(places, auc_adjusted, strict=True) if p < SIGNIFICANCE]
-    letters = dict(zip(order, letter_display(order, told_apart), strict=True))
+    ranked = sorted(
+        (_Measured.of(run, cases, resampling) for run, cases in zip(runs, counted, strict=True)),
+        key=lambda model: -model.scores["auc"].value,
+    )
+    pairs = _pairs(ranked)
+    told_apart = [(pair.first, pair.second) for pair in pairs if pair.auc_adjusted < SIGNIFICANCE]
+    letters = letter_display([model.run.name for model in ranked], told_apart)
     split = runs[0].split
     return Comparison(
         task=aligned[0].task,
@@ -158,21 +153,10 @@ def compare(runs: Sequence[EvaluatedRun], *, level: str | None = None, seed: int
         women=resampling.women,
         baseline=float(np.bincount(first.labels).max() / len(first.labels)),
         competitors=tuple(
-            Competitor(runs[k].name, scores[k], letters[k], runs[k].training_ms, runs[k].weights_mb)
-            for k in order
+            Competitor(model.run.name, model.scores, shared, model.run.training_ms, model.run.weights_mb)
+            for model, shared in zip(ranked, letters, strict=True)
         ),
-        pairs=tuple(
-            Pair(
-                first=runs[i].name,
-                second=runs[j].name,
-                auc=differences[number],
-                auc_adjusted=auc_adjusted[number],
-                accuracy=scores[i]["accuracy"].value - scores[j]["accuracy"].value,
-                accuracy_p=mcnemars[number],
-                accuracy_adjusted=accuracy_adjusted[number],
-            )
-            for number, (i, j) in enumerate(places)
-        ),
+        pairs=pairs,
         warnings=runs[0].warnings,
     )
 
@@ -187,14 +171,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def letter_display(order: Sequence[int], told_apart: Sequence[tuple[int, int]]) -> list[str]:
+def letter_display(order: Sequence[Hashable], told_apart: Sequence[tuple[Hashable, Hashable]]) -> list[str]:
     """Give models letters so that two share one exactly where they cannot be told apart.
 
     Parameters
     ----------
-    order : sequence of int
-        Models, the best first.
-    told_apart : sequence of (int, int)
+    order : sequence of hashable
+        Models by name or number, the best first.
+    told_apart : sequence of (hashable, hashable)
         Pairs that differ.
 
     Returns
@@ -204,7 +188,7 @@ def letter_display(order: Sequence[int], told_apart: Sequence[tuple[int, int]]) 
     """
     columns = [frozenset(order)]
     for first, second in told_apart:
-        split: list[frozenset[int]] = []
+        split: list[frozenset[Hashable]] = []
         for column in columns:
             split += [column - {first}, column - {second}] if {first, second} <= column else [column]
         distinct = list(dict.fromkeys(split))
@@ -269,21 +253,68 @@ def _cases(answers: Predictions, level: str | None) -> Cases:
     return counted
 
 
-def _auc_difference(
-    first: Cases,
-    second: Cases,
-    first_drawn: ArrayLike | None,
-    second_drawn: ArrayLike | None,
-    first_scores: Mapping[str, Interval],
-    second_scores: Mapping[str, Interval],
-) -> AucDifference:
-    if first_drawn is None or second_drawn is None:
-        positives = first.labels == 1
-        return paired_difference(
-            first.probabilities[:, 1], second.probabilities[:, 1], positives, first.groups
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """One model's cases and scores; all models of a comparison have the same cases and the same draws.
+
+    Attributes
+    ----------
+    run : EvaluatedRun
+        Where they come from.
+    cases : Cases
+        What is counted.
+    scores : Mapping of str to Interval
+        Those of a :class:`Competitor`.
+    drawn_auc : numpy.ndarray or None
+        ``(r,)`` mean area of each resample; None for two classes, where DeLong's test needs none.
+    """
+
+    run: EvaluatedRun
+    cases: Cases
+    scores: Mapping[str, Interval]
+    drawn_auc: NDArray[np.float64] | None
+
+    @classmethod
+    def of(cls, run: EvaluatedRun, cases: Cases, resampling: Resampling) -> _Measured:
+        return cls(
+            run,
+            cases,
+            {name: CASE_SCORES[name](cases, resampling) for name in SCORES},
+            None if cases.is_binary else resampling.values(partial(mean_auc, cases)),
         )
-    drawn = np.asarray(first_drawn) - np.asarray(second_drawn)
-    value, spread = first_scores["auc"].value - second_scores["auc"].value, float(np.nanstd(drawn))
+
+
+def _pairs(ranked: Sequence[_Measured]) -> tuple[Pair, ...]:
+    """Compare every two models, the better one first; Holm needs the p-values of all."""
+    couples = list(combinations(ranked, 2))
+    areas = [_auc_difference(first, second) for first, second in couples]
+    mcnemars = [
+        mcnemar(first.cases.are_right, second.cases.are_right, first.cases.groups)
+        for first, second in couples
+    ]
+    adjusted = zip(holm([area.p_value for area in areas]), holm(mcnemars), strict=True)
+    return tuple(
+        Pair(
+            first=first.run.name,
+            second=second.run.name,
+            auc=area,
+            auc_adjusted=auc_adjusted,
+            accuracy=first.scores["accuracy"].value - second.scores["accuracy"].value,
+            accuracy_p=accuracy_p,
+            accuracy_adjusted=accuracy_adjusted,
+        )
+        for (first, second), area, accuracy_p, (auc_adjusted, accuracy_adjusted) in zip(
+            couples, areas, mcnemars, adjusted, strict=True
+        )
+    )
+
+
+def _auc_difference(first: _Measured, second: _Measured) -> AucDifference:
+    if first.drawn_auc is None or second.drawn_auc is None:
+        of_first, of_second = first.cases.probabilities[:, 1], second.cases.probabilities[:, 1]
+        return paired_difference(of_first, of_second, first.cases.labels == 1, first.cases.groups)
+    drawn = first.drawn_auc - second.drawn_auc
+    value, spread = first.scores["auc"].value - second.scores["auc"].value, float(np.nanstd(drawn))
     if spread == 0.0:
         return AucDifference(value, value, value, 1.0 if value == 0.0 else 0.0)
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
