@@ -11,7 +11,7 @@ from math import isfinite
 
 import numpy as np
 
-from models.calibration import OperatingPoint, operating_point
+from models.calibration import OperatingPoint
 from models.class_scores import target_logits
 from models.errors import CalibrationError
 from models.manifest import LocalisationVerdict, Metric, SubgroupMetric
@@ -22,7 +22,7 @@ from models.tasks import Task
 from training import levels
 from training.cache import PreparedImages
 from training.errors import PackagingError
-from training.evaluation import Evaluation, evaluate
+from training.evaluation import Evaluation, Targets, evaluate
 from training.finished_fold import FinishedFold
 from training.intervals import Resampling
 from training.levels import Cases
@@ -122,13 +122,7 @@ def operating_point_of(
     """
     cases = scored_cases(target_predictions(validated, task), parameters)
     try:
-        return operating_point(
-            cases.probabilities[:, 1],
-            cases.labels == 1,
-            groups=cases.groups,
-            specificity=config.specificity,
-            sensitivity=config.sensitivity,
-        )
+        return Targets(config.specificity, config.sensitivity).point_on(cases)
     except CalibrationError as error:
         raise PackagingError(
             f"No operating point: {error} Train with a larger --set validation_share=, a lower "

@@ -33,6 +33,22 @@ class Targets:
     specificity: float = 0.90
     sensitivity: float = 0.80
 
+    def point_on(self, cases: Cases) -> OperatingPoint:
+        """Choose the threshold on validation cases of two classes.
+
+        Raises
+        ------
+        CalibrationError
+            If there are too few of them.
+        """
+        return operating_point(
+            cases.probabilities[:, 1],
+            cases.labels == 1,
+            groups=cases.groups,
+            specificity=self.specificity,
+            sensitivity=self.sensitivity,
+        )
+
 
 DEFAULT_TARGETS = Targets()
 
@@ -308,13 +324,7 @@ def _point_scores(
             notes.append(f"Level {cases.level}: no operating point. Fold {fold} has no validation cases.")
             return None
         try:
-            points[fold] = operating_point(
-                validated.probabilities[:, 1],
-                validated.labels == 1,
-                groups=validated.groups,
-                specificity=targets.specificity,
-                sensitivity=targets.sensitivity,
-            )
+            points[fold] = targets.point_on(validated)
         except CalibrationError as error:
             notes.append(f"Level {cases.level}: no operating point. Fold {fold}: {error}")
             return None

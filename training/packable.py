@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from models.calibration import operating_point
 from models.errors import CalibrationError
 from models.network_inputs import AnyParameters
 from models.tasks import task_named
@@ -14,6 +13,7 @@ from training import finished_fold
 from training.answers import predictions_of
 from training.bundle_numbers import operating_point_of, scored_cases, target_predictions
 from training.errors import PackagingError
+from training.evaluation import Targets
 from training.material import labels_of, plan_of
 from training.records import DataSet
 from training.run_config import TrainingConfig
@@ -123,13 +123,7 @@ def _problem(
         )
         cases = scored_cases(target_predictions(unanswered, task), parameters)
         try:
-            operating_point(
-                cases.probabilities[:, 1],
-                cases.labels == 1,
-                groups=cases.groups,
-                specificity=config.specificity,
-                sensitivity=config.sensitivity,
-            )
+            Targets(config.specificity, config.sensitivity).point_on(cases)
         except CalibrationError as error:
             return str(error)
     return None
