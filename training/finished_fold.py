@@ -105,8 +105,8 @@ def read(folder: RunFolder, number: int) -> FinishedFold:
     """
     content = run_folder.read(folder)
     config, files = run_folder.config_of(content), folder.fold(number)
-    if number >= (folds := config.run_folds or config.folds):
-        raise PackagingError(f"The run has no fold {number}: its folds are 0 to {folds - 1}.")
+    if number not in config.trained_folds:
+        raise PackagingError(f"The run has no fold {number}: its folds are 0 to {config.trained_folds[-1]}.")
     preprocessing = content["preprocessing"]
     return FinishedFold(
         folder=folder,

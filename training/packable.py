@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -98,15 +98,14 @@ def _first(
     changes: Sequence[Mapping[str, float]],
 ) -> str | None:
     """Return the first changes that give every fold an operating point, as flags; None if none does."""
-    folds = tuple(range(config.run_folds or config.folds))
     for change in changes:
-        if _problem(config.model_copy(update=change), dataset, parameters, folds) is None:
+        if _problem(config.model_copy(update=change), dataset, parameters, config.trained_folds) is None:
             return " ".join(f"--set {option}={value:g}" for option, value in change.items())
     return None
 
 
 def _problem(
-    config: TrainingConfig, dataset: DataSet, parameters: AnyParameters, folds: tuple[int, ...]
+    config: TrainingConfig, dataset: DataSet, parameters: AnyParameters, folds: Iterable[int]
 ) -> str | None:
     """Return why the networks of some folds would get no operating point; None where they would."""
     task, plan, labels = task_named(config.task), plan_of(config, dataset), labels_of(config, dataset)

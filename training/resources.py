@@ -86,7 +86,7 @@ def needs_of(
     passing = max(training, evaluation, _COPIES_BEING_SAVED * weights)
     return Needs(
         memory=int(_COPIES_OF_WEIGHTS * weights + passing + batches),
-        disk=_FLOAT * image.numel() * images + weights * (2 * 4 + (config.run_folds or config.folds) + 1),
+        disk=_FLOAT * image.numel() * images + weights * (2 * 4 + len(config.trained_folds) + 1),
     )
 
 

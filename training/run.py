@@ -92,7 +92,7 @@ def run(
         material.plan.write(folder.split)
         _guard(folder, config, material, advance)
         log.write("started", options=config.result_options)
-        for number in range(config.run_folds or config.folds):
+        for number in config.trained_folds:
             files = folder.fold(number)
             if not files.result.exists():
                 run_fold(files, config, material, arguments, number, log, advance)
@@ -119,5 +119,5 @@ def _guard(folder: RunFolder, config: TrainingConfig, material: Material, advanc
 
 def _join(folder: RunFolder, config: TrainingConfig) -> None:
     """Write the answers for the test images of all folds as one table."""
-    folds = [folder.fold(number) for number in range(config.run_folds or config.folds)]
+    folds = [folder.fold(number) for number in config.trained_folds]
     predictions.write(joined([predictions.read(fold.predictions) for fold in folds]), folder.predictions)

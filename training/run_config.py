@@ -166,6 +166,11 @@ class TrainingConfig(BaseModel):
         return self
 
     @property
+    def trained_folds(self) -> range:
+        """Numbers of the folds of which a network is trained: all of them, or the first `run_folds`."""
+        return range(self.run_folds or self.folds)
+
+    @property
     def result_options(self) -> dict[str, Any]:
         """Every option that decides bytes, as JSON values."""
         return self.model_dump(mode="json", exclude={"workers", "cache", "tensorboard"})

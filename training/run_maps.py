@@ -68,9 +68,8 @@ def _pairs(
     advance: Advance,
 ) -> list[MapPair]:
     """Return the maps of all folds' test images, each by the network that had not seen it."""
-    folds = config.run_folds or config.folds
     pairs: list[MapPair] = []
-    for number in range(folds):
+    for number in config.trained_folds:
         network, untrained = (
             build_network(config.architecture, arguments, material.parameters, seed=(config.seed, number))
             for _ in range(2)
@@ -84,7 +83,7 @@ def _pairs(
                 "whole images."
             )
         pairs += of_fold
-        advance("maps", number + 1, folds)
+        advance("maps", number + 1, len(config.trained_folds))
     return pairs
 
 

@@ -336,6 +336,11 @@ def test_the_number_of_loading_processes_is_no_part_of_a_result() -> None:
     assert options(seed=3).result_options != options().result_options
 
 
+def test_all_folds_are_trained_or_the_first_ones() -> None:
+    assert list(options(folds=3).trained_folds) == [0, 1, 2]
+    assert list(options(folds=3, run_folds=2).trained_folds) == [0, 1]
+
+
 def test_every_method_against_imbalance_trains(examples: Examples, tmp_path: Path) -> None:
     for method in Imbalance:
         found = trained(examples, options(epochs=1, imbalance=method), tmp_path / method)
