@@ -84,6 +84,18 @@ def test_an_image_below_the_threshold_has_words_and_no_line() -> None:
         assert "below the threshold of" in words(state)[0]
 
 
+@pytest.mark.parametrize(
+    ("probability", "said"),
+    [
+        (0.5, "AI: probability of cancer 50.0 %\r\nat or above the threshold of 50.0 %\r\n"),
+        (0.49999, "AI: probability of cancer 49.999 %\r\nbelow the threshold of 50.000 %\r\n"),
+    ],
+)
+def test_a_score_at_the_threshold_or_just_below_it_is_told_from_it(probability: float, said: str) -> None:
+    first, *_ = states(given.context(given.prediction((probability, 0.9, 0.1, 0.1))))
+    assert words(first)[0].startswith(said)
+
+
 def test_every_image_of_a_partial_study_says_that_others_were_not_analysed() -> None:
     found = states(given.partial())
     assert len(found) == 3

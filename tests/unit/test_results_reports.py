@@ -223,6 +223,20 @@ def test_a_positive_study_says_so_first_with_each_breast_and_view() -> None:
         assert flags(report)[0] == "COMPLETE"
 
 
+def test_what_lies_exactly_at_the_threshold_is_positive_in_words_and_malignant_in_codes() -> None:
+    context = given.context(given.prediction((0.5, 0.5, 0.4999, 0.08)))
+    for report in reports(context):
+        said = "AI result: POSITIVE. Probability of cancer 50.0 %, at or above the threshold of 50.0 %."
+        assert said in " ".join(given.texts(report))
+    groups = given.named(measurement_report(context), "125007")
+    assert [meanings_of(group, "278201002") for group in groups] == [
+        ["Malignant"],
+        ["Malignant"],
+        ["Benign"],
+        ["Benign"],
+    ]
+
+
 def test_a_negative_study_says_below_the_threshold() -> None:
     for report in reports(given.negative()):
         words = " ".join(given.texts(report))
@@ -243,6 +257,18 @@ def test_a_partial_study_is_never_called_negative_and_names_what_was_refused() -
     (named,) = (i for i in given.content_items(text_report(given.partial())) if i.get("ValueType") == "IMAGE")
     assert named.RelationshipType == "INFERRED FROM"
     assert named.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == given.images()[1].SOPInstanceUID
+
+
+def test_a_partial_study_over_the_threshold_is_called_positive_and_incomplete() -> None:
+    for report in reports(given.context(given.prediction(given.POSITIVE, (implant(2),)))):
+        words = " ".join(given.texts(report))
+        assert flags(report)[0] == "PARTIAL"
+        assert (
+            "AI result: POSITIVE, but INCOMPLETE. Probability of cancer in what was analysed 87.0 %, "
+            "at or above the threshold of 50.0 %. Not analysed: L CC. What was not analysed may contain "
+            "disease."
+        ) in words
+        assert "Left breast: probability of cancer 8.0 % (CC not analysed, MLO 8.0 %)." in words
 
 
 def test_a_breast_of_which_nothing_was_analysed_is_named_all_the_same() -> None:
