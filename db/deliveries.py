@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, delete, func, select
 from sqlalchemy.orm import Session, aliased
 
 from db.jobs import Claim, audit_job, held
 from db.lifecycle import DELIVERY_TRANSITIONS, DeliveryEvent, DeliveryState, next_state
 from db.session import Transaction
-from db.tables import Delivery, Job, ResultObject
+from db.tables import Delivery, Job, Refusal, ResultObject
 
 SETTLED = (
     DeliveryState.DELIVERED,
@@ -26,6 +26,8 @@ class OutgoingObject:
 
     Attributes
     ----------
+    refusals : int
+        Attempts at which the destination refused it, and was not believed yet.
     fallback_for : str or None
         SOP Instance UID of the object that is sent rather than this one where the destination accepts its
         class.
@@ -40,6 +42,7 @@ class OutgoingObject:
     file_name: str
     sha256: str
     attempts: int
+    refusals: int = 0
     fallback_for: str | None = None
     is_needless: bool = False
 
@@ -47,8 +50,9 @@ class OutgoingObject:
 def outgoing(session: Session, claim: Claim) -> tuple[OutgoingObject, ...]:
     """Return what a deliver job still has to send, in the order in which the objects were built."""
     other_result, other = aliased(ResultObject), aliased(Delivery)
+    refusals = select(func.count()).where(Refusal.delivery_id == Delivery.id).scalar_subquery()
     rows = session.execute(
-        select(Delivery, ResultObject, other_result.sop_instance_uid, other.state)
+        select(Delivery, ResultObject, refusals, other_result.sop_instance_uid, other.state)
         .join(ResultObject, Delivery.result_id == ResultObject.id)
         .outerjoin(other_result, Delivery.fallback_for == other_result.id)
         .outerjoin(other, and_(other.result_id == other_result.id, other.job_id == Delivery.job_id))
@@ -64,10 +68,11 @@ def outgoing(session: Session, claim: Claim) -> tuple[OutgoingObject, ...]:
             result.file_name,
             result.sha256,
             delivery.attempts,
+            refused,
             fallback_for,
             other_state in (DeliveryState.DELIVERED, DeliveryState.COMMITTED),
         )
-        for delivery, result, fallback_for, other_state in rows
+        for delivery, result, refused, fallback_for, other_state in rows
     )
 
 
@@ -79,11 +84,13 @@ def record(
     *,
     status: int | None,
     detail: str,
+    is_doubted: bool = False,
 ) -> DeliveryState:
     """Record what became of one send; return the delivery's new state.
 
     An attempt that changes neither state nor status is counted without an event of its own: the job's events
-    tell it, and a destination that is away for a weekend must not fill the trail.
+    tell it, and a destination that is away for a weekend must not fill the trail. Refusals are few, and each
+    has its event.
 
     Parameters
     ----------
@@ -97,6 +104,8 @@ def record(
         Status (0000,0900) of the response, where one came.
     detail : str
         For the operator; never patient data.
+    is_doubted : bool
+        Whether the status refuses the object, and is not believed yet.
 
     Raises
     ------
@@ -111,7 +120,12 @@ def record(
     delivery.last_status = status
     delivery.detail = detail or None
     delivery.updated_at = tx.now
-    if (delivery.state, delivery.last_status, True) != before:
+    if is_doubted:
+        tx.session.add(Refusal(delivery_id=delivery_id, attempt=delivery.attempts))
+    elif delivery.attempts > 1 and delivery.state in SETTLED:
+        # Whoever sends it again, after a person or storage commitment asked for that, counts anew.
+        tx.session.execute(delete(Refusal).where(Refusal.delivery_id == delivery_id))
+    if is_doubted or (delivery.state, delivery.last_status, True) != before:
         _tell(tx, job, delivery, event)
     return DeliveryState(delivery.state)
 

@@ -308,6 +308,14 @@ class Delivery(Base):
     result: Mapped[ResultObject] = relationship(foreign_keys=[result_id])
 
 
+class Refusal(Base):
+    """One attempt at which a destination refused an object, for as long as that is doubted."""
+
+    __tablename__ = "refusal"
+    delivery_id: Mapped[int] = mapped_column(ForeignKey("delivery.id"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True)  # of the delivery
+
+
 class CommitmentRequest(Base):
     """One request for storage commitment: what a destination was asked, and whether it reported."""
 

@@ -164,7 +164,9 @@ def dicom() -> str:
                     for r in STATUS_TABLE
                 ],
             ),
-            "The first row that holds a status decides.",
+            "The first row that holds a status decides. One that refuses the object is heard "
+            "`delivery.refused_tries` times until it is believed ([how](../how-to/delivery-fails.md"
+            "#the-pacs-refuses-an-object)).",
         ]
     )
 

@@ -172,7 +172,11 @@ class ClaimLoop:
 
     def _work_on(self, claim: Claim, claimed_at: datetime) -> None:
         lease = Lease(
-            self._database, claim, lease_s=self._terms.lease_s, hard_limit_s=self._terms.hard_limit_s
+            self._database,
+            claim,
+            lease_s=self._terms.lease_s,
+            hard_limit_s=self._terms.hard_limit_s,
+            refused_tries=self._terms.policy.refused_tries,
         )
         with lease:
             try:

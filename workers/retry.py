@@ -17,6 +17,9 @@ from workers.training_run import TrainingRefusedError
 HELD_UP_S = 1.0
 """An attempt that a destination ended no sooner has held its worker up."""
 
+DOUBTED_REFUSAL_S = 30.0
+"""Wait after the first status that refuses an object; a PACS that is busy is so for longer than a second."""
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -28,10 +31,13 @@ class Policy:
         Attempts until a job that keeps failing is given up.
     backoff_max_s : float
         Longest wait between attempts, seconds.
+    refused_tries : int
+        Times that a destination must refuse an object by a status until that is believed.
     """
 
     attempts: int
     backoff_max_s: float
+    refused_tries: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,24 @@ class UndeliverableError(NodeError):
     """A destination refused an object for good; look at the delivery's status with ``result list``."""
 
 
+class RefusalDoubtedError(NodeError):
+    """A destination refused an object, which is sent again before that is believed.
+
+    No other job waits for it: the destination is there and answers.
+
+    Parameters
+    ----------
+    reason : str
+        For the operator; never patient data.
+    refusals : int
+        How often it refused the object that it refused most often.
+    """
+
+    def __init__(self, reason: str, *, refusals: int) -> None:
+        super().__init__(reason)
+        self.refusals = refusals
+
+
 class NotCommittedError(UndeliverableError):
     """A destination keeps reporting objects missing that it took; look into its log, then retry the job."""
 
@@ -82,9 +106,13 @@ def decide(error: Exception, attempt: int, policy: Policy) -> Verdict:
         return GiveUp()
     # An unreachable PACS, database or disk comes back one day: results wait for it without limit.
     waits_for_others = isinstance(error, DestinationUnavailableError | DatabaseUnavailableError | SpoolError)
+    delay_s = backoff_s(attempt, policy.backoff_max_s)
+    if isinstance(error, RefusalDoubtedError):
+        # Refusals are counted by object, whatever else the job met before.
+        doubt_s = backoff_s(error.refusals, policy.backoff_max_s, first_s=DOUBTED_REFUSAL_S)
+        return TryLater(max(delay_s, doubt_s))
     if attempt >= policy.attempts and not waits_for_others:
         return GiveUp()
-    delay_s = backoff_s(attempt, policy.backoff_max_s)
     return TryLater(delay_s, delay_s if isinstance(error, DestinationAwayError) else 0.0)
 
 
@@ -109,12 +137,27 @@ def leaving_others_time(verdict: TryLater, error: Exception, *, took_s: float) -
     return TryLater(verdict.delay_s + took_s, verdict.destination_pause_s + took_s)
 
 
-def backoff_s(attempt: int, longest_s: float) -> float:
-    """Return the wait before the next attempt: doubling from 1 s, capped, with up to a fifth of jitter.
+def is_refusal_believed(refusals: int, refused_tries: int) -> bool:
+    """Decide whether an object that a destination refused by a status waits for a person.
+
+    Many a PACS gives such a status for a trouble that passes: a busy database, a study that is locked.
+
+    Parameters
+    ----------
+    refusals : int
+        How often the destination refused the object, the last time included.
+    refused_tries : int
+        See :class:`Policy`.
+    """
+    return refusals >= refused_tries
+
+
+def backoff_s(attempt: int, longest_s: float, *, first_s: float = 1.0) -> float:
+    """Return the wait before the next attempt: doubling from the first, capped, with up to a fifth of jitter.
 
     Jitter keeps many jobs that failed together from coming back together.
     """
-    wait = min(2.0 ** min(attempt - 1, 30), longest_s)
+    wait = min(first_s * 2.0 ** min(attempt - 1, 30), longest_s)
     return wait * random.uniform(0.9, 1.1)
 
 

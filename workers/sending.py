@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from db import commitments, deliveries, jobs
@@ -14,11 +15,11 @@ from db.session import Database
 from dicom_node.crashpoints import crashpoint
 from dicom_node.delivery.destination import Destination
 from dicom_node.delivery.dimse import Outgoing, Requestor, SendResult, send
-from dicom_node.delivery.status import SendState
+from dicom_node.delivery.status import SendState, meaning_of
 from dicom_node.errors import DestinationAwayError, DestinationUnavailableError, ResultError, SpoolError
 from dicom_node.results.checks.checker import faults_of_file, in_short
 from workers.lease import Lease
-from workers.retry import UndeliverableError
+from workers.retry import RefusalDoubtedError, UndeliverableError, is_refusal_believed
 
 _EVENT_OF = {
     SendState.DELIVERED: DeliveryEvent.ACCEPTED,
@@ -65,6 +66,8 @@ class Sender:
         DestinationUnavailableError
             If objects remain that the destination may take later; of the kind
             :class:`~dicom_node.errors.DestinationAwayError` where there was no association at all.
+        RefusalDoubtedError
+            If it refused one of them, which is not believed yet.
         UndeliverableError
             If all are settled and it refused one.
         LeaseLostError
@@ -85,13 +88,16 @@ class Sender:
         def on_result(sop_instance_uid: str, result: SendResult) -> None:
             crashpoint("deliver.object_sent")
             lease.check()
-            self._record(claim, by_uid[sop_instance_uid], result)
+            item = by_uid[sop_instance_uid]
+            result = _heard(result, refusals=item.refusals + 1, refused_tries=lease.refused_tries)
+            self._record(claim, item, result)
             last.append(result)
 
         outgoing = [self._outgoing(item) for item in by_uid.values()]
         send(outgoing, Destination.parse(claim.destination), self._requestor, on_result=on_result)
         crashpoint("deliver.all_sent")
-        self._end(claim, last)
+        doubted = [by_uid[r.sop_instance_uid].refusals + 1 for r in last if _is_doubted(r)]
+        self._end(claim, last, refusals=max(doubted, default=0))
 
     def _stop_faulty(self, claim: Claim, objects: Sequence[OutgoingObject], lease: Lease) -> list[SendResult]:
         """Refuse for good what the node's own check does not let out; the other objects go on."""
@@ -122,13 +128,17 @@ class Sender:
                 _EVENT_OF[result.state],
                 status=result.status,
                 detail=result.detail,
+                is_doubted=_is_doubted(result),
             )
 
-    def _end(self, claim: Claim, results: list[SendResult]) -> None:
+    def _end(self, claim: Claim, results: list[SendResult], *, refusals: int) -> None:
         with self._database.reading() as session:
             states = deliveries.states(session, claim)
         if any(state in (DeliveryState.PENDING, DeliveryState.UNKNOWN) for state in states):
             open_results = [r for r in results if r.state in (SendState.TRY_AGAIN, SendState.UNKNOWN)]
+            if refusals:
+                detail = next(r.detail for r in open_results if _is_doubted(r))
+                raise RefusalDoubtedError(f"{claim.destination}: {detail}", refusals=refusals)
             detail = open_results[0].detail if open_results else "some objects were not sent"
             is_away = bool(open_results) and not any(r.associated for r in open_results)
             unavailable = DestinationAwayError if is_away else DestinationUnavailableError
@@ -148,6 +158,22 @@ class Sender:
         if self._commits(str(claim.destination)):
             with self._database.transaction(claim.owner) as tx:
                 commitments.queue_request(tx, claim)
+
+
+def _heard(result: SendResult, *, refusals: int, refused_tries: int) -> SendResult:
+    """Doubt a status that refuses an object until it came often enough; what was not even sent is certain."""
+    if result.state is not SendState.REFUSED or result.status is None or refused_tries == 1:
+        return result
+    if is_refusal_believed(refusals, refused_tries):
+        return replace(result, detail=f"{result.detail}; refused {refusals} times")
+    detail = f"{result.detail}; refused {refusals} of {refused_tries} times, and sent again"
+    return replace(result, state=SendState.TRY_AGAIN, detail=detail)
+
+
+def _is_doubted(result: SendResult) -> bool:
+    """Whether a destination refused the object and is asked again."""
+    is_refusal = result.status is not None and meaning_of(result.status).state is SendState.REFUSED
+    return is_refusal and result.state is SendState.TRY_AGAIN
 
 
 def _fault_in(path: Path, sha256: str) -> str:

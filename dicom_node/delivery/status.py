@@ -20,7 +20,7 @@ class SendState(StrEnum):
     TRY_AGAIN = "try_again"
     """The destination does not have the object, for a reason that may pass by itself."""
     REFUSED = "refused"
-    """The destination does not take the object, and will not until a person has looked."""
+    """The destination says that it does not take the object, for a reason that does not pass by itself."""
     NOT_NEEDED = "not_needed"
     """Not sent: the destination takes the same content as an object of another class."""
 

@@ -270,6 +270,14 @@ class DeliverySettings(Section):
     connect_timeout_s: float = Field(5, gt=0, description="Seconds to open a connection.", examples=[5])
     acse_timeout_s: float = Field(15, gt=0, description="Seconds to negotiate an association.", examples=[15])
     dimse_timeout_s: float = Field(30, gt=0, description="Seconds to wait for a response.", examples=[30])
+    refused_tries: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="Times that a destination must refuse an object by a status until a person must look; "
+        "1 believes the first.",
+        examples=[1],
+    )
     commitment_wait_s: float = Field(
         5,
         gt=0,

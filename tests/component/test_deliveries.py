@@ -10,7 +10,7 @@ from db.deliveries import OutgoingObject, outgoing, record, states
 from db.errors import LeaseLostError, TransitionRefusedError
 from db.jobs import Claim
 from db.lifecycle import DeliveryEvent, DeliveryState, JobKind
-from db.tables import Delivery
+from db.tables import Delivery, Refusal
 from tests.steered_node import (
     ARCHIVE,
     LEASE_S,
@@ -108,6 +108,25 @@ def test_each_send_is_audited_with_object_destination_state_and_status(
         "attempt": 1,
     }
     assert json.loads(unanswered.detail)["status"] is None
+
+
+def test_each_refusal_that_is_doubted_is_counted_and_audited_until_the_object_is_settled(
+    node: SteeredNode, claimed: Claim
+) -> None:
+    first, second, _ = to_send(node, claimed)
+    told = []
+    for is_doubted in (True, False, True):
+        with node.transaction(claimed.owner) as tx:
+            event = DeliveryEvent.TURNED_AWAY
+            record(tx, claimed, first.delivery_id, event, status=0xC001, detail="why", is_doubted=is_doubted)
+        told.append(node.actions().count("result.turned_away"))
+
+    assert told == [1, 1, 2]
+    assert [(o.attempts, o.refusals) for o in to_send(node, claimed)] == [(3, 2), (0, 0), (0, 0)]
+    happens(node, claimed, second.delivery_id, DeliveryEvent.ACCEPTED, 0x0000)
+    assert len(node.rows(Refusal)) == 2, "those of another object are not its own"
+    happens(node, claimed, first.delivery_id, DeliveryEvent.ACCEPTED, 0x0000)
+    assert node.rows(Refusal) == []
 
 
 def test_only_what_is_not_settled_is_sent_again(node: SteeredNode, claimed: Claim) -> None:

@@ -17,7 +17,7 @@ from db.errors import SchemaError
 from db.handoff import complete_quiet_studies
 from db.lifecycle import DeliveryEvent, JobKind, JobState
 from db.session import Database
-from db.tables import AuditCursor, Base, Instance
+from db.tables import AuditCursor, Base, Instance, Refusal
 from dicom_node.spool import Spool
 from tests.command_line import command
 from tests.databases import production_role
@@ -25,7 +25,7 @@ from tests.steered_node import BUNDLE, OTHER_WORKER, RULES, WORKER, SteeredNode,
 
 FIRST_VERSION = "0001"
 OPEN, QUEUED, RUNNING, SCORED = "2.25.1", "2.25.2", "2.25.3", "2.25.4"
-NEW_TABLES = (AuditCursor,)
+NEW_TABLES = (AuditCursor, Refusal)
 POSTGRESQL = [pytest.param("postgresql", marks=pytest.mark.postgres)]
 
 

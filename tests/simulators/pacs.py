@@ -142,6 +142,8 @@ class SimulatedPacs:
         self.transfer_syntax_uids = transfer_syntax_uids
         self.maximum_length = maximum_length
         self.status = 0x0000
+        self.statuses: dict[str, int] = {}
+        """Per SOP Instance UID the status that it is answered with, whatever the others are."""
         self.keeps_what_it_fails = False
         """Whether an object that was answered with a failure status is stored all the same."""
         self.delay_s = 0.2
@@ -151,6 +153,8 @@ class SimulatedPacs:
         self.violations: list[str] = []
         """What peers did against the standard."""
         self.message_ids: list[int] = []
+        self.endings: list[str] = []
+        """Per association that was asked or told to end: ``released`` or ``aborted``."""
         self._stored: list[StoredObject] = []
         self._faults_left: int | None = None
         self._behaviour = Behaviour.ACCEPT
@@ -363,6 +367,8 @@ class SimulatedPacs:
         (message_id,) = struct.unpack("<H", command[0x0110])
         self.message_ids.append(message_id)
         if field == 0x0030:
+            if association.contexts[context_id][0] != text(command[0x0002]):
+                self.violations.append("C-ECHO of another class than its presentation context")
             association.line.sendall(
                 response_pdu(context_id, 0x8030, message_id, VERIFICATION, "", self.status)
             )
@@ -371,7 +377,7 @@ class SimulatedPacs:
         before = self._misbehaves(Behaviour.DROP_BEFORE_DATA_SET, Behaviour.ABORT_BEFORE_DATA_SET)
         self._end_if(before, association.line)
         data_set = self._receive_data_set(association, context_id)
-        status = self.status
+        status = self.statuses.get(sop_instance_uid, self.status)
         after = self._misbehaves(*_AFTER_DATA_SET)
         if after is Behaviour.DROP_AFTER_DATA_SET:
             raise _HungUpError
@@ -469,9 +475,11 @@ class SimulatedPacs:
         while True:
             pdu = _receive_pdu(association.line)
             if pdu[0] == 5:
+                self.endings.append("released")
                 association.line.sendall(struct.pack(">BxI4x", 6, 4))
                 raise _HungUpError
             if pdu[0] != 4:
+                self.endings.append("aborted")
                 raise _HungUpError
             if self.maximum_length and len(pdu) - 6 > self.maximum_length:
                 self.violations.append("P-DATA longer than the maximum length")

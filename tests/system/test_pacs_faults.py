@@ -152,6 +152,20 @@ def test_what_the_pacs_may_have_is_unknown_and_sent_again_with_the_same_bytes(
     assert any(stored.count(result) > 1 for result in doubtful), "it was sent again"
 
 
+def test_a_refusal_that_passes_needs_no_person(ward: Ward) -> None:
+    ward.pacs.behave(Behaviour.ACCEPT, status=CANNOT_UNDERSTAND, times=1)
+    uid = ward.send_study()
+    ward.wait_for_state(uid, "done")
+    ward.assert_all_delivered_once(uid)
+    first, *others = sorted(ward.results(uid), key=lambda row: -int(row["attempts"]))
+    assert first["attempts"] == 2
+    assert {row["attempts"] for row in others} <= {1}
+    told = ward.command("audit", "query", "--study", uid, "--action", "result.turned_away", "--json")
+    assert [(event["detail"]["sop_instance_uid"], event["detail"]["status"]) for event in told] == [
+        (first["sop_instance_uid"], "C001")
+    ]
+
+
 def test_what_the_pacs_refuses_waits_for_a_person_and_the_rest_is_delivered(ward: Ward) -> None:
     ward.pacs.behave(Behaviour.ACCEPT, status=CANNOT_UNDERSTAND)
     uid = ward.send_study()
@@ -160,7 +174,8 @@ def test_what_the_pacs_refuses_waits_for_a_person_and_the_rest_is_delivered(ward
     assert job is not None
     assert job["error"].startswith("UNDELIVERABLE")
     rows = ward.results(uid)
-    assert {(row["delivery_state"], row["last_status"]) for row in rows} == {("refused", "C001")}
+    seen = {(row["delivery_state"], row["last_status"], row["attempts"], row["detail"]) for row in rows}
+    assert seen == {("refused", "C001", 3, "C001: cannot understand; refused 3 times")}
     ward.pacs.behave(Behaviour.ACCEPT)
     before = len(ward.pacs.stored)
     with pytest.raises(AssertionError, match="did not happen"):

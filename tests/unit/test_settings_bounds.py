@@ -28,6 +28,7 @@ WHOLE_NUMBERS = {
     "scoring.decode_memory_bytes": (GIB // 4, None),
     "scoring.decode_cpu_s": (1, None),
     "delivery.workers": (0, 64),
+    "delivery.refused_tries": (1, 100),
     "training.workers": (0, 8),
     "retention.received_days": (1, None),
     "metrics.port": (1, 65535),

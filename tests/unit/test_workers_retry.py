@@ -16,11 +16,13 @@ from workers.inputs import DamagedInputError, MissingInputError
 from workers.retry import (
     GiveUp,
     Policy,
+    RefusalDoubtedError,
     TryLater,
     UndeliverableError,
     backoff_s,
     code_of,
     decide,
+    is_refusal_believed,
     leaving_others_time,
     reason_of,
 )
@@ -85,8 +87,27 @@ def test_work_that_took_long_and_failed_by_itself_keeps_nobody_waiting() -> None
     assert leaving_others_time(verdict, ResultError("x"), took_s=300) == verdict
 
 
+@pytest.mark.parametrize("attempt", [1, 5, 100_000])
+@pytest.mark.parametrize(("refusals", "seconds"), [(1, 30), (2, 60), (3, 120), (99, 300)])
+def test_a_refusal_that_is_doubted_waits_by_the_number_of_refusals_and_never_shorter_than_any_other_failure(
+    attempt: int, refusals: int, seconds: float
+) -> None:
+    verdict = decide(RefusalDoubtedError("x", refusals=refusals), attempt, POLICY)
+    assert isinstance(verdict, TryLater)
+    longest = 300 if attempt == 100_000 else seconds
+    assert 0.9 * longest <= verdict.delay_s <= 1.1 * longest
+
+
+def test_a_destination_that_refused_an_object_has_answered_and_keeps_nobody_waiting() -> None:
+    error = RefusalDoubtedError("x", refusals=1)
+    verdict = decide(error, 1, POLICY)
+    assert isinstance(verdict, TryLater)
+    assert verdict.destination_pause_s == 0
+    assert leaving_others_time(verdict, error, took_s=300) == verdict
+
+
 @pytest.mark.parametrize("attempt", [1, 5])
-def test_what_a_destination_refused_waits_for_a_person_at_once(attempt: int) -> None:
+def test_a_refusal_that_is_believed_waits_for_a_person_at_once(attempt: int) -> None:
     assert isinstance(decide(UndeliverableError("x"), attempt, POLICY), GiveUp)
 
 
@@ -105,7 +126,17 @@ def test_the_wait_doubles_from_a_second_to_the_longest(attempt: int, seconds: fl
     assert len(set(waits)) > 1, "jobs that failed together must not come back together"
 
 
+@pytest.mark.parametrize(("refusals", "tries", "believed"), [(1, 1, True), (1, 3, False), (2, 3, False)])
+def test_a_refusal_is_believed_as_soon_as_it_came_as_often_as_is_set(
+    refusals: int, tries: int, believed: bool
+) -> None:
+    assert is_refusal_believed(refusals, tries) is believed
+    assert is_refusal_believed(tries, tries)
+    assert is_refusal_believed(tries + 1, tries), "fewer were set meanwhile"
+
+
 def test_a_failure_is_stored_under_a_code_that_stays() -> None:
+    assert code_of(RefusalDoubtedError("x", refusals=1)) == "REFUSAL_DOUBTED"
     assert code_of(DestinationUnavailableError("x")) == "DESTINATION_UNAVAILABLE"
     assert code_of(UndeliverableError("x")) == "UNDELIVERABLE"
     assert code_of(ForeignError("x")) == "FOREIGN"
