@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -171,54 +171,93 @@ def measure(
     EvaluationError
         If there are no two women with lesions, or the two sequences are not of the same images.
     """
+    _require_same_images(maps, random_weights)
+    with_lesions = [row for row, one in enumerate(maps) if one.areas]
+    women = [maps[row].group for row in with_lesions]
+    if len(set(women)) < 2:
+        raise EvaluationError("Localisation needs drawn lesions of two women at least.")
+    resampling = Resampling(women, seed=seed)
+    random = np.random.default_rng(seed)
+    found = _Answers.of(maps, with_lesions, seed)
+    baselines = {
+        RANDOM_PEAK: _of_shuffled_maps(maps, with_lesions, random, seed),
+        OTHER_WOMAN: _of_other_women(maps, with_lesions, random, seed),
+        RANDOM_WEIGHTS: _Answers.of(random_weights, with_lesions, seed),
+    }
+    return LocalisationQuality(
+        images=len(with_lesions),
+        women=resampling.women,
+        lesions=sum(len(maps[row].areas) for row in with_lesions),
+        found=found.pointing(resampling),
+        baselines={name: answers.pointing(resampling) for name, answers in baselines.items()},
+        advantage={name: resampling.mean(found.hits - answers.hits) for name, answers in baselines.items()},
+    )
+
+
+def _require_same_images(maps: Sequence[LocatedMap], random_weights: Sequence[LocatedMap]) -> None:
     same = len(maps) == len(random_weights) and all(
         one.group == other.group and len(one.areas) == len(other.areas)
         for one, other in zip(maps, random_weights, strict=False)
     )
     if not same:
         raise EvaluationError("Give the maps of the same images, once trained and once with random weights.")
-    with_lesions = [row for row, one in enumerate(maps) if one.areas]
-    groups = [maps[row].group for row in with_lesions]
-    if len(set(groups)) < 2:
-        raise EvaluationError("Localisation needs drawn lesions of two women at least.")
-    random = np.random.default_rng(seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Where one source of maps, or one that knows nothing, says that lesions are.
+
+    Attributes
+    ----------
+    hits, overlaps : numpy.ndarray
+        ``(n,)`` of each image with lesions: whether the peak touches one, or how often; intersection over
+        union.
+    froc : tuple of float
+        See :class:`Pointing`.
+    mean_froc : Interval
+        See :class:`Pointing`.
+    """
+
+    hits: Array
+    overlaps: Array
+    froc: tuple[float, ...]
+    mean_froc: Interval
+
+    @classmethod
+    def of(cls, maps: Sequence[LocatedMap], rows: Sequence[int], seed: int) -> _Answers:
+        return cls(_hits(maps, rows), _overlaps(maps, rows), *_froc(maps, seed))
+
+    def pointing(self, resampling: Resampling) -> Pointing:
+        is_counted = bool(np.isin(self.hits, (0.0, 1.0)).all())
+        game = resampling.share(self.hits == 1.0) if is_counted else resampling.mean(self.hits)
+        return Pointing(game, resampling.mean(self.overlaps), self.froc, self.mean_froc)
+
+
+def _of_shuffled_maps(
+    maps: Sequence[LocatedMap], rows: Sequence[int], random: np.random.Generator, seed: int
+) -> _Answers:
+    """Answer by the map's values at random places: the mean of many shuffles, the FROC curve of one."""
     mixed = [shuffled(maps, random) for _ in range(_SHUFFLES)]
-    hits = _hits(maps, with_lesions)
-    of_baselines = {
-        RANDOM_PEAK: np.mean([_hits(one, with_lesions) for one in mixed], axis=0),
-        OTHER_WOMAN: _hits_of_others(maps, with_lesions),
-        RANDOM_WEIGHTS: _hits(random_weights, with_lesions),
-    }
-    resampling = Resampling(groups, seed=seed)
-    overlaps = {
-        RANDOM_PEAK: np.mean([_overlaps(one, with_lesions) for one in mixed], axis=0),
-        OTHER_WOMAN: _overlaps_of_others(maps, with_lesions),
-        RANDOM_WEIGHTS: _overlaps(random_weights, with_lesions),
-    }
-    curves = {
-        RANDOM_PEAK: _froc(mixed[0], seed),
-        OTHER_WOMAN: _froc(_exchanged(maps, random), seed),
-        RANDOM_WEIGHTS: _froc(random_weights, seed),
-    }
-    return LocalisationQuality(
-        images=len(with_lesions),
-        women=len(set(groups)),
-        lesions=sum(len(maps[row].areas) for row in with_lesions),
-        found=_pointing(hits, _overlaps(maps, with_lesions), _froc(maps, seed), resampling),
-        baselines={
-            name: _pointing(of_baselines[name], overlaps[name], curves[name], resampling)
-            for name in of_baselines
-        },
-        advantage={name: resampling.mean(hits - values) for name, values in of_baselines.items()},
-    )
+    hits = np.mean([_hits(one, rows) for one in mixed], axis=0)
+    overlaps = np.mean([_overlaps(one, rows) for one in mixed], axis=0)
+    return _Answers(hits, overlaps, *_froc(mixed[0], seed))
 
 
-def _pointing(
-    hits: Array, overlaps: Array, curve: tuple[tuple[float, ...], Interval], resampling: Resampling
-) -> Pointing:
-    is_counted = bool(np.isin(hits, (0.0, 1.0)).all())
-    game = resampling.share(hits == 1.0) if is_counted else resampling.mean(hits)
-    return Pointing(game, resampling.mean(overlaps), *curve)
+def _of_other_women(
+    maps: Sequence[LocatedMap], rows: Sequence[int], random: np.random.Generator, seed: int
+) -> _Answers:
+    """Hold the maps against the lesions of all other women, the FROC curve against those of one."""
+    hits, overlaps = [], []
+    for row in rows:
+        one, others = maps[row], _other_women(maps, row, rows)
+        peak, shown = _peak(one), _shown(one)
+        hits.append(np.mean([touched(other.union, one.activation.shape)[peak] for other in others]))
+        overlaps.append(np.mean([_overlap(shown, other.union) for other in others]))
+    return _Answers(np.asarray(hits), np.asarray(overlaps), *_froc(_exchanged(maps, rows, random), seed))
+
+
+def _other_women(maps: Sequence[LocatedMap], row: int, rows: Sequence[int]) -> list[LocatedMap]:
+    return [maps[other] for other in rows if maps[other].group != maps[row].group]
 
 
 def _peak(one: LocatedMap) -> tuple[int, int]:
@@ -236,16 +275,6 @@ def _hits(maps: Sequence[LocatedMap], rows: Sequence[int]) -> Array:
     )
 
 
-def _hits_of_others(maps: Sequence[LocatedMap], rows: Sequence[int]) -> Array:
-    """Share of other women's lesions that each map's peak would have hit."""
-    found = []
-    for row in rows:
-        peak, cells = _peak(maps[row]), maps[row].activation.shape
-        others = [maps[other].union for other in rows if maps[other].group != maps[row].group]
-        found.append(np.mean([touched(union, cells)[peak] for union in others]))
-    return np.asarray(found)
-
-
 def _shown(one: LocatedMap) -> NDArray[np.bool_]:
     """Where a map exceeds half of its maximum inside the breast."""
     values = np.where(one.inside, on_grid(one.activation, one.inside.shape), -np.inf)
@@ -261,23 +290,15 @@ def _overlaps(maps: Sequence[LocatedMap], rows: Sequence[int]) -> Array:
     return np.asarray([_overlap(_shown(maps[row]), maps[row].union) for row in rows])
 
 
-def _overlaps_of_others(maps: Sequence[LocatedMap], rows: Sequence[int]) -> Array:
-    found = []
-    for row in rows:
-        shown = _shown(maps[row])
-        others = [maps[other].union for other in rows if maps[other].group != maps[row].group]
-        found.append(np.mean([_overlap(shown, union) for union in others]))
-    return np.asarray(found)
-
-
-def _exchanged(maps: Sequence[LocatedMap], random: np.random.Generator) -> list[LocatedMap]:
+def _exchanged(
+    maps: Sequence[LocatedMap], rows: Sequence[int], random: np.random.Generator
+) -> list[LocatedMap]:
     """Give every woman with lesions those of another woman."""
-    rows = [row for row, one in enumerate(maps) if one.areas]
     found = list(maps)
     for row in rows:
-        others = [other for other in rows if maps[other].group != maps[row].group]
-        areas = maps[int(random.choice(others))].areas
-        found[row] = LocatedMap(maps[row].group, maps[row].activation, areas, maps[row].inside)
+        others = _other_women(maps, row, rows)
+        areas = others[int(random.choice(len(others)))].areas
+        found[row] = replace(maps[row], areas=areas)
     return found
 
 
