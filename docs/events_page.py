@@ -134,6 +134,7 @@ OF_THE_LOG: Mapping[str, str] = {
     "process.no_goodbye": "a stop could not be told to the database",
     "process.runs_as_root": "the node runs as root",
     "process.stop_deadline": "a process that hangs in its stop ends itself",
+    "score.moved_to_cpu": "the GPU had no memory left: the CPU answered so many batches of a study",
     "shadow.failed": "the bundle in shadow failed; results are not affected",
     "shadow.out_of_time": "the bundle in shadow took too long for a study",
     "studies.completed": "studies became complete by their quiet period",

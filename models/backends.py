@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.class_scores import class_probabilities, score_of
-from models.errors import BackendError
+from models.errors import BackendError, DeviceMemoryError
 from models.tasks import Task
 
 Answers = tuple[NDArray[np.float32], NDArray[np.float32] | None]
@@ -56,11 +56,15 @@ class TorchBackend:
         In evaluation mode, on `device`.
     device : torch.device
         Where it runs.
+    may_use_cpu : bool, optional
+        Whether the CPU may answer what the device has no memory for.
     """
 
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
+    def __init__(self, network: nn.Module, device: torch.device, *, may_use_cpu: bool = True) -> None:
         self._network = network
         self._device = device
+        self._may_use_cpu = may_use_cpu
+        self._cpu_batches = 0
 
     @property
     def name(self) -> str:
@@ -68,17 +72,58 @@ class TorchBackend:
         return REFERENCE
 
     def run(self, batch: NDArray[np.float32]) -> Answers:
-        """Answer a batch; on the CPU where the GPU has no memory left."""
-        try:
-            return self._answers(self._network, batch, self._device)
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
+        """Answer a batch; where the GPU has no memory left in halves, and at last on the CPU.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If memory ran out in each of these.
+        """
         # Another process may have let go of memory meanwhile; otherwise the answer comes late, but it comes.
+        answers = self._tried(batch) or self._tried_in_halves(batch)
+        if answers is None and self._may_use_cpu:
+            answers = self._tried_on_cpu(batch)
+        if answers is None:
+            raise DeviceMemoryError(
+                f"The {self._device.type} had no memory left for a batch of {len(batch)}: end what else runs "
+                "there, or start fewer score workers."
+            )
+        return answers
+
+    @property
+    def cpu_batches(self) -> int:
+        """How many batches the CPU has answered for want of memory."""
+        return self._cpu_batches
+
+    def _tried(self, batch: NDArray[np.float32]) -> Answers | None:
+        """Answer; None where the memory does not suffice."""
         try:
             return self._answers(self._network, batch, self._device)
         except torch.OutOfMemoryError:
-            on_cpu = copy.deepcopy(self._network).to("cpu")
-            return self._answers(on_cpu, batch, torch.device("cpu"))
+            pass
+        # Not above: there the error still holds the pass, and all that it took.
+        torch.cuda.empty_cache()
+        return None
+
+    def _tried_in_halves(self, batch: NDArray[np.float32]) -> Answers | None:
+        half = (len(batch) + 1) // 2
+        logits, maps = [], []
+        for part in filter(len, (batch[:half], batch[half:])):
+            answers = self._tried(part)
+            if answers is None:
+                return None
+            logits.append(answers[0])
+            maps.append(answers[1])
+        present = [each for each in maps if each is not None]
+        return np.concatenate(logits), np.concatenate(present) if present else None
+
+    def _tried_on_cpu(self, batch: NDArray[np.float32]) -> Answers | None:
+        try:
+            answers = self._answers(_on_cpu(self._network), batch, torch.device("cpu"))
+        except torch.OutOfMemoryError:
+            return None
+        self._cpu_batches += 1
+        return answers
 
     @staticmethod
     def _answers(network: nn.Module, batch: NDArray[np.float32], device: torch.device) -> Answers:
@@ -86,6 +131,14 @@ class TorchBackend:
             logits, activations = network(torch.from_numpy(batch).to(device))
             maps = None if activations is None else activations.float().cpu().numpy()
             return logits.float().cpu().numpy(), maps
+
+
+def _on_cpu(network: nn.Module) -> nn.Module:
+    """Copy a network to the CPU, without a copy beside it on a GPU that is full."""
+    taken: dict[int, torch.Tensor] = {id(each): each.detach().cpu() for each in network.buffers()}
+    for each in network.parameters():
+        taken[id(each)] = nn.Parameter(each.detach().cpu(), requires_grad=each.requires_grad)
+    return copy.deepcopy(network, taken)
 
 
 class OpenVinoBackend:

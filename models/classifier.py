@@ -32,6 +32,7 @@ from models.contract import (
 )
 from models.errors import (
     BackendError,
+    DeviceMemoryError,
     DeviceUnavailableError,
     GoldenMismatchError,
     RegistryError,
@@ -62,7 +63,9 @@ class Classifier:
     def __init__(self, loaded: bundle.Bundle, network: nn.Module, device: torch.device) -> None:
         self._bundle = loaded
         self._device = device
-        self._backend: Backend = TorchBackend(network, device)
+        released_for = loaded.manifest.processors
+        self._torch = TorchBackend(network, device, may_use_cpu=not released_for or "cpu" in released_for)
+        self._backend: Backend = self._torch
         self._backend_refusal: str | None = None
 
     @classmethod
@@ -89,6 +92,8 @@ class Classifier:
             If the bundle is not sound, or does not give its released answers on this processor.
         DeviceUnavailableError
             If the processor is not there.
+        DeviceMemoryError
+            If it has no memory left for the network.
         """
         if threads is not None:
             torch.set_num_threads(threads)
@@ -101,7 +106,13 @@ class Classifier:
                 f"{loaded.identity.name} {loaded.identity.version} was released for "
                 f"{' and '.join(released_for)}, not for {chosen.type}: set scoring.device to one of them."
             )
-        network = _network(loaded).to(chosen)
+        try:
+            network = _network(loaded).to(chosen)
+        except torch.OutOfMemoryError:
+            raise DeviceMemoryError(
+                f"The {chosen.type} has no memory left for {loaded.identity.name}: end what else runs there, "
+                "or start fewer score workers."
+            ) from None
         classifier = cls(loaded, network, chosen)
         classifier._verify_golden()
         if backend != REFERENCE:
@@ -127,6 +138,11 @@ class Classifier:
     def device(self) -> str:
         """The processor in use, ``"cpu"`` or ``"cuda"``."""
         return self._device.type
+
+    @property
+    def cpu_batches(self) -> int:
+        """How many batches the CPU has answered for a GPU without memory, since the bundle was loaded."""
+        return self._torch.cpu_batches
 
     @property
     def backend(self) -> str:

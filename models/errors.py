@@ -10,6 +10,7 @@
     │   └── NoBreastError            ... because no breast was found in it
     ├── CalibrationError             too few or unusable scores to calibrate with
     ├── DeviceUnavailableError       the processor asked for is not there
+    ├── DeviceMemoryError            no memory was left on it for a network or a pass
     ├── BackendError                 a backend cannot run a network, or answers otherwise than torch
     ├── PublishedWeightsError        a file of published weights is not that of the architecture
     └── BundleError                  a bundle is refused
@@ -57,6 +58,10 @@ class CalibrationError(ModelsError):
 
 class DeviceUnavailableError(ModelsError):
     """The processor asked for is not there; use ``cpu`` or ``auto``."""
+
+
+class DeviceMemoryError(ModelsError):
+    """No memory was left for the network; end what else runs on the GPU, or give the task another one."""
 
 
 class BackendError(ModelsError):

@@ -107,7 +107,7 @@ class ScoringNode:
             )
         return str(images[0].StudyInstanceUID)
 
-    def worker(self, *, shadowed_devices: tuple[str, ...] = ()) -> ClaimLoop:
+    def worker(self, *, shadowed_devices: tuple[str, ...] = (), terms: Terms = TERMS) -> ClaimLoop:
         """Start a score worker that has loaded nothing yet."""
         scorer = Scorer(
             self.steered.database,
@@ -122,7 +122,7 @@ class ScoringNode:
                 shadowed_devices=shadowed_devices,
             ),
         )
-        return ClaimLoop(self.steered.database, JobKind.SCORE, scorer.score, terms=TERMS, owner=WORKER)
+        return ClaimLoop(self.steered.database, JobKind.SCORE, scorer.score, terms=terms, owner=WORKER)
 
     @property
     def results(self) -> Spool:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from functools import partial
 
+import structlog
+
 from db import deployments, jobs, observations, scoring
 from db.errors import DatabaseUnavailableError
 from db.jobs import Claim
@@ -40,6 +42,9 @@ from workers.whole_images import ReadStudy
 
 SR_STORAGE = "1.2.840.10008.5.1.4.1.1.88."
 """How the UID of every SOP class of structured reports begins (PS3.4 B.5)."""
+
+
+log = structlog.get_logger(__name__)
 
 
 class NoBundleError(NodeError):
@@ -148,11 +153,14 @@ class Scorer:
         wanted_by = _wanted_by(classifier)
         kinds = kinds_for(self._reporting.routes, wanted_by)
         prepared = None
+        moved_before = classifier.cpu_batches
         if classifier.task.slides is None:
             context: ResultContext | SlideStudyContext
             context, prepared = self._images(claim, work, classifier, kinds, watch, lease)
         else:
             context = self._slides(claim, work, classifier, watch, lease)
+        if moved := classifier.cpu_batches - moved_before:
+            log.warning("score.moved_to_cpu", job_id=claim.job_id, batches=moved)
         crashpoint("score.predicted")
         lease.check()
         withheld = devices.is_shadowed(context.sources, self._reporting.shadowed_devices)
