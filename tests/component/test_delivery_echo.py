@@ -25,6 +25,8 @@ def test_a_destination_that_listens_is_well() -> None:
     assert 0 < answer.seconds < PATIENCE_S
     assert pacs.calling_ae_titles == ["DICOM_NODE"]
     assert pacs.stored == ()
+    assert pacs.endings == ["released"]
+    assert pacs.violations == []
 
 
 def test_a_destination_without_explicit_vr_is_asked_in_implicit_vr() -> None:

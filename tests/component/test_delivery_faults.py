@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import math
 import threading
@@ -12,12 +14,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.delivery import association
+from dicom_node.delivery.association import request_association
 from dicom_node.delivery.destination import Destination
 from dicom_node.delivery.dimse import DeliveryTimeouts, Requestor, SendResult, SendState, send
+from dicom_node.errors import DestinationUnavailableError
 from tests.simulators.pacs import Behaviour, SimulatedPacs
-from tests.simulators.stored_objects import PATIENT_NAME, StoredResult, store_result
+from tests.simulators.stored_objects import COMPREHENSIVE_SR, PATIENT_NAME, StoredResult, store_result
 
 TIMEOUT_S = 1.0
 # For what must succeed, however busy the machine that runs the tests is.
@@ -211,6 +216,23 @@ def test_an_object_whose_last_bytes_never_left_is_known_not_to_be_there(
     assert pacs.hashes == {result.uid: {result.sha256}}
 
 
+@pytest.mark.parametrize(
+    "behaviour",
+    [Behaviour.WRONG_MESSAGE_ID, Behaviour.NO_STATUS, Behaviour.RELEASE_INSTEAD_OF_RESPONSE],
+    ids=lambda behaviour: behaviour.name,
+)
+def test_a_pacs_whose_answer_is_none_is_told_that_the_association_is_over(
+    tmp_path: Path, pacs: SimulatedPacs, behaviour: Behaviour
+) -> None:
+    pacs.behave(behaviour)
+
+    (sent,) = deliver([store_result(tmp_path)], pacs.destination)
+
+    assert sent.state is SendState.UNKNOWN
+    assert pacs.wait_until_idle(PATIENCE_S)
+    assert pacs.endings == ["aborted"], "a release would say that all is well"
+
+
 def test_an_answer_that_is_slow_but_in_time_is_a_success(tmp_path: Path, pacs: SimulatedPacs) -> None:
     result = store_result(tmp_path)
     pacs.behave(Behaviour.ANSWER_LATE)
@@ -342,3 +364,41 @@ def test_a_disk_that_fails_leaves_the_object_for_a_later_attempt(pacs: Simulated
     assert (first.state, first.status) == (SendState.TRY_AGAIN, None)
     assert "ELOOP" in first.detail
     assert second.state is SendState.DELIVERED
+
+
+class FailingDisk(io.BytesIO):
+    """A file whose disk fails where the first part of it has been read."""
+
+    def __init__(self, size: int, failure: OSError | None) -> None:
+        super().__init__(bytes(size))
+        self._failure = failure
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Give the first part; then fail, or end before the end."""
+        if self.tell() == 0:
+            return super().read(size)
+        if self._failure is not None:
+            raise self._failure
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "reading the file failed"),
+        (None, "the file became shorter"),
+    ],
+    ids=["fails", "ends early"],
+)
+def test_an_object_that_the_disk_gives_a_part_of_is_never_ended_as_if_it_were_whole(
+    pacs: SimulatedPacs, failure: OSError | None, words: str
+) -> None:
+    result = (COMPREHENSIVE_SR, str(ExplicitVRLittleEndian))
+    with request_association(pacs.destination, Requestor("DICOM_NODE", PATIENT_TIMEOUTS), [result]) as opened:
+        with pytest.raises(DestinationUnavailableError, match=words):
+            opened.begin_store(result, "2.25.1", FailingDisk(200_000, failure))
+        assert not opened.is_usable
+
+    assert pacs.wait_until_idle(PATIENCE_S)
+    assert pacs.endings == ["aborted"]
+    assert pacs.stored == ()

@@ -96,6 +96,7 @@ def test_all_objects_use_one_association_with_one_context_per_class_and_syntax(t
     assert pacs.hashes == {result.uid: {result.sha256} for result in results}
     assert pacs.message_ids == [1, 2, 3, 4, 5, 6]
     assert pacs.calling_ae_titles == ["DICOM_NODE"]
+    assert pacs.endings == ["released"]
     assert pacs.violations == []
 
 
@@ -131,6 +132,7 @@ def test_when_a_result_cannot_be_recorded_nothing_more_is_sent(tmp_path: Path) -
         assert pacs.wait_until_idle(60)
 
     assert [item.sop_instance_uid for item in pacs.stored] == [results[0].uid]
+    assert pacs.endings == ["aborted"]
 
 
 @pytest.mark.parametrize(
