@@ -26,7 +26,8 @@ CRASHPOINTS: tuple[str, ...] = (
     "listener.part_written",  # the file is written under its temporary name; nothing is synced yet
     "listener.placed",  # a small file has its name; it is neither synced nor in the journal
     "listener.durable",  # file and name are synced, or in the journal; there is no row yet
-    "listener.committed",  # the row is committed; the response is not sent
+    "listener.owed",  # a journaled object was answered with Success; there is no row yet
+    "listener.committed",  # the row is committed; nobody was told so
     "dispatcher.completed",
     "dispatcher.before_publish",
     "dispatcher.published",

@@ -233,6 +233,21 @@ class Spool:
         except OSError as error:
             raise _translated(error) from error
 
+    def keep_young(self, name: str) -> None:
+        """Keep sweeps from a file whose row is late; one that is gone is no error.
+
+        Raises
+        ------
+        SpoolError
+            If the disk refuses.
+        """
+        try:
+            os.utime(self.path_of(name))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _translated(error) from error
+
     def require_room(self, size_bytes: int, *, reserve_bytes: int) -> None:
         """Refuse to fill the spool's disk up to a reserve.
 

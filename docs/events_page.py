@@ -123,7 +123,7 @@ OF_THE_LOG: Mapping[str, str] = {
     "metrics.ready": "Prometheus may ask",
     "metrics.scrape_cut_off": "who asked for numbers left before the answer, or kept silent",
     "node.stopped": "all parts of `serve` have ended",
-    "part.died": "a part of `serve` ended: status or signal, and when it is started again",
+    "part.died": "a part of `serve` ended: status or signal (0 after `worker.recycled`), and when it is started again",
     "part.killed": "a part did not stop in time and was killed",
     "part.leases_ended": "jobs of a dead worker are free for others",
     "part.leases_not_ended": "they are not yet; tried again",
@@ -134,6 +134,10 @@ OF_THE_LOG: Mapping[str, str] = {
     "process.no_goodbye": "a stop could not be told to the database",
     "process.runs_as_root": "the node runs as root",
     "process.stop_deadline": "a process that hangs in its stop ends itself",
+    "rows.behind": "rows could not be committed, and why; until they are, each object waits for its row",
+    "rows.caught_up": "all rows that were owed are committed",
+    "rows.files_grow_old": "files whose rows are late cannot be kept from sweeps. Look at the disk",
+    "rows.duplicate_not_removed": "the file of an object that came twice stays until a sweep",
     "score.moved_to_cpu": "the GPU had no memory left: the CPU answered so many batches of a study",
     "shadow.failed": "the bundle in shadow failed; results are not affected",
     "shadow.out_of_time": "the bundle in shadow took too long for a study",
@@ -145,6 +149,7 @@ OF_THE_LOG: Mapping[str, str] = {
     "worker.deaf": "the broker's messages no longer arrive: the worker ends itself (status 76)",
     "worker.no_goodbye": "a stop could not be told to the database",
     "worker.ready": "a worker takes jobs",
+    "worker.recycled": "a score worker ends itself between two jobs, for a fresh one to take its place: why",
     "worker.sign_refused": "the database refused a worker's sign of life",
 }
 

@@ -21,7 +21,7 @@ PACKAGES: Mapping[str, str] = {
 }
 FOLDERS: Mapping[str, str] = {
     "dicom_node/listener": (
-        "The storage SCP: what arrives becomes a file and a row, and only then gets Success."
+        "The storage SCP: what arrives becomes durable, and only then gets Success; its row makes it known."
     ),
     "dicom_node/audit_messages": "The audit trail as DICOM Audit Messages, and their way to a syslog sink.",
     "dicom_node/commitment": "Storage commitment in both roles: asking destinations, answering scanners.",

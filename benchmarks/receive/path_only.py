@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from dicom_node.cli.processes.unused_libraries import forbid_unused_libraries
 
@@ -21,9 +22,9 @@ def main(port: int, folder: Path, *, is_synced: bool) -> None:
     # As 'dicom-node listen' does, before anything imports pydicom.
     forbid_unused_libraries()
     from db.handoff import ReceivedInstance, Registration
-    from dicom_node.listener.handlers import Journaling
-    from dicom_node.listener.journal import LARGEST_JOURNALED_BYTES, Journal
+    from dicom_node.listener.journal import LARGEST_JOURNALED_BYTES, Journal, Use
     from dicom_node.listener.limits import ListenerLimits
+    from dicom_node.listener.owed_rows import Journaling, OwedRows
     from dicom_node.listener.server import Listener
     from dicom_node.logs import configure_logs
     from dicom_node.spool import Spool, SpooledFile
@@ -37,15 +38,22 @@ def main(port: int, folder: Path, *, is_synced: bool) -> None:
         def takes(self, image_bytes: int) -> bool:
             return image_bytes <= LARGEST_JOURNALED_BYTES
 
-        def keeping(self, file: SpooledFile, image: memoryview) -> AbstractContextManager[None]:
-            return nullcontext()
+        def append(self, file: SpooledFile, image: memoryview) -> Use:
+            return nowhere
+
+        def release(self, use: Use) -> None:
+            """Nothing is held."""
 
     configure_logs("listen")
+    nowhere = cast("Use", None)
     rows: set[str] = set()
 
     def register(received: ReceivedInstance) -> Registration:
         rows.add(received.sop_instance_uid)
         return Registration.NEW
+
+    def register_together(received: Sequence[ReceivedInstance]) -> list[Registration]:
+        return [register(each) for each in received]
 
     spool = Spool(folder / "spool")
     journal = Journal(folder / "journal", spool, lambda: None) if is_synced else Unkept()
@@ -57,7 +65,7 @@ def main(port: int, folder: Path, *, is_synced: bool) -> None:
         register=register,
         limits=ListenerLimits(),
         on_event=lambda _action, _detail: None,
-        journaling=Journaling(journal, register),
+        journaling=Journaling(journal, OwedRows(journal, spool, register_together)),
     )
     listener.start()
     threading.Event().wait()

@@ -1,1 +1,1 @@
-"""The storage SCP: what arrives becomes a durable file and a committed row, and only then gets Success."""
+"""The storage SCP: what arrives becomes durable, and only then gets Success; its row makes it known."""

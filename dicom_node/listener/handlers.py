@@ -3,9 +3,11 @@
 ::
 
     wire --> buffer, file --> header --> spool (file, directory) --> register (row) --> Success
-                   |            |     |        |                      ^  |
-                  A700  C000, A900    |       A700                    | A700
-                                      +--> small: file --> journal ---+
+                   |            |     |        |                          |
+                  A700  C000, A900    |       A700                       A700
+                                      +--> small: file --> journal --> Success, and the row after it
+                                                              |
+                                                             A700
 
 This module knows no network: :mod:`dicom_node.listener.hot_path` brings bytes and takes statuses away.
 """
@@ -13,7 +15,6 @@ This module knows no network: :mod:`dicom_node.listener.hot_path` brings bytes a
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,8 +26,8 @@ from dicom_node.crashpoints import crashpoint
 from dicom_node.errors import NodeError
 from dicom_node.listener.contexts import TRANSFER_SYNTAX_BY_UID
 from dicom_node.listener.header import InstanceHeader, check_against_command, read_header
-from dicom_node.listener.journal import Journal
 from dicom_node.listener.limits import ListenerLimits
+from dicom_node.listener.owed_rows import Journaling
 from dicom_node.listener.part10 import Origin, file_preface
 from dicom_node.listener.reception import IncomingObject, Reception
 from dicom_node.listener.status import Status, status_of
@@ -67,23 +68,6 @@ class StoreRequest:
     origin: Origin
     abstract_syntax_uid: str
     peer_address: str
-
-
-@dataclass(frozen=True, slots=True)
-class Journaling:
-    """How small objects are made durable.
-
-    Attributes
-    ----------
-    journal : Journal
-        Where their bytes are durable first.
-    register : callable
-        Commits the row of a journaled file. The row is seen by all then; it need not be durable, because the
-        journal holds what it is made of.
-    """
-
-    journal: Journal
-    register: Register
 
 
 class StorageHandler:
@@ -137,13 +121,19 @@ class StorageHandler:
         Returns
         -------
         Outcome
-            Success when the object is durable and has its row; otherwise nothing of it is promised.
+            Success when the object is durable, and has its row or a record in the journal that its row is
+            made from; otherwise nothing of it is promised.
         """
         try:
             self._store(request, incoming)
         except Exception as error:  # noqa: BLE001 - the association's boundary: every failure has a status
             return self._refused(request, error)
         return _STORED
+
+    def settle(self) -> None:
+        """Return when every object that was answered with Success has its row, or the database is away."""
+        if self._journaling is not None:
+            self._journaling.rows.settle()
 
     def _store(self, request: StoreRequest, incoming: IncomingObject) -> None:
         try:
@@ -152,27 +142,38 @@ class StorageHandler:
             incoming.discard()
             raise
         journaling = self._journaling
-        if journaling is not None and journaling.journal.takes(incoming.image_bytes):
-            file = incoming.place()
-            crashpoint("listener.placed")
-            keeping: AbstractContextManager[None] = journaling.journal.keeping(file, incoming.image())
-            register = journaling.register
-        else:
+        if journaling is None or not journaling.takes(incoming.image_bytes):
             file = incoming.commit()
-            keeping, register = nullcontext(), self._register
+            self._register_now(self._received(request, header, file))
+            return
+        file = incoming.place()
+        crashpoint("listener.placed")
+        received = self._received(request, header, file)
         try:
-            with keeping:
-                crashpoint("listener.durable")
-                registration = register(received_instance(header, request.origin, file, request.peer_address))
+            is_owed = journaling.keep(file, incoming.image(), received)
+        except BaseException:
+            self._spool.remove(file.name)
+            raise
+        if not is_owed:
+            self._register_now(received)
+
+    def _received(self, request: StoreRequest, header: InstanceHeader, file: SpooledFile) -> ReceivedInstance:
+        return received_instance(header, request.origin, file, request.peer_address)
+
+    def _register_now(self, received: ReceivedInstance) -> None:
+        """Commit the row of a file that is durable by itself."""
+        try:
+            crashpoint("listener.durable")
+            registration = self._register(received)
         except DatabaseUnavailableError:
             # The row may have been committed all the same: only a sweep, which asks the database, can tell.
             raise
         except BaseException:
-            self._spool.remove(file.name)
+            self._spool.remove(received.spool_name)
             raise
         crashpoint("listener.committed")
         if registration is Registration.DUPLICATE:
-            self._spool.remove(file.name)
+            self._spool.remove(received.spool_name)
 
     def _checked_header(self, request: StoreRequest, data: memoryview) -> InstanceHeader:
         origin = request.origin

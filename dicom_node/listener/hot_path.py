@@ -224,6 +224,8 @@ class Messages:
 
     def _ask_service(self) -> None:
         assert self._request is not None and self._content is not None  # a whole request came
+        # What was answered with Success on this association is known to the service.
+        self._handler.settle()
         service = self._services[self._contexts[self._context_id].abstract_syntax]
         context_id, content = self._context_id, bytes(self._content)
         answer = service.requested(self._peer, self._request, content)
@@ -286,6 +288,8 @@ class Messages:
 
     def _release(self) -> None:
         association = self._association
+        # Who left politely finds all that it sent wherever it looks next.
+        self._handler.settle()
         self._wire.send(_RELEASE_RESPONSE)
         association.is_released = True
         association.is_established = False

@@ -2,7 +2,7 @@
 
 ::
 
-    file (not synced) --> record (synced, together) --> row (committed, seen by all) --> Success
+    file (not synced) --> record (synced, together) --> Success --> row (committed, seen by all)
                               |
                               +-- behind their backs: files and rows synced, many at once --> segment cleared
 
@@ -55,7 +55,7 @@ _FILES_IN_SEGMENT = 12
 _log = structlog.get_logger(__name__)
 
 
-class _Use:
+class Use:
     """A segment, and how many of its objects have no row yet."""
 
     __slots__ = ("rows_owed", "segment", "since")
@@ -126,9 +126,9 @@ class Journal:
                 sync_directory(folder)
                 sync_directory(folder.parent)
             undo.pop_all()
-        self._filling, spare = map(_Use, segments)
-        self._spare: _Use | None = spare
-        self._full: _Use | None = None
+        self._filling, spare = map(Use, segments)
+        self._spare: Use | None = spare
+        self._full: Use | None = None
         self._thread = threading.Thread(target=self._empty_for_ever, name="listener-journal", daemon=True)
         self._thread.start()
 
@@ -136,9 +136,8 @@ class Journal:
         """Whether a file of this length is to be journaled; any other is to be synced by itself."""
         return image_bytes <= self._largest_bytes and not self._is_given_up and not self._is_behind
 
-    @contextmanager
-    def keeping(self, file: SpooledFile, image: memoryview) -> Iterator[None]:
-        """Make a file durable; its row is to be committed inside the block, and is as durable after it.
+    def append(self, file: SpooledFile, image: memoryview) -> Use | None:
+        """Make a file durable.
 
         Parameters
         ----------
@@ -147,23 +146,28 @@ class Journal:
         image : memoryview
             All its bytes.
 
+        Returns
+        -------
+        Use or None
+            What holds its record, to be released when its row is committed; the row is as durable as the
+            record then. None where there was no room: the file was synced by itself.
+
         Raises
         ------
         SpoolError
             If the disk refuses. Nothing is promised of the file then.
-        db.errors.DatabaseUnavailableError
-            If the row cannot be made durable.
         """
         use = self._appends.submit(JournaledFile(file, image))
         if use is None:
             self._spool.write_again(file.name, image)
-            yield
-            self._sync_rows()
-            return
-        try:
-            yield
-        finally:
-            self._release(use)
+        return use
+
+    def release(self, use: Use) -> None:
+        """Note that the row of one of the files that a use holds is committed."""
+        with self._changed:
+            use.rows_owed -= 1
+            if use is self._full and use.rows_owed == 0:
+                self._changed.notify_all()
 
     def close(self) -> None:
         """Empty the journal and remove it; what cannot be emptied is left to the next start."""
@@ -178,10 +182,10 @@ class Journal:
                     use.segment.close(remove=use.segment.is_empty)
         self._file_system.close()
 
-    def _append_together(self, kept: Sequence[JournaledFile]) -> list[_Use | None]:
+    def _append_together(self, kept: Sequence[JournaledFile]) -> list[Use | None]:
         """Write and sync records; None stands for a file that is to be synced by itself."""
-        uses: list[_Use] = []
-        outcomes: list[_Use | None] = []
+        uses: list[Use] = []
+        outcomes: list[Use | None] = []
         with self._appending:
             try:
                 with translated_errors():
@@ -194,7 +198,7 @@ class Journal:
                     self._sync({use.segment for use in uses})
             except BaseException:
                 for use in uses:
-                    self._release(use)
+                    self.release(use)
                 raise
         return outcomes
 
@@ -211,7 +215,7 @@ class Journal:
         self._is_given_up = True
         _log.error("journal.given_up", code=error.errno, advice="every file is synced by itself now")
 
-    def _use_for(self, image_bytes: int) -> _Use | None:
+    def _use_for(self, image_bytes: int) -> Use | None:
         """Return the segment that a file goes to, which owes it a row from now on, or None."""
         with self._changed:
             if not self._has_room(image_bytes) and not self._is_behind:
@@ -235,12 +239,6 @@ class Journal:
     def _has_room(self, image_bytes: int) -> bool:
         return self._spare is not None or self._filling.segment.has_room(image_bytes)
 
-    def _release(self, use: _Use) -> None:
-        with self._changed:
-            use.rows_owed -= 1
-            if use is self._full and use.rows_owed == 0:
-                self._changed.notify_all()
-
     def _turn_over(self) -> None:
         assert self._spare is not None  # whoever calls has waited for it
         self._full, self._filling, self._spare = self._filling, self._spare, None
@@ -257,7 +255,7 @@ class Journal:
                 self._is_behind = False
                 self._changed.notify_all()
 
-    def _next_full(self) -> _Use | None:
+    def _next_full(self) -> Use | None:
         """Wait for a segment that is full, or old, and whose files all have their rows; None at the end."""
         with self._changed:
             while (full := self._full) is None:
@@ -273,7 +271,7 @@ class Journal:
             self._changed.wait_for(lambda: full.rows_owed == 0 or self._is_closing)
             return None if full.rows_owed else full
 
-    def _is_emptied(self, use: _Use) -> bool:
+    def _is_emptied(self, use: Use) -> bool:
         try:
             with translated_errors():
                 self._make_durable(use.segment)

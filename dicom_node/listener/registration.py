@@ -45,7 +45,7 @@ class Registrar:
         self._actor = actor
         self._lock = threading.Lock()
         self._told: dict[tuple[str, str, str], tuple[float, int]] = {}
-        self._commits = GroupCommit(self._register_together)
+        self._commits = GroupCommit(self.register_together)
 
     def register(self, received: ReceivedInstance) -> Registration:
         """Commit the row of a durable object, together with what else waits for its row.
@@ -54,7 +54,11 @@ class Registrar:
         """
         return self._commits.submit(received)
 
-    def _register_together(self, received: Sequence[ReceivedInstance]) -> list[Registration]:
+    def register_together(self, received: Sequence[ReceivedInstance]) -> list[Registration]:
+        """Commit the rows of durable objects in one transaction.
+
+        See :func:`db.handoff.register_instances`.
+        """
         with self._database.transaction(self._actor) as tx:
             return handoff.register_instances(tx, received, self._rules, is_whole=self._is_whole)
 

@@ -23,9 +23,10 @@ from dicom_node.commitment.references import PUSH_MODEL
 from dicom_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.listener.admission import Admission, Admitted, Knock, Operation, Refusal, UserIdentity
 from dicom_node.listener.contexts import NOTHING_ACCEPTED, VERIFICATION, supported_contexts
-from dicom_node.listener.handlers import Journaling, OnEvent, Register, StorageHandler
+from dicom_node.listener.handlers import OnEvent, Register, StorageHandler
 from dicom_node.listener.handshakes import Handshakes, names_of
 from dicom_node.listener.limits import ListenerLimits
+from dicom_node.listener.owed_rows import Journaling
 from dicom_node.listener.services import Service
 from dicom_node.listener.transport import BoundedAssociationServer, BoundedRequestHandler, SharedPortServer
 from dicom_node.spool import Spool

@@ -11,7 +11,7 @@ from dicom_node.errors import SpoolError, UnfitObjectError
 class Status(IntEnum):
     """The statuses that the listener gives."""
 
-    SUCCESS = 0x0000  # the object is durable and has its row
+    SUCCESS = 0x0000  # the object is durable, and so is what its row is made of
     SOP_CLASS_NOT_SUPPORTED = 0x0122  # a class that the node never takes
     OUT_OF_RESOURCES = 0xA700  # no room, or no database: the sender may try again
     DATA_SET_DOES_NOT_MATCH = 0xA900  # command, presentation context and data set disagree

@@ -173,10 +173,12 @@ def test_what_is_no_journal_is_told_and_passed_over_and_the_others_are_put_back(
 def test_a_journal_of_a_living_process_is_left_alone(node: Recovering) -> None:
     kept = node.placed(1)
     journal = Journal(node.journal_dir, node.spool, node.database.sync_commits)
-    with journal.keeping(kept.file, kept.image):
-        node.recover()
-        assert rows(node.database) == []
-        assert len(list(node.journal_dir.iterdir())) == 2
+    use = journal.append(kept.file, kept.image)
+    assert use is not None
+    node.recover()
+    assert rows(node.database) == []
+    assert len(list(node.journal_dir.iterdir())) == 2
+    journal.release(use)
     journal.close()
 
 

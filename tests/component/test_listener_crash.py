@@ -100,6 +100,7 @@ def sweep(spool: Spool, database: Database) -> None:
         ("each file synced", "listener.committed", True),
         ("journal", "listener.placed", False),
         ("journal", "listener.durable", True),
+        ("journal", "listener.owed", True),
         ("journal", "listener.committed", True),
     ],
 )
@@ -136,7 +137,8 @@ def test_a_kill_loses_nothing_and_leaves_nothing(
 
 
 def test_every_crash_point_of_a_received_object_is_met() -> None:
-    met = {"listener.part_written", "listener.placed", "listener.durable", "listener.committed"}
+    met = {"listener.part_written", "listener.placed", "listener.durable"}
+    met |= {"listener.owed", "listener.committed"}
     assert met == {name for name in CRASHPOINTS if name.startswith("listener.")} - OF_COMMITMENT
 
 
@@ -175,7 +177,7 @@ def test_success_is_sent_after_file_directory_and_row_are_synced(
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
-def test_success_is_sent_after_the_journal_is_synced_and_the_row_is_committed(
+def test_success_is_sent_after_the_journal_is_synced_and_before_the_row_is_committed(
     tmp_path: Path, database_url: str, audit_key: AuditKey, database_kind: str
 ) -> None:
     needs("strace", "strace")
@@ -188,7 +190,7 @@ def test_success_is_sent_after_the_journal_is_synced_and_the_row_is_committed(
     steps = steps_of(trace)
     # The first row begins the database's log, whose head is synced in any case.
     second = len(steps) - steps[::-1].index("journal written") - 1
-    assert steps[second : second + 4] == ["journal written", "journal synced", "row written", "answered"]
+    assert steps[second : second + 4] == ["journal written", "journal synced", "answered", "row written"]
 
 
 def steps_of(trace: Path) -> list[str]:

@@ -23,6 +23,7 @@ from dicom_node.spool import Spool
 from tests.component.test_listener_crash import listener_process, rows, sweep
 from tests.listening import EXPLICIT_LITTLE, MG_FOR_PRESENTATION, encoded, mammogram, uid_of
 from tests.programs import needs
+from tests.running_node import until
 from tests.simulators.raw_scu import AssociationEndedError, Proposal, RawScu
 
 pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
@@ -105,7 +106,6 @@ def assert_whole_and_registered_once(database: Database, spool: Spool, ordinals:
         ("journal", FILE_WRITE.format("error=ENOSPC")),
         ("journal", JOURNAL_WRITE.format("error=EIO")),
         ("journal", JOURNAL_SYNC.format("error=EIO")),
-        ("journal", LOG_WRITE.format("error=ENOSPC")),
     ],
 )
 def test_an_object_that_the_disk_refuses_is_not_answered_with_success_and_the_next_one_is(
@@ -135,7 +135,7 @@ def test_an_object_that_the_disk_refuses_is_not_answered_with_success_and_the_ne
             ("each file synced", each.format("signal=KILL"))
             for each in (RENAME, FILE_SYNC, DIRECTORY_SYNC, LOG_SYNC)
         ),
-        *(("journal", each.format("signal=KILL")) for each in (JOURNAL_WRITE, JOURNAL_SYNC, LOG_WRITE)),
+        *(("journal", each.format("signal=KILL")) for each in (JOURNAL_WRITE, JOURNAL_SYNC)),
     ],
 )
 def test_a_process_that_dies_at_a_call_of_the_kernel_loses_nothing(
@@ -161,3 +161,36 @@ def test_a_process_that_dies_at_a_call_of_the_kernel_loses_nothing(
         assert send(scu, 2) == 0x0000
         scu.release()
     assert_whole_and_registered_once(database, spool, (1, 2))
+
+
+def test_a_row_that_the_disk_refuses_after_success_is_committed_when_it_takes_it(
+    tmp_path: Path, database_url: str, audit_key: AuditKey, database: Database
+) -> None:
+    spool = Spool(tmp_path / "spool")
+    with (
+        listener_process(tmp_path, database_url, audit_key, journal=tmp_path / "journal") as (process, port),
+        injected(process, LOG_WRITE.format("error=ENOSPC")),
+        RawScu(port, Proposal(MG_FOR_PRESENTATION, EXPLICIT_LITTLE)) as scu,
+    ):
+        assert send(scu, 1) == 0x0000
+        scu.release()
+        until(lambda: len(rows(database)) == 1, 60, "the row")
+    assert_whole_and_registered_once(database, spool, (1,))
+
+
+def test_a_process_that_dies_between_success_and_the_row_loses_nothing(
+    tmp_path: Path, database_url: str, audit_key: AuditKey, database: Database
+) -> None:
+    spool, journal = Spool(tmp_path / "spool"), tmp_path / "journal"
+    with (
+        listener_process(tmp_path, database_url, audit_key, journal=journal) as (process, port),
+        injected(process, LOG_WRITE.format("signal=KILL")),
+        RawScu(port, Proposal(MG_FOR_PRESENTATION, EXPLICIT_LITTLE)) as scu,
+    ):
+        assert send(scu, 1) == 0x0000
+        with pytest.raises(AssociationEndedError):
+            scu.release()
+        assert process.wait(60) == -signal.SIGKILL
+    assert rows(database) == []
+    with listener_process(tmp_path, database_url, audit_key, journal=journal):
+        assert_whole_and_registered_once(database, spool, (1,))

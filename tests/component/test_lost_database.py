@@ -12,6 +12,7 @@ from dicom_node.cli.processes.database_file import DatabaseFile
 from dicom_node.cli.processes.supervisor import Part, Supervisor
 from dicom_node.settings import load
 from tests.command_line import command
+from tests.component.test_listener_crash import rows
 from tests.listening import MG_FOR_PRESENTATION, encoded, mammogram, uid_of
 from tests.running_node import RunningNode, until
 from tests.simulators.raw_scu import AssociationEndedError, Proposal, RawScu
@@ -77,7 +78,7 @@ def test_a_file_that_was_replaced_is_another(used: Path) -> None:
         file.require_for_good()
 
 
-def test_a_listener_whose_database_is_moved_away_takes_nothing_more_and_ends(tmp_path: Path) -> None:
+def test_a_listener_whose_database_is_moved_away_ends_and_loses_nothing(tmp_path: Path) -> None:
     settings = {"completeness": {"standard_views": [], "quiet_period_s": 600.0}}
     with RunningNode(tmp_path, settings=settings) as node:
         listener = node.start("listen")
@@ -93,10 +94,17 @@ def test_a_listener_whose_database_is_moved_away_takes_nothing_more_and_ends(tmp
                 status = scanner.store(encoded(later), MG_FOR_PRESENTATION, str(uid_of(later)))
             except (AssociationEndedError, OSError, AssertionError):
                 status = None  # it had ended before
-        assert status in (None, REFUSED_FOR_WANT_OF_RESOURCES)
+        assert status in (None, 0, REFUSED_FOR_WANT_OF_RESOURCES)
         assert listener.wait(60) == 7
         assert "moved, removed or replaced" in node.log
         assert "Traceback" not in node.log
+        for file in tmp_path.glob("node.db*"):
+            file.rename(node.data_dir / file.name)
+        node.start("listen")
+        until(lambda: node.log.count("listener.ready") == 2, 60, "the second start")
+        stored = {row.sop_instance_uid for row in rows(node.database)}
+        assert str(uid_of(image)) in stored
+        assert status != 0 or str(uid_of(later)) in stored, "what was answered with Success is there"
 
 
 @pytest.mark.parametrize("status", [3, 7])

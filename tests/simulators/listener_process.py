@@ -15,10 +15,10 @@ from db.audit.trail import AuditTrail
 from db.handoff import Completeness, known_spool_names
 from db.session import Database
 from dicom_node.crashpoints import check_crashpoint
-from dicom_node.listener.handlers import Journaling
 from dicom_node.listener.journal import Journal
 from dicom_node.listener.journal_recovery import JournalRecovery
 from dicom_node.listener.limits import ListenerLimits
+from dicom_node.listener.owed_rows import Journaling, OwedRows
 from dicom_node.listener.registration import Registrar
 from dicom_node.listener.server import Listener
 from dicom_node.logs import configure_logs
@@ -41,7 +41,9 @@ def main(spool: Path, url: str, key: Path, journal: Path | None = None) -> None:
             # Not emptied behind the back of a test that kills it.
             kept = Journal(journal, files, database.sync_commits, emptied_after_s=600)
             stack.callback(kept.close)
-            journaling = Journaling(kept, of_journaled.register)
+            rows = OwedRows(kept, files, of_journaled.register_together)
+            stack.callback(rows.close)
+            journaling = Journaling(kept, rows)
         listener = Listener(
             "NODE",
             "127.0.0.1",

@@ -76,8 +76,7 @@ def test_the_first_process_after_a_crash_puts_back_what_was_answered(
     with pytest.raises(AssociationEndedError):
         send(node, range(1, OBJECTS + 1))
     assert listener.wait(60) == -signal.SIGKILL
-    answered, names = instances(node), journaled(node)
-    assert len(answered) == OBJECTS - 1
+    names = journaled(node)
     assert len(names) >= 1, "a journal is emptied after a while, but not of what has no row"
     # What a crash of the machine may do besides: files lose their content, and the last rows are gone.
     for name in names:

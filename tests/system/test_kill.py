@@ -34,6 +34,7 @@ DEATHS_OF_ONE_STUDY = (
     ("listener.part_written", "score.claimed", "score.decoded", "deliver.claimed", "deliver.object_sent"),
     (
         "listener.durable",
+        "listener.owed",
         "listener.committed",
         "score.predicted",
         "score.files_written",

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -88,6 +89,14 @@ def open_journal(
         journal.close()
 
 
+def is_taken(journal: Journal, each: JournaledFile) -> bool:
+    """Make a file durable, as if its row were committed at once; return whether the journal has it."""
+    use = journal.append(each.file, each.image)
+    if use is not None:
+        journal.release(use)
+    return use is not None
+
+
 def kept_in(folder: Path) -> list[str]:
     """Names of the files that the journals of a folder hold, each segment's in their order."""
     return [each.file.name for path in sorted(folder.glob("*.journal")) for each in read(path)]
@@ -163,11 +172,13 @@ def test_a_file_of_random_bytes_or_none_is_an_empty_segment(tmp_path: Path) -> N
         assert read(tmp_path / "a") == []
 
 
-def test_inside_the_block_a_file_is_in_the_journal(folder: Path, spool: Spool) -> None:
+def test_a_file_that_was_appended_is_in_the_journal(folder: Path, spool: Spool) -> None:
     with open_journal(folder, spool, Rows()) as journal:
         kept = placed(spool, 1)
-        with journal.keeping(kept.file, kept.image):
-            assert kept_in(folder) == [kept.file.name]
+        use = journal.append(kept.file, kept.image)
+        assert use is not None
+        assert kept_in(folder) == [kept.file.name]
+        journal.release(use)
     assert list(folder.iterdir()) == [], "a journal that was emptied is removed"
     assert folder.stat().st_mode & 0o777 == 0o700
 
@@ -176,12 +187,8 @@ def test_many_senders_at_once_are_all_kept(folder: Path, spool: Spool) -> None:
     with open_journal(folder, spool, Rows()) as journal:
         files = [placed(spool, seed) for seed in range(200)]
 
-        def keep(each: JournaledFile) -> None:
-            with journal.keeping(each.file, each.image):
-                pass
-
         with ThreadPoolExecutor(16) as senders:
-            list(senders.map(keep, files))
+            list(senders.map(partial(is_taken, journal), files))
         assert sorted(kept_in(folder)) == sorted(each.file.name for each in files)
 
 
@@ -191,18 +198,19 @@ def test_a_full_segment_is_emptied_when_its_files_have_their_rows_and_not_before
     rows = Rows()
     with open_journal(folder, spool, rows, segment_bytes=SMALL_SEGMENT) as journal:
         first = placed(spool, 0, 60_000)
-        keeping_first = journal.keeping(first.file, first.image)
-        keeping_first.__enter__()
+        use_of_first = journal.append(first.file, first.image)
+        assert use_of_first is not None
         others = [placed(spool, seed, 60_000) for seed in range(1, 15)]
         for each in others:
-            with journal.keeping(each.file, each.image):
-                pass
+            assert is_taken(journal, each)
         assert first.file.name in kept_in(folder), "it has no row yet"
         assert rows.syncs == 0
-        keeping_first.__exit__(None, None, None)
+        journal.release(use_of_first)
         for each in (placed(spool, seed, 60_000) for seed in range(15, 60)):
-            with journal.keeping(each.file, each.image):
-                assert each.file.name in kept_in(folder)
+            use = journal.append(each.file, each.image)
+            assert use is not None
+            assert each.file.name in kept_in(folder)
+            journal.release(use)
         assert rows.syncs > 0
         assert first.file.name not in kept_in(folder)
     assert rows.syncs > 0
@@ -213,12 +221,13 @@ def test_a_segment_that_is_not_full_is_emptied_after_a_while(folder: Path, spool
     rows = Rows()
     with open_journal(folder, spool, rows, emptied_after_s=0.05) as journal:
         kept = placed(spool, 1)
-        with journal.keeping(kept.file, kept.image):
-            pass
+        assert is_taken(journal, kept)
         assert rows.was_asked.wait(30)
         later = placed(spool, 2)
-        with journal.keeping(later.file, later.image):
-            assert later.file.name in kept_in(folder)
+        use = journal.append(later.file, later.image)
+        assert use is not None
+        assert later.file.name in kept_in(folder)
+        journal.release(use)
 
 
 def test_while_the_database_is_away_nothing_is_forgotten(
@@ -229,16 +238,8 @@ def test_while_the_database_is_away_nothing_is_forgotten(
     rows.is_away = True
     kept: list[str] = []
     with open_journal(folder, spool, rows, segment_bytes=SMALL_SEGMENT) as journal:
-
-        def keep_until_full() -> None:
-            for seed in range(100):
-                each = placed(spool, seed, 60_000)
-                with journal.keeping(each.file, each.image):
-                    pass
-                kept.append(each.file.name)
-
-        with pytest.raises(DatabaseUnavailableError):
-            keep_until_full()
+        while is_taken(journal, each := placed(spool, len(kept), 60_000)):
+            kept.append(each.file.name)
         assert len(kept) > 12, "both segments were used"
         assert sorted(kept_in(folder)) == sorted(kept)
     assert sorted(kept_in(folder)) == sorted(kept), "what cannot be emptied is left to the next start"
@@ -259,30 +260,27 @@ class SlowlyEmptied(Rows):
         super().sync()
 
 
-def test_a_file_for_which_there_is_no_room_is_synced_by_itself_with_its_row(
+def test_a_file_for_which_there_is_no_room_is_synced_by_itself(
     folder: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "ROOM_WAIT_S", 0.2)
     rows = SlowlyEmptied()
     files = [placed(spool, seed, 60_000) for seed in range(60)]
     with open_journal(folder, spool, rows, segment_bytes=SMALL_SEGMENT) as journal:
-
-        def keep(each: JournaledFile) -> None:
-            with journal.keeping(each.file, each.image):
-                pass
-
         with ThreadPoolExecutor(16) as senders:
-            list(senders.map(keep, files))
+            list(senders.map(partial(is_taken, journal), files))
         journaled = kept_in(folder)
         assert len(journaled) < len(files)
-        assert rows.syncs == len(files) - len(journaled)
+        assert all(spool.path_of(each.file.name).read_bytes() == bytes(each.image) for each in files)
         assert not journal.takes(1), "nobody waits for room that does not come"
         rows.may_be_emptied.set()
         while not journal.takes(1):
             threading.Event().wait(0.01)
         later = placed(spool, 99)
-        with journal.keeping(later.file, later.image):
-            assert later.file.name in kept_in(folder)
+        use = journal.append(later.file, later.image)
+        assert use is not None
+        assert later.file.name in kept_in(folder)
+        journal.release(use)
 
 
 def test_an_object_that_is_still_in_hand_when_the_journal_closes_is_synced_by_itself(
@@ -293,10 +291,8 @@ def test_an_object_that_is_still_in_hand_when_the_journal_closes_is_synced_by_it
         pass
     late = placed(spool, 1)
     spool.path_of(late.file.name).write_bytes(b"")
-    with journal.keeping(late.file, late.image):
-        assert spool.path_of(late.file.name).read_bytes() == bytes(late.image)
-        syncs = rows.syncs
-    assert rows.syncs == syncs + 1
+    assert journal.append(late.file, late.image) is None
+    assert spool.path_of(late.file.name).read_bytes() == bytes(late.image)
     assert list(folder.iterdir()) == []
 
 
@@ -317,8 +313,7 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_emptying(
     rows = Odd()
     with open_journal(folder, spool, rows, emptied_after_s=0.01) as journal:
         kept = placed(spool, 1)
-        with journal.keeping(kept.file, kept.image):
-            pass
+        assert is_taken(journal, kept)
         assert rows.was_asked.wait(30)
 
 
@@ -361,10 +356,8 @@ def test_a_journal_whose_rows_are_owed_at_the_end_is_left_to_the_next_start(
 ) -> None:
     with open_journal(folder, spool, Rows()) as journal:
         kept = placed(spool, 1)
-        keeping = journal.keeping(kept.file, kept.image)
-        keeping.__enter__()
+        journal.append(kept.file, kept.image)
     assert kept_in(folder) == [kept.file.name]
-    keeping.__exit__(None, None, None)
 
 
 def test_only_small_files_are_taken(folder: Path, spool: Spool) -> None:
@@ -378,15 +371,11 @@ def test_a_sync_that_fails_ends_the_use_of_the_journal_and_forgets_nothing(
 ) -> None:
     with open_journal(folder, spool, Rows()) as journal:
         kept, refused = placed(spool, 1), placed(spool, 2)
-        with journal.keeping(kept.file, kept.image):
-            pass
+        assert is_taken(journal, kept)
         sync = os.fdatasync
         monkeypatch.setattr(os, "fdatasync", failing_with(errno.EIO))
-        with (
-            pytest.raises(Exception, match="disk refused") as raised,
-            journal.keeping(refused.file, refused.image),
-        ):
-            pytest.fail("nothing is promised of this file")
+        with pytest.raises(SpoolError, match="disk refused") as raised:
+            journal.append(refused.file, refused.image)
         monkeypatch.setattr(os, "fdatasync", sync)
         assert str(spool.root) not in str(raised.value)
         assert not journal.takes(1), "every file is synced by itself from now on"
@@ -405,10 +394,10 @@ def test_of_a_file_whose_record_was_written_in_part_nothing_is_promised(
         cut, whole = placed(spool, 1), placed(spool, 2)
         with monkeypatch.context() as disk:
             disk.setattr(os, "pwritev", write_half)
-            with pytest.raises(SpoolFullError), journal.keeping(cut.file, cut.image):
-                pytest.fail("a crash would leave nothing of it")
-        with journal.keeping(whole.file, whole.image):
-            assert kept_in(folder) == [whole.file.name]
+            with pytest.raises(SpoolFullError):
+                journal.append(cut.file, cut.image)
+        assert is_taken(journal, whole)
+        assert kept_in(folder) == [whole.file.name]
 
 
 def test_an_object_in_hand_when_the_journal_is_given_up_is_synced_by_itself(
@@ -419,14 +408,12 @@ def test_an_object_in_hand_when_the_journal_is_given_up_is_synced_by_itself(
         refused, late = placed(spool, 1), placed(spool, 2)
         with monkeypatch.context() as disk:
             disk.setattr(os, "fdatasync", failing_with(errno.EIO))
-            with pytest.raises(SpoolError), journal.keeping(refused.file, refused.image):
-                pytest.fail("nothing is promised of this file")
+            with pytest.raises(SpoolError):
+                journal.append(refused.file, refused.image)
         spool.path_of(late.file.name).write_bytes(b"")
-        with journal.keeping(late.file, late.image):
-            assert late.file.name not in kept_in(folder), "a lost record before it would hide it"
-            assert spool.path_of(late.file.name).read_bytes() == bytes(late.image)
-            syncs = rows.syncs
-        assert rows.syncs == syncs + 1
+        assert journal.append(late.file, late.image) is None
+        assert late.file.name not in kept_in(folder), "a lost record before it would hide it"
+        assert spool.path_of(late.file.name).read_bytes() == bytes(late.image)
 
 
 def failing_with(code: int) -> Callable[[int], None]:
@@ -445,8 +432,7 @@ def test_files_whose_common_sync_fails_are_written_again_from_the_journal(
     with open_journal(folder, spool, Rows()) as journal:
         kept, removed = placed(spool, 1), placed(spool, 2)
         for each in (kept, removed):
-            with journal.keeping(each.file, each.image):
-                pass
+            assert is_taken(journal, each)
         spool.remove(removed.file.name)
         damaged = spool.path_of(kept.file.name)
         damaged.write_bytes(b"")
@@ -512,14 +498,12 @@ def test_a_common_sync_that_failed_once_is_not_believed_again(
     rows = SlowlyEmptied()
     with open_journal(folder, spool, rows, segment_bytes=SMALL_SEGMENT) as journal:
         for each in files[:11]:
-            with journal.keeping(each.file, each.image):
-                pass
+            assert is_taken(journal, each)
         monkeypatch.setattr(journal_module.FileSystem, "sync", fail_once)
         monkeypatch.setattr(os, "fsync", fail_in_the_middle)
         # Those of both segments: who knows which of them the disk told of?
         for each in files[11:]:
-            with journal.keeping(each.file, each.image):
-                pass
+            is_taken(journal, each)
         assert rows.is_being_emptied.wait(30)
         assert not journal.takes(1)
         rows.may_be_emptied.set()

@@ -6,12 +6,12 @@ import gc
 import resource
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import TypeVar
 
 import structlog
 
-from db.handoff import ReceivedInstance, Registration
 from db.session import Database
 from dicom_node.cli.processes.database_file import DatabaseFile
 from dicom_node.cli.processes.journals import open_journal, recover_journals
@@ -27,8 +27,8 @@ from dicom_node.cli.wiring import (
 )
 from dicom_node.errors import PortUnavailableError
 from dicom_node.listener.backlog import Backlog
-from dicom_node.listener.handlers import Journaling, Register
 from dicom_node.listener.limits import ListenerLimits
+from dicom_node.listener.owed_rows import Journaling, OwedRows
 from dicom_node.listener.registration import Registrar
 from dicom_node.listener.server import Listener
 from dicom_node.listener.services import Service
@@ -43,6 +43,9 @@ LOOK_EVERY_S = 0.5
 STOPPING_THREAD = "listener-stop"
 _FILES_OF_A_CONNECTION = 3  # its socket, the object that comes, the folder that is synced
 _OTHER_FILES = 128
+
+Received = TypeVar("Received")
+Told = TypeVar("Told")
 
 
 def run(settings: Settings, *, shared_port: int | None = None) -> None:
@@ -75,7 +78,10 @@ def run(settings: Settings, *, shared_port: int | None = None) -> None:
             journal, late_synced = stack.enter_context(open_journal(settings, database, spool))
             if journal is not None:
                 of_journaled = Registrar(late_synced, rules, spool=spool, actor=name)
-                journaling = Journaling(journal, _relying_on(file, of_journaled.register))
+                together = _relying_on(file, of_journaled.register_together)
+                rows = OwedRows(journal, spool, together)
+                stack.callback(rows.close)
+                journaling = Journaling(journal, rows)
         backlog = Backlog(database, settings.listener.max_waiting_jobs)
         listeners = _listeners(
             settings,
@@ -146,13 +152,13 @@ def _listeners(
     ]
 
 
-def _relying_on(file: DatabaseFile, register: Register) -> Register:
+def _relying_on(file: DatabaseFile, register: Callable[[Received], Told]) -> Callable[[Received], Told]:
     """Let nobody be told of a row that went to another file than the next process will open."""
 
-    def register_and_look(received: ReceivedInstance) -> Registration:
-        registration = register(received)
+    def register_and_look(received: Received) -> Told:
+        told = register(received)
         file.require()
-        return registration
+        return told
 
     return register_and_look
 
