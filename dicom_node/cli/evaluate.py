@@ -17,39 +17,40 @@ if TYPE_CHECKING:
     from training.evaluation_report import Column
 
 
+Run = Annotated[Path | None, typer.Argument(help="Folder of a training run.", file_okay=False)]
+Table = Annotated[
+    Path | None,
+    typer.Option("--predictions", help="A table of predictions instead of a run.", dir_okay=False),
+]
+Beside = Annotated[
+    Path | None,
+    typer.Option(
+        "--beside",
+        help="Run of the same data under the other protocol, shown in a second column.",
+        file_okay=False,
+    ),
+]
+Maps = Annotated[
+    bool,
+    typer.Option(
+        "--maps",
+        help="First hold the networks' maps against drawn lesions; needs the data set in its place.",
+    ),
+]
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder for the report; RUN/report by default.", file_okay=False),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the resampling.")]
+
+
 def command(
-    run: Annotated[
-        Path | None,
-        typer.Argument(help="Folder of a training run.", file_okay=False),
-    ] = None,
-    predictions: Annotated[
-        Path | None,
-        typer.Option(
-            "--predictions",
-            help="A table of predictions instead of a run.",
-            dir_okay=False,
-        ),
-    ] = None,
-    beside: Annotated[
-        Path | None,
-        typer.Option(
-            "--beside",
-            help="Run of the same data under the other protocol, shown in a second column.",
-            file_okay=False,
-        ),
-    ] = None,
-    maps: Annotated[
-        bool,
-        typer.Option(
-            "--maps",
-            help="First hold the networks' maps against drawn lesions; needs the data set in its place.",
-        ),
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder for the report; RUN/report by default.", file_okay=False),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the resampling.")] = 0,
+    run: Run = None,
+    predictions: Table = None,
+    beside: Beside = None,
+    maps: Maps = False,
+    out: ReportFolder = None,
+    seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Measure predictions and write a report page.
@@ -58,25 +59,15 @@ def command(
 
     Nothing is shown of a split by woman that leaks. A run with the protocol as_written is marked.
     """
-    if (run is None) == (predictions is None):
-        raise typer.BadParameter("name the folder of a run, or --predictions FILE")
-    if maps and run is None:
-        raise typer.BadParameter("--maps needs the folder of a run")
+    runs = [_asked_for(run, predictions, maps=maps)]
     from training import evaluated_run
     from training.evaluation_report import as_json, columns_of
     from training.report_page import write_report
 
-    folder = out
-    if run is not None:
-        shown = evaluated_run.of_folder(run)
-        if maps:
-            _measure_maps(run)
-            shown = evaluated_run.of_folder(run)
-        folder = out or run / "report"
-    elif predictions is not None:
-        shown = evaluated_run.of_table(predictions)
-    runs = [shown] if beside is None else [shown, evaluated_run.of_folder(beside)]
+    if beside is not None:
+        runs.append(evaluated_run.of_folder(beside))
     _check_tasks(runs)
+    folder = run / "report" if out is None and run is not None else out
     with console.status("measuring"):
         columns = columns_of(runs, seed=seed)
         page = None if folder is None else write_report(columns, folder)
@@ -86,6 +77,31 @@ def command(
     _print(columns)
     if page is not None:
         console.print(f"Report: {page}", soft_wrap=True, highlight=False)
+
+
+def _asked_for(run: Path | None, predictions: Path | None, *, maps: bool) -> EvaluatedRun:
+    """Return the run, or the table of predictions: one of them must be named."""
+    if run is not None and predictions is None:
+        return _of_run(run, maps=maps)
+    if predictions is None or run is not None:
+        raise typer.BadParameter("name the folder of a run, or --predictions FILE")
+    if maps:
+        raise typer.BadParameter("--maps needs the folder of a run")
+    from training import evaluated_run
+
+    return evaluated_run.of_table(predictions)
+
+
+def _of_run(run: Path, *, maps: bool) -> EvaluatedRun:
+    """Return a run; with `maps`, as it is once its maps are measured."""
+    from training import evaluated_run
+
+    found = evaluated_run.of_folder(run)
+    if maps:
+        # Only now: a run that may not be shown is refused before the minutes that this takes.
+        _measure_maps(run)
+        found = evaluated_run.of_folder(run)
+    return found
 
 
 def _measure_maps(run: Path) -> None:
