@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import and_, delete, func, select
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from db.jobs import Claim, audit_job, held
@@ -141,6 +141,24 @@ def _tell(tx: Transaction, job: Job, delivery: Delivery, event: DeliveryEvent) -
         "attempt": delivery.attempts,
     }
     audit_job(tx, job, f"result.{event.value}", detail)
+
+
+def is_spare() -> ColumnElement[bool]:
+    """SQL: of two objects with the same content in two classes this one is not sent, as far as is known.
+
+    Until an association told which class the destination accepts, that is the fallback.
+    """
+    preferred = aliased(Delivery)
+    passed_over = select(preferred.id).where(
+        preferred.result_id == Delivery.fallback_for,
+        preferred.destination == Delivery.destination,
+        preferred.state == DeliveryState.NOT_NEEDED,
+    )
+    is_pending_fallback = and_(Delivery.fallback_for.is_not(None), Delivery.state == DeliveryState.PENDING)
+    return or_(
+        Delivery.state == DeliveryState.NOT_NEEDED,
+        and_(is_pending_fallback, ~passed_over.correlate(Delivery).exists()),
+    )
 
 
 def states(session: Session, claim: Claim) -> tuple[DeliveryState, ...]:

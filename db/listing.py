@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
+from db.deliveries import is_spare
 from db.lifecycle import DeliveryState, JobKind, JobState, RevisionState
 from db.tables import (
     Analysis,
@@ -170,9 +171,7 @@ def results(
     """
     conditions: list[ColumnElement[bool]] = []
     if not needless:
-        untried = and_(Delivery.fallback_for.is_not(None), Delivery.state == DeliveryState.PENDING)
-        needed = and_(Delivery.state != DeliveryState.NOT_NEEDED, ~untried)
-        conditions.append(or_(Delivery.id.is_(None), needed))
+        conditions.append(or_(Delivery.id.is_(None), ~is_spare()))
     if study_instance_uid is not None:
         conditions.append(Study.study_instance_uid == study_instance_uid)
     if job_id is not None:

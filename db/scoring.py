@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from db.canonical import canonical_json
+from db.deliveries import is_spare
 from db.jobs import Claim, audit_job, end_attempt
 from db.lifecycle import CompletionReason, DeliveryState, JobEvent, JobKind, JobState
 from db.queueing import queue_after
@@ -175,12 +176,8 @@ def spool_names_of(session: Session, job_ids: Sequence[str]) -> dict[str, list[s
 
 def _only_spare() -> Any:
     """SQL: the object was made for destinations that take its content in another class, and went to none."""
-    spare = or_(
-        Delivery.state == DeliveryState.NOT_NEEDED,
-        and_(Delivery.fallback_for.is_not(None), Delivery.state == DeliveryState.PENDING),
-    )
     deliveries = select(Delivery.id).where(Delivery.result_id == ResultObject.id).correlate(ResultObject)
-    return and_(deliveries.exists(), ~deliveries.where(~spare).exists())
+    return and_(deliveries.exists(), ~deliveries.where(~is_spare()).exists())
 
 
 def _superseded(session: Session, claim: Claim, revision: Revision) -> tuple[SupersededDelivery, ...]:

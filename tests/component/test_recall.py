@@ -236,7 +236,8 @@ def test_a_report_without_a_note_waits_for_nobody(node: SteeredNode) -> None:
     assert node.claimed(JobKind.DELIVER) != node.claimed(JobKind.DELIVER)
 
 
-def test_a_fallback_is_known_to_be_needless_once_the_other_class_was_delivered(node: SteeredNode) -> None:
+def two_classes(node: SteeredNode) -> tuple[str, str, Claim]:
+    """Score a study whose report goes out in one of two classes; return both UIDs and the deliver job."""
     node.receive(*four_views())
     claimed, results = node.claimed(), [result_object(0), result_object(1, kind="measurement_report_2d")]
     preferred, fallback = (result.sop_instance_uid for result in results)
@@ -252,7 +253,11 @@ def test_a_fallback_is_known_to_be_needless_once_the_other_class_was_delivered(n
             results=results,
             deliveries=[order],
         )
-    sending = node.claimed(JobKind.DELIVER)
+    return preferred, fallback, node.claimed(JobKind.DELIVER)
+
+
+def test_a_fallback_is_known_to_be_needless_once_the_other_class_was_delivered(node: SteeredNode) -> None:
+    preferred, fallback, sending = two_classes(node)
     with node.transaction(WORKER) as tx:
         first, second = deliveries.outgoing(tx.session, sending)
         assert (first.fallback_for, second.fallback_for) == (None, preferred)
@@ -270,6 +275,29 @@ def test_a_fallback_is_known_to_be_needless_once_the_other_class_was_delivered(n
         shown = {row["sop_instance_uid"] for row in listing.results(session)}
         everything = {row["sop_instance_uid"] for row in listing.results(session, needless=True)}
     assert (shown, everything) == ({preferred}, {preferred, fallback})
+
+
+def test_a_fallback_that_is_sent_and_not_yet_taken_is_shown_and_replaced_as_any_other_result(
+    node: SteeredNode,
+) -> None:
+    preferred, fallback, sending = two_classes(node)
+
+    def shown() -> set[str]:
+        with node.reading() as session:
+            return {row["sop_instance_uid"] for row in listing.results(session)}
+
+    assert shown() == {preferred}, "no association told yet which is sent"
+    with node.transaction(WORKER) as tx:
+        first, second = deliveries.outgoing(tx.session, sending)
+        deliveries.record(tx, sending, first.delivery_id, DeliveryEvent.PASS_OVER, status=None, detail="")
+        event = DeliveryEvent.TURNED_AWAY
+        deliveries.record(
+            tx, sending, second.delivery_id, event, status=0xC001, detail="refused", is_doubted=True
+        )
+    assert shown() == {fallback}
+    node.receive(mammogram("R", "ML"))
+    node.complete()
+    assert [p.sop_instance_uid for p in input_of(node, node.claimed()).predecessors] == [fallback]
 
 
 @pytest.mark.parametrize("deployed", [(), (NEXT_BUNDLE, BUNDLE)])
