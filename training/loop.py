@@ -103,21 +103,14 @@ def train(
     CheckpointError
         If the checkpoint cannot be gone on from.
     """
-    standing = Standing(network, config, device_of(config))
-    saved = checkpoint.read(checkpoint_file)
-    if saved is not None:
-        standing.go_on_from(saved)
-        log.write("resumed", fold=fold, epoch=standing.progress.epoch)
-    _, rows, columns = examples.images[int(examples.training[0])].shape
-    augmentation = Augmentation(config.augmentation, (rows, columns), dihedral=dihedral)
+    standing = _standing(network, config, checkpoint_file, fold, log)
+    epochs = _Epochs(examples, balance, _augmentation(examples, config, dihedral=dihedral), config, fold)
     started, first = time.monotonic(), standing.progress.epoch
-
     while not standing.is_finished(config):
         epoch = standing.progress.epoch
         set_training(standing.network)
-        loss, rate = _train_epoch(standing, examples, balance, augmentation, config, fold)
-        outputs = predict(standing.average, examples.images, examples.validation)
-        validated = validate(outputs, examples.labels[examples.validation], balance)
+        loss, rate = epochs.train(standing)
+        validated = epochs.validate(standing)
         standing.end_epoch(validated, config)
         standing.to_checkpoint(fold).write(checkpoint_file)
         log.write(
@@ -131,58 +124,103 @@ def train(
             best_epoch=standing.progress.best_epoch,
         )
         advance(standing.progress.epoch)
-
     seconds = time.monotonic() - started
-    standing.average.load_state_dict(standing.best)
+    return _kept(standing, seconds_per_epoch=seconds / max(1, standing.progress.epoch - first))
+
+
+def _standing(
+    network: ImageNetwork, config: TrainingConfig, checkpoint_file: Path, fold: int, log: RunLog
+) -> Standing:
+    """Return where the fold stands: at its checkpoint, or at its beginning."""
+    standing = Standing(network, config, device_of(config))
+    saved = checkpoint.read(checkpoint_file)
+    if saved is not None:
+        standing.go_on_from(saved)
+        log.write("resumed", fold=fold, epoch=standing.progress.epoch)
+    return standing
+
+
+def _augmentation(examples: Examples, config: TrainingConfig, *, dihedral: bool) -> Augmentation:
+    _, rows, columns = examples.images[int(examples.training[0])].shape
+    return Augmentation(config.augmentation, (rows, columns), dihedral=dihedral)
+
+
+def _kept(standing: Standing, *, seconds_per_epoch: float) -> Trained:
+    """Return the average of the weights as it was after the best epoch."""
     progress = standing.progress
+    standing.average.load_state_dict(standing.best)
     return Trained(
         network=standing.average.to("cpu"),
         best_epoch=progress.best_epoch,
         epochs=progress.epoch,
         validated=Validated(progress.best_log_loss, progress.best_auc),
-        seconds_per_epoch=seconds / max(1, progress.epoch - first),
+        seconds_per_epoch=seconds_per_epoch,
     )
 
 
-def _train_epoch(
-    standing: Standing,
-    examples: Examples,
-    balance: ClassBalance,
-    augmentation: Augmentation,
-    config: TrainingConfig,
-    fold: int,
-) -> tuple[float, float]:
-    """Take the steps of one epoch; return the mean loss and the last learning rate."""
-    epoch, device = standing.progress.epoch, standing.device
-    seed = (config.seed, fold, epoch)
-    # Drop-out draws from torch's own state: an epoch's own seed makes it independent of what came before.
-    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-    batches = training_batches(
-        examples, balance, augmentation, batch_size=config.batch_size, seed=seed, workers=config.workers
-    )
-    steps, rate, total = len(batches), 0.0, 0.0
-    for number, (images, labels) in enumerate(batches):
-        step = epoch * steps + number
-        rate = learning_rate(step, config.epochs * steps, config)
+@dataclass(frozen=True, slots=True)
+class _Epochs:
+    """The epochs of one fold: what is the same in all of them."""
+
+    examples: Examples
+    balance: ClassBalance
+    augmentation: Augmentation
+    config: TrainingConfig
+    fold: int
+
+    def train(self, standing: Standing) -> tuple[float, float]:
+        """Take the steps of the next epoch; return the mean loss and the last learning rate."""
+        epoch = standing.progress.epoch
+        seed = (self.config.seed, self.fold, epoch)
+        # Drop-out draws from torch's own state: an epoch's own seed makes it independent of what came before.
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        batches = training_batches(
+            self.examples,
+            self.balance,
+            self.augmentation,
+            batch_size=self.config.batch_size,
+            seed=seed,
+            workers=self.config.workers,
+        )
+        steps, rate, total = len(batches), 0.0, 0.0
+        for step, (images, labels) in enumerate(batches, start=epoch * steps):
+            rate = learning_rate(step, self.config.epochs * steps, self.config)
+            decay = min(self.config.average, (1 + step) / (10 + step))
+            total += self._step(standing, images, labels, rate=rate, decay=decay)
+        if not math.isfinite(total):
+            raise TrainingError(
+                f"The loss of fold {self.fold} is no longer finite in epoch {epoch}: train with a lower "
+                "--learning-rate."
+            )
+        return total / steps, rate
+
+    def validate(self, standing: Standing) -> Validated:
+        """Hold the average of the weights against the validation part."""
+        positions = self.examples.validation
+        outputs = predict(standing.average, self.examples.images, positions)
+        return validate(outputs, self.examples.labels[positions], self.balance)
+
+    def _step(
+        self, standing: Standing, images: torch.Tensor, labels: torch.Tensor, *, rate: float, decay: float
+    ) -> float:
+        """Learn from one batch, and let the average of the weights follow; return the loss."""
         for group in standing.optimiser.param_groups:
             group["lr"] = rate
         standing.optimiser.zero_grad()
-        with _precision(config, device):
-            answers = standing.network.training_answers(images.to(device, memory_format=torch.channels_last))
-        loss = sum(
-            (weight * balance.loss(outputs, labels.to(device)) for outputs, weight in answers),
-            start=torch.zeros((), device=device),
-        )
+        loss = self._loss(standing, images, labels)
         loss.backward()  # type: ignore[no-untyped-call]
         standing.optimiser.step()
-        _follow(standing.average, standing.network, min(config.average, (1 + step) / (10 + step)))
-        total += float(loss.detach())
-    if not math.isfinite(total):
-        raise TrainingError(
-            f"The loss of fold {fold} is no longer finite in epoch {epoch}: train with a lower "
-            "--learning-rate."
+        _follow(standing.average, standing.network, decay)
+        return float(loss.detach())
+
+    def _loss(self, standing: Standing, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        device = standing.device
+        with _precision(self.config, device):
+            answers = standing.network.training_answers(images.to(device, memory_format=torch.channels_last))
+        return sum(
+            (weight * self.balance.loss(outputs, labels.to(device)) for outputs, weight in answers),
+            start=torch.zeros((), device=device),
         )
-    return total / steps, rate
 
 
 def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
