@@ -123,7 +123,7 @@ OF_THE_LOG: Mapping[str, str] = {
     "metrics.ready": "Prometheus may ask",
     "metrics.scrape_cut_off": "who asked for numbers left before the answer, or kept silent",
     "node.stopped": "all parts of `serve` have ended",
-    "part.died": "a part of `serve` ended: status or signal (0 after `worker.recycled`), and when it is started again",
+    "part.died": "a part of `serve` ended: status (0: recycled) or signal, and when it is started again",
     "part.killed": "a part did not stop in time and was killed",
     "part.leases_ended": "jobs of a dead worker are free for others",
     "part.leases_not_ended": "they are not yet; tried again",

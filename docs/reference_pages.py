@@ -122,7 +122,9 @@ def exit_statuses() -> str:
                 [(str(int(m)), code(m.name), meanings[m.name]) for m in ExitCode],
             ),
             "Two more come from worker processes, and `serve` starts those again: 75, one job outlasted "
-            "`jobs.hard_limit_s`; 76, the broker's messages no longer arrived.",
+            "`jobs.hard_limit_s`; 76, the broker's messages no longer arrived. A score worker that is "
+            "recycled ends with 0, and has to be started again, too ([why](../explanation/jobs.md"
+            "#the-queue-is-a-table)).",
         ]
     )
 

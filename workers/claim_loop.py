@@ -24,6 +24,7 @@ from workers.lease import JobWaitsError, Lease, WorkerStopsError
 from workers.retry import GiveUp, Policy, code_of, decide, leaving_others_time, reason_of
 
 Handler = Callable[[Claim, Lease], None]
+AfterJob = Callable[[Exception | None], None]
 
 log = structlog.get_logger(__name__)
 
@@ -75,16 +76,27 @@ class ClaimLoop:
         Lease, limit and patience.
     owner : str
         This worker's name, unique among all processes of all hosts.
+    after_job : callable, optional
+        Told of each job that was worked on and is no longer in hand, with what it failed with, if it did;
+        not while this loop stops.
     """
 
     def __init__(
-        self, database: Database, kind: JobKind, handler: Handler, *, terms: Terms, owner: str
+        self,
+        database: Database,
+        kind: JobKind,
+        handler: Handler,
+        *,
+        terms: Terms,
+        owner: str,
+        after_job: AfterJob | None = None,
     ) -> None:
         self._database = database
         self._kind = kind
         self._handler = handler
         self._terms = terms
         self._owner = owner
+        self._after_job = after_job
         self._stopping = threading.Event()
         self._in_hand: Claim | None = None
         self._absence = Absence("worker")
@@ -165,12 +177,15 @@ class ClaimLoop:
         log.info("job.claimed", job_id=claim.job_id, kind=self._kind.value, attempt=claim.fence)
         self._in_hand = claim
         try:
-            self._work_on(claim, claimed_at)
+            failure = self._work_on(claim, claimed_at)
         finally:
             self._in_hand = None
+        if self._after_job is not None and not self.is_stopping:
+            self._after_job(failure)
         return True
 
-    def _work_on(self, claim: Claim, claimed_at: datetime) -> None:
+    def _work_on(self, claim: Claim, claimed_at: datetime) -> Exception | None:
+        """Do a job; return what it failed with, which is recorded by then."""
         lease = Lease(
             self._database,
             claim,
@@ -183,18 +198,19 @@ class ClaimLoop:
                 self._handler(claim, lease)
             except LeaseLostError:
                 log.warning("job.lease_lost", job_id=claim.job_id)
-                return
+                return None
             except JobWaitsError as waits:
                 log.info("job.waits", job_id=claim.job_id, kind=self._kind.value, reason=str(waits))
-                return
+                return None
             except WorkerStopsError:
                 self.give_back()
-                return
+                return None
             except Exception as error:  # noqa: BLE001 - the process boundary of a job: record and go on
                 self._record_failure(claim, claimed_at, error)
-                return
+                return error
         crashpoint(f"{self._kind.value}.committed")
         log.info("job.done", job_id=claim.job_id, kind=self._kind.value)
+        return None
 
     def _record_failure(self, claim: Claim, claimed_at: datetime, error: Exception) -> None:
         verdict = decide(error, claim.fence, self._terms.policy)

@@ -14,6 +14,7 @@ from db.errors import DatabaseError, DatabaseUnavailableError
 from db.lifecycle import JobKind
 from db.session import Database
 from workers.claim_loop import ClaimLoop
+from workers.recycling import Recycling, keep_place, take_place
 
 LOOK_EVERY_S = 0.1
 SIGN_OF_LIFE_S = 10.0
@@ -56,14 +57,24 @@ class SignOfLife:
 
     With a broker it also listens for deafness: work that stayed due for a minute while this process was idle
     means that doorbells no longer arrive, and a fresh process will hear again.
+
+    A process that is recycled keeps a place for its successor, which takes it with its first sign of life.
     """
 
     def __init__(
-        self, database: Database, loops: Mapping[JobKind, ClaimLoop], name: str, *, rung: bool
+        self,
+        database: Database,
+        loops: Mapping[JobKind, ClaimLoop],
+        name: str,
+        *,
+        rung: bool,
+        recycling: Recycling | None = None,
     ) -> None:
         self._database = database
         self._name = name
+        self._recycling = recycling
         self._signs = processes.SignsOfLife(database, name, name.partition("@")[0])
+        self._has_place = False
         self._hearing = Hearing(loops.values()) if rung else None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sign-of-life", daemon=True)
@@ -79,6 +90,8 @@ class SignOfLife:
         try:
             with self._database.transaction(self._name) as tx:
                 processes.goodbye(tx, self._name)
+                if self._recycling is not None and self._recycling.reason is not None:
+                    keep_place(tx, self._name)
         except DatabaseError as error:
             log.warning("worker.no_goodbye", reason=str(error))
 
@@ -93,6 +106,10 @@ class SignOfLife:
     def _sign(self) -> None:
         try:
             self._signs.give()
+            if not self._has_place:
+                with self._database.transaction(self._name) as tx:
+                    take_place(tx, self._name)
+                self._has_place = True
         except DatabaseUnavailableError as error:
             log.warning("worker.database_away", reason=str(error))
         except DatabaseError as error:
@@ -135,7 +152,12 @@ class StopDeadline:
 
 
 def run_embedded(
-    database: Database, loops: Mapping[JobKind, ClaimLoop], *, name: str, stop_deadline_s: float
+    database: Database,
+    loops: Mapping[JobKind, ClaimLoop],
+    *,
+    name: str,
+    stop_deadline_s: float,
+    recycling: Recycling | None = None,
 ) -> None:
     """Look into the database until stopped: the embedded default, which needs no broker.
 
@@ -151,9 +173,12 @@ def run_embedded(
         This process.
     stop_deadline_s : float
         Seconds that the job in hand still has when the process is told to stop.
+    recycling : Recycling, optional
+        What may stop the loops between two jobs.
     """
     pace = next(iter(loops.values()))
-    with StopDeadline(loops.values(), stop_deadline_s), SignOfLife(database, loops, name, rung=False):
+    living = SignOfLife(database, loops, name, rung=False, recycling=recycling)
+    with StopDeadline(loops.values(), stop_deadline_s), living:
         log.info("worker.ready", queues=[kind.value for kind in loops])
         while not pace.wait(LOOK_EVERY_S):
             while sum(loop.drain(limit=1) for loop in loops.values()):
@@ -168,6 +193,7 @@ def run_with_broker(
     broker_url: str,
     key_prefix: str,
     stop_deadline_s: float,
+    recycling: Recycling | None = None,
 ) -> None:
     """Answer doorbells until stopped: one solo Celery worker, as one process owns one device.
 
@@ -181,10 +207,11 @@ def run_with_broker(
         This process; also its Celery node name.
     broker_url, key_prefix : str
         See :func:`workers.app.create_app`.
-    stop_deadline_s : float
+    stop_deadline_s, recycling
         As for :func:`run_embedded`.
     """
-    from celery.signals import setup_logging, worker_ready, worker_shutting_down
+    from celery.signals import setup_logging, task_postrun, worker_ready, worker_shutting_down
+    from celery.worker import state
 
     from workers.app import create_app
     from workers.tasks import REGISTRATIONS
@@ -204,6 +231,11 @@ def run_with_broker(
         for loop in loops.values():
             loop.stop()
 
+    @task_postrun.connect(weak=False)
+    def end_where_recycled(**_: object) -> None:
+        if recycling is not None and recycling.reason is not None:
+            state.should_stop = os.EX_OK  # as a signal would; Celery looks when the message is acknowledged
+
     @worker_ready.connect(weak=False)
     def ready(**_: object) -> None:
         log.info("worker.ready", queues=[kind.value for kind in loops])
@@ -218,7 +250,9 @@ def run_with_broker(
         without_heartbeat=True,
         quiet=True,
     )
-    with StopDeadline(loops.values(), stop_deadline_s), SignOfLife(database, loops, name, rung=True):
+    living = SignOfLife(database, loops, name, rung=True, recycling=recycling)
+    with StopDeadline(loops.values(), stop_deadline_s), living:
         for loop in loops.values():
             loop.drain()
-        worker.start()
+        if not any(loop.is_stopping for loop in loops.values()):
+            worker.start()

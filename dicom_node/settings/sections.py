@@ -252,6 +252,19 @@ class ScoringSettings(Section):
         description="Scanner models, or MODEL/SOFTWARE, whose studies are scored and kept, but not reported.",
         examples=[["SELENIA DIMENSIONS"]],
     )
+    recycle_after_jobs: int = Field(
+        0,
+        ge=0,
+        description="Jobs after which a score worker ends itself, to be started afresh; 0: never.",
+        examples=[1000],
+    )
+    recycle_above_bytes: int = Field(
+        0,
+        ge=0,
+        description="Resident memory above which a score worker ends itself after a job, once it lived for a "
+        "minute, bytes; 0: never.",
+        examples=[6 << 30],
+    )
     decode_memory_bytes: int = Field(
         4 << 30,
         ge=1 << 28,

@@ -542,6 +542,11 @@ def test_unit_keeps_the_service_to_itself() -> None:
     assert rated.returncode == 0, rated.stdout
 
 
+def test_unit_starts_again_what_ended_in_good_order_too() -> None:
+    text = (DOCKER / "systemd/dicom-node.service").read_text()
+    assert re.findall(r"^Restart=(.*)$", text, re.MULTILINE) == ["always"], "on-failure leaves out status 0"
+
+
 def test_unit_does_not_start_again_what_will_fail_again() -> None:
     text = (DOCKER / "systemd/dicom-node.service").read_text()
     listed = re.search(r"^RestartPreventExitStatus=(.*)$", text, re.MULTILINE)

@@ -25,6 +25,8 @@ WHOLE_NUMBERS = {
     "jobs.attempts": (1, None),
     "scoring.workers": (0, 64),
     "scoring.threads": (1, None),
+    "scoring.recycle_after_jobs": (0, None),
+    "scoring.recycle_above_bytes": (0, None),
     "scoring.decode_memory_bytes": (GIB // 4, None),
     "scoring.decode_cpu_s": (1, None),
     "delivery.workers": (0, 64),

@@ -28,6 +28,7 @@ from workers.claim_loop import ClaimLoop, Handler, Terms
 
 def run(settings: Settings, kinds: tuple[JobKind, ...]) -> None:
     """Do jobs of these kinds until SIGTERM."""
+    from workers.recycling import Limits, Recycling
     from workers.runner import run_embedded, run_with_broker
 
     start_process("work")
@@ -38,12 +39,21 @@ def run(settings: Settings, kinds: tuple[JobKind, ...]) -> None:
         loops: dict[JobKind, ClaimLoop] = {}
         handlers = _handlers(settings, database, kinds, lambda: any(x.is_stopping for x in loops.values()))
         terms = worker_terms(settings)
+        limits = Limits(settings.scoring.recycle_after_jobs, settings.scoring.recycle_above_bytes)
+        recycling = Recycling(limits, partial(_stop, loops))
         for kind, handler in handlers.items():
-            loops[kind] = ClaimLoop(database, kind, handler, terms=terms_of(kind, terms), owner=name)
+            loops[kind] = ClaimLoop(
+                database,
+                kind,
+                handler,
+                terms=terms_of(kind, terms),
+                owner=name,
+                after_job=recycling.after_job if kind is JobKind.SCORE else None,
+            )
         when_told_to_stop(partial(_stop, loops))
         deadline_s = settings.jobs.stop_deadline_s
         if settings.broker_url is None:
-            run_embedded(database, loops, name=name, stop_deadline_s=deadline_s)
+            run_embedded(database, loops, name=name, stop_deadline_s=deadline_s, recycling=recycling)
         else:
             run_with_broker(
                 database,
@@ -52,6 +62,7 @@ def run(settings: Settings, kinds: tuple[JobKind, ...]) -> None:
                 broker_url=settings.broker_url.get_secret_value(),
                 key_prefix=settings.ae_title,
                 stop_deadline_s=deadline_s,
+                recycling=recycling,
             )
 
 
