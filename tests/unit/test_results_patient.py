@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from datetime import UTC, timedelta, timezone
+from datetime import timedelta, timezone
 from io import BytesIO
 from typing import Any
 
@@ -181,11 +181,17 @@ def test_other_patient_ids_and_issuers_come_along() -> None:
             assert result.IssuerOfAccessionNumberSequence[0].LocalNamespaceEntityID == "RIS"
 
 
+def test_a_modality_whose_maker_is_empty_is_not_described() -> None:
+    for built in build_all(given.positive(given.sources(Manufacturer=""))):
+        (processing,) = given.read(built).ContributingEquipmentSequence
+        assert processing.PurposeOfReferenceCodeSequence[0].CodeMeaning == "Processing Equipment"
+
+
 @pytest.mark.parametrize("offset", ["", "0900", "+2400", "+9900", "local"])
 def test_a_zone_that_is_none_counts_as_absent(offset: str) -> None:
-    source = Dataset()
+    source, site = Dataset(), timezone(timedelta(hours=-7))
     source.TimezoneOffsetFromUTC = offset
-    assert local_time(source, given.ANALYSED_AT, UTC).isoformat() == "2026-01-05T23:30:15+00:00"
+    assert local_time(source, given.ANALYSED_AT, site).isoformat() == "2026-01-05T16:30:15-07:00"
 
 
 @pytest.mark.parametrize(
