@@ -28,7 +28,7 @@ from training.intervals import Resampling
 from training.levels import Cases
 from training.material import Advance
 from training.network_maps import localisation_of
-from training.networks import build_network
+from training.networks import untrained_network
 from training.predictions import Predictions
 from training.run_config import TrainingConfig
 
@@ -171,9 +171,7 @@ def _localisation(fold: FinishedFold, network: ImageNetwork, advance: Advance) -
         fold.folder.prepared(config.cache),
         advance=lambda done, total: advance("preparing", done, total),
     )
-    untrained = build_network(
-        config.architecture, fold.arguments, fold.parameters, seed=(config.seed, fold.number)
-    )
+    untrained = untrained_network(config, fold.arguments, fold.parameters, fold=fold.number)
     row = {record.image: number for number, record in enumerate(dataset.records)}
     positions = np.asarray([row[image] for image in fold.tested.images], dtype=np.int64)
     return localisation_of(network, untrained, fold.task, images, positions)

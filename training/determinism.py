@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -23,3 +24,8 @@ def deterministic(threads: int = 1, *, strict: bool = True) -> Iterator[None]:
     finally:
         torch.set_num_threads(before)
         torch.use_deterministic_algorithms(was_deterministic)
+
+
+def seed_torch(seed: Sequence[int]) -> None:
+    """Let everything that torch draws from now on follow from `seed`: numbers of a run, fold and epoch."""
+    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))

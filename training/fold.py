@@ -21,7 +21,7 @@ from training.imbalance import ClassBalance
 from training.loop import Trained, predict, train
 from training.material import Advance, Material
 from training.modes import parse_mode
-from training.networks import build_network, load_weights, shift_outputs
+from training.networks import load_starting_weights, shift_outputs, untrained_network
 from training.run_config import TrainingConfig
 from training.run_folder import FoldFolder
 from training.run_log import RunLog
@@ -98,9 +98,8 @@ def run_fold(
     balance = ClassBalance.of(
         config.imbalance, material.labels[examples.training], len(material.task.classes)
     )
-    network = build_network(config.architecture, arguments, material.parameters, seed=(config.seed, number))
-    if config.weights is not None and config.weights_sha256 is not None:
-        load_weights(network, config.architecture, config.weights, config.weights_sha256)
+    network = untrained_network(config, arguments, material.parameters, fold=number)
+    load_starting_weights(network, config)
     mode = parse_mode(config.mode)
     mode.apply(network)
     trained = train(

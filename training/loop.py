@@ -23,6 +23,7 @@ from torch import nn
 from models.networks import ImageNetwork
 from training import checkpoint
 from training.augmentation import Augmentation
+from training.determinism import seed_torch
 from training.errors import TrainingError
 from training.examples import Examples, Images, plain_batches, training_batches
 from training.imbalance import ClassBalance
@@ -173,7 +174,7 @@ class _Epochs:
         epoch = standing.progress.epoch
         seed = (self.config.seed, self.fold, epoch)
         # Drop-out draws from torch's own state: an epoch's own seed makes it independent of what came before.
-        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        seed_torch(seed)
         batches = training_batches(
             self.examples,
             self.balance,

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -21,7 +20,9 @@ from models.network_inputs import AnyParameters
 from models.networks import ImageNetwork
 from models.published_weights import load_published
 from models.tasks import Task
+from training.determinism import seed_torch
 from training.errors import TrainingError
+from training.run_config import TrainingConfig
 
 _EXACT = 1e-4  # float32 sums in another order differ by less
 
@@ -67,7 +68,7 @@ def build_network(
     architecture: str, arguments: Mapping[str, Any], parameters: AnyParameters, *, seed: tuple[int, ...]
 ) -> ImageNetwork:
     """Build a network with first weights that `seed` decides; see :func:`fitting_network`."""
-    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    seed_torch(seed)
     return fitting_network(architecture, arguments, parameters)
 
 
@@ -95,28 +96,34 @@ def fitting_network(
     return network
 
 
-def load_weights(network: ImageNetwork, architecture: str, path: Path, sha256: str) -> None:
-    """Start from weights: those of another run or bundle of the same network, or published ones.
+def untrained_network(
+    config: TrainingConfig, arguments: Mapping[str, Any], parameters: AnyParameters, *, fold: int
+) -> ImageNetwork:
+    """Build the network of a fold as the run's seed makes it, before it starts from any other weights."""
+    return build_network(config.architecture, arguments, parameters, seed=(config.seed, fold))
+
+
+def load_starting_weights(network: ImageNetwork, config: TrainingConfig) -> None:
+    """Load what a run starts from: weights of another run or bundle of the same network, or published ones.
 
     Parameters
     ----------
     network : ImageNetwork
-        Gets them.
-    architecture : str
-        Its name.
-    path : Path
-        ``.safetensors`` of a run or bundle, or a file of published weights.
-    sha256 : str
-        Hex digest that the file must have.
+        Gets them; left as it is where the run starts from none.
+    config : TrainingConfig
+        Names the file, ``.safetensors`` of a run or bundle or one of published weights, and its digest.
 
     Raises
     ------
     TrainingError
         If the file is not the one of that digest, or does not fit the network.
     """
+    path, sha256 = config.weights, config.weights_sha256
+    if path is None or sha256 is None:
+        return
     try:
         if not (path.suffix == ".safetensors" and _load_own(network, path, sha256)):
-            load_published(network, architecture, path, sha256)
+            load_published(network, config.architecture, path, sha256)
     except (PublishedWeightsError, OSError) as error:
         raise TrainingError(f"The weights cannot be used: {error}") from error
 

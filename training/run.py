@@ -22,7 +22,7 @@ from training.errors import TrainingError
 from training.fold import run_fold
 from training.loop import device_of
 from training.material import Advance, Material, assemble, parameters_of, read_records
-from training.networks import fitting_network, full_arguments, load_weights
+from training.networks import fitting_network, full_arguments, load_starting_weights
 from training.packable import require_packable
 from training.resources import needs_of, require
 from training.run_config import TrainingConfig
@@ -77,10 +77,9 @@ def run(
         task = task_named(config.task)
         arguments = full_arguments(config.architecture, config.architecture_arguments, task, parameters)
         require(needs_of(config, arguments, parameters, len(whole.records)), path, device)
-        if config.weights is not None and config.weights_sha256 is not None:
+        if config.weights is not None:
             # Tried once before images are prepared for hours; each fold loads them into a network of its own.
-            tried = fitting_network(config.architecture, arguments, parameters)
-            load_weights(tried, config.architecture, config.weights, config.weights_sha256)
+            load_starting_weights(fitting_network(config.architecture, arguments, parameters), config)
         material = assemble(config, folder, whole, parameters, advance)
         if to_pack and config.leave_out_unusable:
             require_packable(config, material.dataset, parameters)

@@ -17,7 +17,7 @@ from training.localisation import LocalisationQuality
 from training.map_pictures import overlay_png
 from training.material import Advance, Material, material_of
 from training.network_maps import MapPair, maps_of
-from training.networks import build_network
+from training.networks import untrained_network
 from training.run_config import TrainingConfig
 from training.run_folder import RunFolder
 
@@ -71,8 +71,7 @@ def _pairs(
     pairs: list[MapPair] = []
     for number in config.trained_folds:
         network, untrained = (
-            build_network(config.architecture, arguments, material.parameters, seed=(config.seed, number))
-            for _ in range(2)
+            untrained_network(config, arguments, material.parameters, fold=number) for _ in range(2)
         )
         network.load_state_dict(read_weights(folder.fold(number)))
         positions = material.positions(material.plan.folds[number].test)
