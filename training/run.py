@@ -7,12 +7,15 @@ checkpoint is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.network_inputs import AnyParameters
 from models.tasks import task_named
 from training import leak_guard, predictions, run_folder
 from training.answers import joined
@@ -69,27 +72,22 @@ def run(
         deterministic(config.threads, strict=device.type == "cpu"),
         RunLog(folder.log, tensorboard=path / "tensorboard" if config.tensorboard else None) as log,
     ):
+        # What cannot end well is refused before images are prepared for hours.
         run_folder.require_options(folder, config)
         whole = read_records(config, advance)
         parameters = parameters_of(config, whole)
         if to_pack:
             require_packable(config, whole, parameters)
-        task = task_named(config.task)
-        arguments = full_arguments(config.architecture, config.architecture_arguments, task, parameters)
+        arguments = _arguments(config, parameters)
         require(needs_of(config, arguments, parameters, len(whole.records)), path, device)
-        if config.weights is not None:
-            # Tried once before images are prepared for hours; each fold loads them into a network of its own.
-            load_starting_weights(fitting_network(config.architecture, arguments, parameters), config)
+        _try_starting_weights(config, arguments, parameters)
+
         material = assemble(config, folder, whole, parameters, advance)
         if to_pack and config.leave_out_unusable:
             require_packable(config, material.dataset, parameters)
-        identity = RunIdentity(
-            config, arguments, asdict(parameters), material.dataset.sha256, material.plan.sha256
-        )
-        run_folder.start(folder, identity)
-        write_manifest(material.dataset, folder.data)
-        material.plan.write(folder.split)
+        _begin(folder, config, arguments, material)
         _guard(folder, config, material, advance)
+
         log.write("started", options=config.result_options)
         for number in config.trained_folds:
             files = folder.fold(number)
@@ -99,6 +97,30 @@ def run(
         _join(folder, config)
         log.write("finished")
     return folder
+
+
+def _arguments(config: TrainingConfig, parameters: AnyParameters) -> dict[str, Any]:
+    task = task_named(config.task)
+    return full_arguments(config.architecture, config.architecture_arguments, task, parameters)
+
+
+def _try_starting_weights(
+    config: TrainingConfig, arguments: Mapping[str, Any], parameters: AnyParameters
+) -> None:
+    """Load them into a network that is thrown away; each fold loads them into its own."""
+    if config.weights is not None:
+        load_starting_weights(fitting_network(config.architecture, arguments, parameters), config)
+
+
+def _begin(
+    folder: RunFolder, config: TrainingConfig, arguments: Mapping[str, Any], material: Material
+) -> None:
+    """Write what the run is, of which images and in which parts; refuse the folder of another run."""
+    dataset, plan = material.dataset, material.plan
+    identity = RunIdentity(config, arguments, asdict(material.parameters), dataset.sha256, plan.sha256)
+    run_folder.start(folder, identity)
+    write_manifest(dataset, folder.data)
+    plan.write(folder.split)
 
 
 def _guard(folder: RunFolder, config: TrainingConfig, material: Material, advance: Advance) -> None:
