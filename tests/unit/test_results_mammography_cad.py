@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset
+from pydicom.sr._snomed_dict import mapping
+from pydicom.sr.coding import Code
 
+from dicom_node.results import cad_codes, codes, plain_items
 from dicom_node.results.builders import build_all
 from dicom_node.results.context import ResultContext
+from dicom_node.results.lesions import code_of
 from models.contract import Refusal, RefusalCode
 from tests import localised_contexts as localised
 from tests import results_contexts as given
@@ -28,6 +32,20 @@ OUTCOMES = (
     localised.refused,
     localised.superseding,
 )
+
+
+# What a report may say in SNOMED: its own concepts, views and what modifies them, and margins.
+SNOMED = {
+    code
+    for code in (
+        *vars(cad_codes).values(),
+        *cad_codes.BREASTS.values(),
+        *codes.VIEWS.values(),
+        *codes.VIEW_MODIFIERS.values(),
+        *map(code_of, (localised.CIRCUMSCRIBED, localised.SPICULATED)),
+    )
+    if isinstance(code, Code) and code.scheme_designator == "SCT"
+}
 
 
 def cad(context: ResultContext, kind: str = "mammography_cad") -> Dataset:
@@ -273,6 +291,16 @@ def test_srt_says_the_same_with_former_codes_and_never_mixes() -> None:
                     c.CodeMeaning for c in other.get(keyword, ())
                 ]
         assert modern.SOPInstanceUID != former.SOPInstanceUID
+
+
+@pytest.mark.parametrize("code", sorted(SNOMED), ids=lambda code: code.meaning)
+def test_a_former_code_is_that_of_the_same_concept(code: Code) -> None:
+    """An old workstation reads nothing but the code: the right breast must not become the left one."""
+    item = plain_items.coded(plain_items.CONTAINS, codes.FINDING, code)
+    plain_items.use_srt(item)
+    (former,) = item.ConceptCodeSequence
+    assert (former.CodingSchemeDesignator, former.CodeMeaning) == ("SRT", code.meaning)
+    assert mapping["SRT"][former.CodeValue] == code.value
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
