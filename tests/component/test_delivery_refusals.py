@@ -236,6 +236,18 @@ def test_a_doubted_refusal_waits_half_a_minute_and_then_twice_as_long(ward: Ward
 
 
 @on_sqlite
+def test_the_object_that_was_refused_most_often_says_how_long_its_study_waits(ward: Ward) -> None:
+    often, once, *_ = ward.score()
+    ward.pacs.statuses[often] = CANNOT_UNDERSTAND
+    ward.pacs.statuses[once] = OUT_OF_RESOURCES
+    ward.work_often(1)
+    ward.pacs.statuses[once] = CANNOT_UNDERSTAND
+    ward.work_often(1)
+
+    assert (ward.job.next_try_at - ward.node.clock.time).total_seconds() >= 54
+
+
+@on_sqlite
 def test_a_doubted_refusal_holds_no_other_study_up_and_none_of_them_shortens_its_wait(ward: Ward) -> None:
     refused, *_ = ward.score("1.2.3")
     ward.pacs.statuses[refused] = CANNOT_UNDERSTAND
