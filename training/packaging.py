@@ -157,41 +157,6 @@ def _metadata(
     release: Release, input_shape: tuple[int, ...], map_shape: tuple[int, int] | None
 ) -> dict[str, Any]:
     """Return MONAI's metadata; it describes the network, the manifest decides."""
-    image = {
-        "type": "image",
-        "format": "magnitude",
-        "modality": release.modality,
-        "num_channels": input_shape[0],
-        "spatial_shape": list(input_shape[1:]),
-        "dtype": "float32",
-        "value_range": [],
-        "is_patch_data": False,
-        "channel_def": {str(number): what for number, what in enumerate(release.channels)},
-    }
-    outputs: dict[str, Any] = {
-        "logit": {
-            "type": "probabilities",
-            "format": "classes",
-            "num_channels": len(release.outputs),
-            "spatial_shape": [1],
-            "dtype": "float32",
-            "value_range": [],
-            "is_patch_data": False,
-            "channel_def": {str(number): f"logit of {what}" for number, what in enumerate(release.outputs)},
-        }
-    }
-    if map_shape is not None:
-        outputs["activation"] = {
-            **image,
-            "format": "other",
-            "num_channels": len(release.outputs),
-            "spatial_shape": list(map_shape),
-            "channel_def": (
-                {"0": "activation"}
-                if len(release.outputs) == 1
-                else {str(n): f"activation of {what}" for n, what in enumerate(release.outputs)}
-            ),
-        }
     return {
         "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
         "meta_schema_20240725.json",
@@ -206,10 +171,35 @@ def _metadata(
         "description": release.description,
         "authors": release.authors,
         "copyright": release.copyright_notice,
-        "network_data_format": {
-            "inputs": {"image": image},
-            "outputs": outputs,
-        },
+        "network_data_format": _data_format(release, input_shape, map_shape),
+    }
+
+
+def _data_format(
+    release: Release, input_shape: tuple[int, ...], map_shape: tuple[int, int] | None
+) -> dict[str, Any]:
+    """Return what goes into the network and what comes out of it."""
+    known, modality = len(release.outputs), {"modality": release.modality}
+    image = _tensor("image", "magnitude", input_shape, release.channels) | modality
+    logits = [f"logit of {what}" for what in release.outputs]
+    outputs = {"logit": _tensor("probabilities", "classes", (known, 1), logits)}
+    if map_shape is not None:
+        maps = ["activation"] if known == 1 else [f"activation of {what}" for what in release.outputs]
+        outputs["activation"] = _tensor("image", "other", (known, *map_shape), maps) | modality
+    return {"inputs": {"image": image}, "outputs": outputs}
+
+
+def _tensor(kind: str, form: str, shape: tuple[int, ...], channels: Sequence[str]) -> dict[str, Any]:
+    """Describe a float32 tensor of that shape, channels first, by what each channel holds."""
+    return {
+        "type": kind,
+        "format": form,
+        "num_channels": shape[0],
+        "spatial_shape": list(shape[1:]),
+        "dtype": "float32",
+        "value_range": [],
+        "is_patch_data": False,
+        "channel_def": {str(number): what for number, what in enumerate(channels)},
     }
 
 
