@@ -254,10 +254,12 @@ def test_where_no_successor_comes_its_silence_is_told(node: SteeredNode) -> None
         assert heard_and_silent(node)[1] == [PLACE], "nor is one of another kind"
 
 
-def test_two_that_end_together_keep_one_place(node: SteeredNode) -> None:
+def test_two_that_end_one_after_the_other_keep_one_place_from_the_last_end_on(node: SteeredNode) -> None:
     for name in (WORKER, SUCCESSOR):
+        node.clock.advance(20)
         with node.transaction(name) as tx:
             keep_place(tx, name)
+    node.clock.advance(20)
     assert heard_and_silent(node) == ([PLACE], [])
     for name in (WORKER, SUCCESSOR):
         with node.transaction(name) as tx:
