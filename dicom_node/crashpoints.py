@@ -24,9 +24,9 @@ VARIABLE = "NODE_CRASHPOINT"
 
 CRASHPOINTS: tuple[str, ...] = (
     "listener.part_written",  # the file is written under its temporary name; nothing is synced yet
-    "listener.placed",  # a small file has its name; it is neither synced nor in the journal
     "listener.durable",  # file and name are synced, or in the journal; there is no row yet
-    "listener.owed",  # a journaled object was answered with Success; there is no row yet
+    "listener.owed",  # journaled objects were answered with Success; they have neither file nor row yet
+    "listener.placed",  # the file of a journaled object is written, not synced; there is no row yet
     "listener.committed",  # the row is committed; nobody was told so
     "dispatcher.completed",
     "dispatcher.before_publish",

@@ -8,6 +8,7 @@ whole under a final name; nobody was told of it, no row names it, and a later sw
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -153,8 +154,17 @@ def write_durably(path: Path, content: Bytes) -> None:
         writer.close()
 
 
-def write_unsynced(path: str, content: Bytes) -> None:
-    """Write a new file under its final name at once; for bytes that are kept elsewhere until it is synced.
+def copy_unsynced(path: str, source: int, begin: int, size_bytes: int) -> None:
+    """Write a new file under its final name at once, from where its bytes are kept until it is synced.
+
+    Parameters
+    ----------
+    path : str
+        Its name; there is no such file.
+    source : int
+        Descriptor of an open file, which the kernel copies from.
+    begin, size_bytes : int
+        Where in it the bytes lie.
 
     Raises
     ------
@@ -163,9 +173,13 @@ def write_unsynced(path: str, content: Bytes) -> None:
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        left = memoryview(content)
-        while left:
-            left = left[os.write(descriptor, left) :]
+        end = begin + size_bytes
+        while begin < end:
+            # Not copy_file_range: it may share the blocks, and the source's would be rewritten elsewhere.
+            copied = os.sendfile(descriptor, source, begin, end - begin)
+            if copied == 0:
+                raise OSError(errno.EIO, "the bytes are not where they were kept")
+            begin += copied
     except BaseException:
         Path(path).unlink(missing_ok=True)
         raise

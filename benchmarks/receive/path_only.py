@@ -22,7 +22,7 @@ def main(port: int, folder: Path, *, is_synced: bool) -> None:
     # As 'dicom-node listen' does, before anything imports pydicom.
     forbid_unused_libraries()
     from db.handoff import ReceivedInstance, Registration
-    from dicom_node.listener.journal import LARGEST_JOURNALED_BYTES, Journal, Use
+    from dicom_node.listener.journal import LARGEST_JOURNALED_BYTES, Journal, Kept
     from dicom_node.listener.limits import ListenerLimits
     from dicom_node.listener.owed_rows import Journaling, OwedRows
     from dicom_node.listener.server import Listener
@@ -38,14 +38,18 @@ def main(port: int, folder: Path, *, is_synced: bool) -> None:
         def takes(self, image_bytes: int) -> bool:
             return image_bytes <= LARGEST_JOURNALED_BYTES
 
-        def append(self, file: SpooledFile, image: memoryview) -> Use:
+        def append(self, file: SpooledFile, image: memoryview) -> Kept:
+            spool.path_of(file.name).write_bytes(image)
             return nowhere
 
-        def release(self, use: Use) -> None:
+        def place(self, kept: Kept) -> None:
+            """It has its place."""
+
+        def release(self, kept: Kept) -> None:
             """Nothing is held."""
 
     configure_logs("listen")
-    nowhere = cast("Use", None)
+    nowhere = cast("Kept", None)
     rows: set[str] = set()
 
     def register(received: ReceivedInstance) -> Registration:

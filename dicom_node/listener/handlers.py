@@ -5,9 +5,9 @@
     wire --> buffer, file --> header --> spool (file, directory) --> register (row) --> Success
                    |            |     |        |                          |
                   A700  C000, A900    |       A700                       A700
-                                      +--> small: file --> journal --> Success, and the row after it
-                                                              |
-                                                             A700
+                                      +--> small: journal --> Success, and file and row after it
+                                                     |
+                                                    A700
 
 This module knows no network: :mod:`dicom_node.listener.hot_path` brings bytes and takes statuses away.
 """
@@ -146,15 +146,9 @@ class StorageHandler:
             file = incoming.commit()
             self._register_now(self._received(request, header, file))
             return
-        file = incoming.place()
-        crashpoint("listener.placed")
+        file = incoming.named()
         received = self._received(request, header, file)
-        try:
-            is_owed = journaling.keep(file, incoming.image(), received)
-        except BaseException:
-            self._spool.remove(file.name)
-            raise
-        if not is_owed:
+        if not journaling.keep(file, incoming.image(), received):
             self._register_now(received)
 
     def _received(self, request: StoreRequest, header: InstanceHeader, file: SpooledFile) -> ReceivedInstance:

@@ -2,9 +2,9 @@
 
 ::
 
-    file (not synced) --> record (synced, together) --> Success --> row (committed, seen by all)
-                              |
-                              +-- behind their backs: files and rows synced, many at once --> segment cleared
+    record (synced, together) --> Success --> file (not synced) --> row (committed, seen by all)
+        |
+        +-- behind their backs: files and rows synced, many at once --> segment cleared
 
 What a machine's crash takes of files and rows is put back from the records when the next process starts, see
 :mod:`dicom_node.listener.journal_recovery`. There are two segments: one is filled while the other is emptied.
@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -69,6 +70,25 @@ class Use:
     def is_begun(self) -> bool:
         """Whether it holds a file, or is about to."""
         return self.rows_owed > 0 or not self.segment.is_empty
+
+
+class Kept(NamedTuple):
+    """A file in the journal.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the spool.
+    use : Use
+        Which segment holds it.
+    begin, size_bytes : int
+        Where in the segment it lies.
+    """
+
+    name: str
+    use: Use
+    begin: int
+    size_bytes: int
 
 
 class Journal:
@@ -136,34 +156,47 @@ class Journal:
         """Whether a file of this length is to be journaled; any other is to be synced by itself."""
         return image_bytes <= self._largest_bytes and not self._is_given_up and not self._is_behind
 
-    def append(self, file: SpooledFile, image: memoryview) -> Use | None:
+    def append(self, file: SpooledFile, image: memoryview) -> Kept | None:
         """Make a file durable.
 
         Parameters
         ----------
         file : SpooledFile
-            A file that has its name and is not synced.
+            The name that it has in the spool, where it is not yet, and what its content is.
         image : memoryview
             All its bytes.
 
         Returns
         -------
-        Use or None
-            What holds its record, to be released when its row is committed; the row is as durable as the
-            record then. None where there was no room: the file was synced by itself.
+        Kept or None
+            Its record, to be released when the file has its place and its row is committed: both are as
+            durable as the record then. None where there was no room: the file was synced in its place.
 
         Raises
         ------
         SpoolError
             If the disk refuses. Nothing is promised of the file then.
         """
-        use = self._appends.submit(JournaledFile(file, image))
-        if use is None:
+        kept = self._appends.submit(JournaledFile(file, image))
+        if kept is None:
             self._spool.write_again(file.name, image)
-        return use
+        return kept
 
-    def release(self, use: Use) -> None:
-        """Note that the row of one of the files that a use holds is committed."""
+    def place(self, kept: Kept) -> None:
+        """Write a file to its place, without making it durable there.
+
+        Raises
+        ------
+        SpoolError
+            If the disk refuses. Nothing is left behind.
+        """
+        kept.use.segment.place(kept.name, kept.begin, kept.size_bytes, self._spool)
+
+    def release(self, kept: Kept) -> None:
+        """Note that a file has its place, and its row is committed."""
+        self._release(kept.use)
+
+    def _release(self, use: Use) -> None:
         with self._changed:
             use.rows_owed -= 1
             if use is self._full and use.rows_owed == 0:
@@ -182,23 +215,25 @@ class Journal:
                     use.segment.close(remove=use.segment.is_empty)
         self._file_system.close()
 
-    def _append_together(self, kept: Sequence[JournaledFile]) -> list[Use | None]:
+    def _append_together(self, files: Sequence[JournaledFile]) -> list[Kept | None]:
         """Write and sync records; None stands for a file that is to be synced by itself."""
         uses: list[Use] = []
-        outcomes: list[Use | None] = []
+        outcomes: list[Kept | None] = []
         with self._appending:
             try:
                 with translated_errors():
-                    for each in kept:
-                        use = self._use_for(len(each.image))
-                        outcomes.append(use)
-                        if use is not None:
-                            uses.append(use)
-                            use.segment.write(each)
+                    for each in files:
+                        size_bytes = len(each.image)
+                        use = self._use_for(size_bytes)
+                        if use is None:
+                            outcomes.append(None)
+                            continue
+                        uses.append(use)
+                        outcomes.append(Kept(each.file.name, use, use.segment.write(each), size_bytes))
                     self._sync({use.segment for use in uses})
             except BaseException:
                 for use in uses:
-                    self.release(use)
+                    self._release(use)
                 raise
         return outcomes
 

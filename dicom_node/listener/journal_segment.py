@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from dicom_node.spool import SpooledFile
+from dicom_node.spool import Spool, SpooledFile
 
 _PAGE_BYTES = 4096
 _ZEROS_BYTES = 1 << 20
@@ -95,8 +95,8 @@ class Segment:
         """Whether a file of this length fits."""
         return self._end + _record_bytes(image_bytes) <= self._capacity_bytes
 
-    def write(self, kept: JournaledFile) -> None:
-        """Append a record; :meth:`sync` makes it durable."""
+    def write(self, kept: JournaledFile) -> int:
+        """Append a record, which :meth:`sync` makes durable; return where in the segment its file begins."""
         file, image = kept.file, kept.image
         size_bytes = _record_bytes(len(image))
         header = _HEADER.pack(
@@ -113,8 +113,29 @@ class Segment:
         parts = (header + _CHECKSUM.pack(checksum), image)
         if os.pwritev(self._descriptor, parts, self._end) != _HEAD_BYTES + len(image):
             raise OSError(errno.ENOSPC, "the journal was written in part")
+        begin = self._end + _HEAD_BYTES
         self._end += size_bytes
         self._ordinal += 1
+        return begin
+
+    def place(self, name: str, begin: int, size_bytes: int, spool: Spool) -> None:
+        """Give a file that was written here its place in the spool, not synced.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+        begin, size_bytes : int
+            Where it lies.
+        spool : Spool
+            Where it belongs.
+
+        Raises
+        ------
+        SpoolError
+            If the disk refuses. Nothing is left behind.
+        """
+        spool.place(name, self._descriptor, begin, size_bytes)
 
     def sync(self) -> None:
         """Make all records durable."""

@@ -1,14 +1,14 @@
-"""Rows of journaled objects: committed together, shortly after Success, by a thread of their own.
+"""Files and rows of journaled objects: made together, shortly after Success, by a thread of their own.
 
 ::
 
     association: record synced --> owe --> Success                     settle --> release answered
                                     |                                    ^
-    this thread:                    +--> 20 ms, or 64, or who waits --> one commit --> record may go
+    this thread:                    +--> 20 ms, or 64, or who waits --> files --> one commit --> record may go
 
-The record holds what the row is made of, so that a row that a crash takes, or that the database refuses to
-take now, is made from it; see :mod:`dicom_node.listener.journal_recovery`. While the database is away, or
-slower than the senders, nothing more is promised ahead of its row.
+The record holds the file and what the row is made of, so that what a crash takes, or disk or database refuse
+now, is made from it; see :mod:`dicom_node.listener.journal_recovery`. While one of them refuses, or is slower
+than the senders, nothing more is promised ahead of its row.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import structlog
 from db.errors import DatabaseError, DatabaseUnavailableError
 from db.handoff import ReceivedInstance, Registration
 from dicom_node.crashpoints import crashpoint
-from dicom_node.errors import NodeError
+from dicom_node.errors import NodeError, SpoolError
 from dicom_node.listener.group_commit import MOST_TOGETHER
-from dicom_node.listener.journal import Journal, Use
+from dicom_node.listener.journal import Journal, Kept
 from dicom_node.spool import Spool, SpooledFile
 
 COMMITTED_AFTER_S = 0.02
@@ -40,12 +40,13 @@ RegisterTogether = Callable[[Sequence[ReceivedInstance]], Sequence[Registration]
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Owed:
-    """A row that is to be committed, and where the record lies that it is made of until then."""
+    """A row that is to be committed, and the record that holds it until then."""
 
     received: ReceivedInstance
-    use: Use
+    kept: Kept
+    has_file: bool = False
 
 
 class OwedRows:
@@ -54,9 +55,9 @@ class OwedRows:
     Parameters
     ----------
     journal : Journal
-        Holds the records.
+        Holds the records, and gives their files their places.
     spool : Spool
-        Where the files lie: one that turns out to be a duplicate is removed.
+        Where those are: the file of a duplicate is removed.
     register_together : callable
         Commits rows in one transaction; see :func:`db.handoff.register_instances`. They are seen by all then;
         they need not be durable, because the journal holds what they are made of.
@@ -89,20 +90,20 @@ class OwedRows:
         """Whether the last commit failed: until one succeeds, rows are to come before Success."""
         return self._is_behind
 
-    def owe(self, received: ReceivedInstance, use: Use) -> None:
-        """Have the row of a journaled file committed soon.
+    def owe(self, received: ReceivedInstance, kept: Kept) -> None:
+        """Have a journaled file in its place, and its row committed, soon.
 
         Parameters
         ----------
         received : ReceivedInstance
             What is registered.
-        use : Use
+        kept : Kept
             What the journal returned for the file; released when the row is committed.
         """
         with self._changed:
             if len(self._owed) >= MOST_OWED:
                 self._changed.wait_for(lambda: len(self._owed) < MOST_OWED or self._is_behind)
-            self._owed.append(_Owed(received, use))
+            self._owed.append(_Owed(received, kept))
             self._count += 1
             if len(self._owed) in (1, MOST_TOGETHER):
                 self._changed.notify_all()
@@ -151,10 +152,10 @@ class OwedRows:
         return len(self._owed) >= MOST_TOGETHER or self._waiting > 0 or self._is_behind or self._is_closing
 
     def _commit(self, batch: list[_Owed]) -> list[_Owed]:
-        """Commit rows; return those that have to be tried again."""
+        """Write files and commit their rows; return those that have to be tried again."""
         try:
             self._commit_together(batch)
-        except DatabaseUnavailableError as error:
+        except (DatabaseUnavailableError, SpoolError) as error:
             self._tell_failure(error)
             return batch
         except Exception as error:  # noqa: BLE001 - the end of this thread would be the end of all rows
@@ -167,12 +168,17 @@ class OwedRows:
 
     def _commit_together(self, batch: list[_Owed]) -> None:
         crashpoint("listener.owed")
+        for each in batch:
+            if not each.has_file:
+                self._journal.place(each.kept)
+                each.has_file = True
+                crashpoint("listener.placed")
         outcomes = self._register_together([each.received for each in batch])
         crashpoint("listener.committed")
         for each, outcome in zip(batch, outcomes, strict=True):
             if outcome is Registration.DUPLICATE:
                 self._remove(each.received.spool_name)
-            self._journal.release(each.use)
+            self._journal.release(each.kept)
 
     def _remove(self, name: str) -> None:
         try:
@@ -227,7 +233,7 @@ class Journaling:
         Parameters
         ----------
         file : SpooledFile
-            A file that has its name and is not synced.
+            The name that it has in the spool, where it is not yet, and what its content is.
         image : memoryview
             All its bytes.
         received : ReceivedInstance
@@ -236,16 +242,17 @@ class Journaling:
         Returns
         -------
         bool
-            False where the journal had no room: the file is durable by itself, and its row is the caller's.
+            False where the journal had no room: the file has its place, durable by itself, and its row is the
+            caller's.
 
         Raises
         ------
         SpoolError
             If the disk refuses. Nothing is promised of the file then.
         """
-        use = self.journal.append(file, image)
-        if use is None:
+        kept = self.journal.append(file, image)
+        if kept is None:
             return False
         crashpoint("listener.durable")
-        self.rows.owe(received, use)
+        self.rows.owe(received, kept)
         return True

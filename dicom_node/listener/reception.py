@@ -22,7 +22,7 @@ import threading
 
 from dicom_node.crashpoints import crashpoint
 from dicom_node.errors import SpoolError
-from dicom_node.spool import NewFile, Spool, SpooledFile
+from dicom_node.spool import NewFile, Spool, SpooledFile, new_name
 from dicom_node.spool_writer import BLOCK_BYTES
 
 MEMORY_BYTES = 2 * BLOCK_BYTES
@@ -184,19 +184,17 @@ class IncomingObject:
         self._hash_filled()
         return self._whole_file().mapped()[self._head_bytes :]
 
-    def place(self) -> SpooledFile:
-        """Give an object that is in memory its file, without making that durable.
+    def named(self) -> SpooledFile:
+        """Give an object that is in memory the name of its file, for who writes that later.
 
         Raises
         ------
-        SpoolError
-            If the disk refuses. Nothing is left behind.
+        SpoolFullError
+            If there would be no room for it.
         """
-        image = self.image()
         self._hash_filled()
-        self._spool.require_room(len(image), reserve_bytes=self._min_free_bytes)
-        name = self._spool.place(image)
-        return SpooledFile(name, self._reception.digest(), self._size_bytes)
+        self._spool.require_room(self.image_bytes, reserve_bytes=self._min_free_bytes)
+        return SpooledFile(new_name(), self._reception.digest(), self._size_bytes)
 
     def commit(self) -> SpooledFile:
         """Make the object's file durable.

@@ -20,7 +20,7 @@ from dicom_node.listener.journal_recovery import JournalRecovery
 from dicom_node.listener.journal_segment import JournaledFile, Segment
 from dicom_node.listener.part10 import Origin, file_preface
 from dicom_node.listener.registration import Registrar
-from dicom_node.spool import Spool, SpooledFile
+from dicom_node.spool import Spool, SpooledFile, new_name
 from tests.component.test_listener_crash import rows
 from tests.listening import EXPLICIT_LITTLE, MG_FOR_PRESENTATION, encoded, mammogram, uid_of
 from tests.unit.test_listener_journal import is_locked
@@ -46,7 +46,9 @@ class Recovering:
         data = encoded(dataset)
         origin = Origin(MG_FOR_PRESENTATION, uid_of(dataset), EXPLICIT_LITTLE, "SCANNER", "NODE")
         image = file_preface(origin) + data
-        file = SpooledFile(self.spool.place(image), sha256(data).hexdigest(), len(data))
+        file = SpooledFile(new_name(), sha256(data).hexdigest(), len(data))
+        self.spool.path_of(file.name).write_bytes(image)
+        self.spool.path_of(file.name).chmod(0o600)
         return JournaledFile(file, memoryview(image))
 
     def crashed_with(self, *kept: JournaledFile, name: int | None = None) -> Path:
@@ -173,18 +175,19 @@ def test_what_is_no_journal_is_told_and_passed_over_and_the_others_are_put_back(
 def test_a_journal_of_a_living_process_is_left_alone(node: Recovering) -> None:
     kept = node.placed(1)
     journal = Journal(node.journal_dir, node.spool, node.database.sync_commits)
-    use = journal.append(kept.file, kept.image)
-    assert use is not None
+    in_journal = journal.append(kept.file, kept.image)
+    assert in_journal is not None
     node.recover()
     assert rows(node.database) == []
     assert len(list(node.journal_dir.iterdir())) == 2
-    journal.release(use)
+    journal.release(in_journal)
     journal.close()
 
 
 def test_a_record_that_cannot_be_an_object_is_passed_over(node: Recovering) -> None:
     image = b"no head" + encoded(mammogram(1))
-    file = SpooledFile(node.spool.place(image), sha256(image[7:]).hexdigest(), len(image) - 7)
+    file = SpooledFile(new_name(), sha256(image[7:]).hexdigest(), len(image) - 7)
+    node.spool.path_of(file.name).write_bytes(image)
     node.crashed_with(JournaledFile(file, memoryview(image)), fit := node.placed(2))
     node.recover()
     assert [row.spool_name for row in rows(node.database)] == [fit.file.name]

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 
 FILE_SYNC, DIRECTORY_SYNC, LOG_SYNC = "fsync:{}:when=1", "fsync:{}:when=2", "fdatasync:{}:when=1"
 FILE_WRITE, LOG_WRITE, RENAME = "write:{}:when=1", "pwrite64:{}:when=1", "rename:{}:when=1"
+PLACING = "sendfile:{}:when=1"
 JOURNAL_WRITE, JOURNAL_SYNC = "pwritev,pwritev2:{}:when=1", "fdatasync:{}:when=1"
 OUT_OF_RESOURCES = range(0xA700, 0xA800)
 
@@ -103,7 +104,6 @@ def assert_whole_and_registered_once(database: Database, spool: Spool, ordinals:
         ("each file synced", DIRECTORY_SYNC.format("error=EIO")),
         ("each file synced", LOG_WRITE.format("error=ENOSPC")),
         ("each file synced", LOG_SYNC.format("error=EIO")),
-        ("journal", FILE_WRITE.format("error=ENOSPC")),
         ("journal", JOURNAL_WRITE.format("error=EIO")),
         ("journal", JOURNAL_SYNC.format("error=EIO")),
     ],
@@ -163,13 +163,14 @@ def test_a_process_that_dies_at_a_call_of_the_kernel_loses_nothing(
     assert_whole_and_registered_once(database, spool, (1, 2))
 
 
-def test_a_row_that_the_disk_refuses_after_success_is_committed_when_it_takes_it(
-    tmp_path: Path, database_url: str, audit_key: AuditKey, database: Database
+@pytest.mark.parametrize("refused", [PLACING, LOG_WRITE], ids=["file", "row"])
+def test_a_file_or_row_that_the_disk_refuses_after_success_is_written_when_it_takes_it(
+    tmp_path: Path, database_url: str, audit_key: AuditKey, database: Database, refused: str
 ) -> None:
     spool = Spool(tmp_path / "spool")
     with (
         listener_process(tmp_path, database_url, audit_key, journal=tmp_path / "journal") as (process, port),
-        injected(process, LOG_WRITE.format("error=ENOSPC")),
+        injected(process, refused.format("error=ENOSPC")),
         RawScu(port, Proposal(MG_FOR_PRESENTATION, EXPLICIT_LITTLE)) as scu,
     ):
         assert send(scu, 1) == 0x0000
@@ -178,13 +179,14 @@ def test_a_row_that_the_disk_refuses_after_success_is_committed_when_it_takes_it
     assert_whole_and_registered_once(database, spool, (1,))
 
 
+@pytest.mark.parametrize("died_at", [PLACING, LOG_WRITE], ids=["file", "row"])
 def test_a_process_that_dies_between_success_and_the_row_loses_nothing(
-    tmp_path: Path, database_url: str, audit_key: AuditKey, database: Database
+    tmp_path: Path, database_url: str, audit_key: AuditKey, database: Database, died_at: str
 ) -> None:
     spool, journal = Spool(tmp_path / "spool"), tmp_path / "journal"
     with (
         listener_process(tmp_path, database_url, audit_key, journal=journal) as (process, port),
-        injected(process, LOG_WRITE.format("signal=KILL")),
+        injected(process, died_at.format("signal=KILL")),
         RawScu(port, Proposal(MG_FOR_PRESENTATION, EXPLICIT_LITTLE)) as scu,
     ):
         assert send(scu, 1) == 0x0000

@@ -10,7 +10,8 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-_WRITES = ("write", "pwrite64", "pwritev", "pwritev2")
+_APPENDS = ("write", "sendfile")
+_WRITES = (*_APPENDS, "pwrite64", "pwritev", "pwritev2")
 _SYNCS = ("fsync", "fdatasync", "syncfs")
 _CALL = re.compile(r"(?P<pid>\d+) +(?P<name>\w+)\(\d+<(?P<path>[^>]*)>(?P<rest>.*)")
 _RESUMED = re.compile(r"(?P<pid>\d+) +<\.\.\. \w+ resumed>(?P<rest>.*)")
@@ -89,7 +90,7 @@ def _end(
     pending: dict[Path, Extents], call: re.Match[str], rest: str, covers: list[tuple[Path, Extents]]
 ) -> None:
     """Take note of a call that has returned."""
-    if call["name"] == "write":
+    if call["name"] in _APPENDS:
         pending[Path(call["path"])].add(None)
     elif call["name"] in _EXTENT:
         if found := _EXTENT[call["name"]].search(rest):

@@ -26,16 +26,17 @@ from dicom_node.listener.journal import (
     file_system_type,
 )
 from dicom_node.listener.journal_segment import JournaledFile, Segment, files_of
-from dicom_node.spool import Spool, SpooledFile
+from dicom_node.spool import Spool, SpooledFile, new_name
 
 SMALL_SEGMENT = 12 * 64 * 1024
 NEVER_S = 3600.0
 
 
 def placed(spool: Spool, seed: int, size: int = 3000) -> JournaledFile:
-    """Put a file into a spool that is not synced, as a listener does."""
+    """Put a file into a spool that is not synced, as if its record were there already."""
     image = b"preface" + random.Random(seed).randbytes(size)
-    file = SpooledFile(spool.place(image), sha256(image[7:]).hexdigest(), size)
+    file = SpooledFile(new_name(), sha256(image[7:]).hexdigest(), size)
+    spool.path_of(file.name).write_bytes(image)
     return JournaledFile(file, memoryview(image))
 
 
@@ -90,11 +91,11 @@ def open_journal(
 
 
 def is_taken(journal: Journal, each: JournaledFile) -> bool:
-    """Make a file durable, as if its row were committed at once; return whether the journal has it."""
-    use = journal.append(each.file, each.image)
-    if use is not None:
-        journal.release(use)
-    return use is not None
+    """Make a file durable, as if it had its row at once; return whether the journal has it."""
+    kept = journal.append(each.file, each.image)
+    if kept is not None:
+        journal.release(kept)
+    return kept is not None
 
 
 def kept_in(folder: Path) -> list[str]:
@@ -172,13 +173,20 @@ def test_a_file_of_random_bytes_or_none_is_an_empty_segment(tmp_path: Path) -> N
         assert read(tmp_path / "a") == []
 
 
-def test_a_file_that_was_appended_is_in_the_journal(folder: Path, spool: Spool) -> None:
+def test_a_file_that_was_appended_is_in_the_journal_and_gets_its_place_from_there(
+    folder: Path, spool: Spool
+) -> None:
     with open_journal(folder, spool, Rows()) as journal:
-        kept = placed(spool, 1)
-        use = journal.append(kept.file, kept.image)
-        assert use is not None
-        assert kept_in(folder) == [kept.file.name]
-        journal.release(use)
+        files = [placed(spool, seed, size) for seed, size in enumerate((0, 4096, 20_000, 500_000))]
+        for each in files:
+            spool.remove(each.file.name)
+            kept = journal.append(each.file, each.image)
+            assert kept is not None
+            assert kept_in(folder)[-1] == each.file.name
+            assert not spool.path_of(each.file.name).exists()
+            journal.place(kept)
+            assert spool.path_of(each.file.name).read_bytes() == bytes(each.image)
+            journal.release(kept)
     assert list(folder.iterdir()) == [], "a journal that was emptied is removed"
     assert folder.stat().st_mode & 0o777 == 0o700
 
@@ -198,19 +206,19 @@ def test_a_full_segment_is_emptied_when_its_files_have_their_rows_and_not_before
     rows = Rows()
     with open_journal(folder, spool, rows, segment_bytes=SMALL_SEGMENT) as journal:
         first = placed(spool, 0, 60_000)
-        use_of_first = journal.append(first.file, first.image)
-        assert use_of_first is not None
+        kept_first = journal.append(first.file, first.image)
+        assert kept_first is not None
         others = [placed(spool, seed, 60_000) for seed in range(1, 15)]
         for each in others:
             assert is_taken(journal, each)
         assert first.file.name in kept_in(folder), "it has no row yet"
         assert rows.syncs == 0
-        journal.release(use_of_first)
+        journal.release(kept_first)
         for each in (placed(spool, seed, 60_000) for seed in range(15, 60)):
-            use = journal.append(each.file, each.image)
-            assert use is not None
+            kept = journal.append(each.file, each.image)
+            assert kept is not None
             assert each.file.name in kept_in(folder)
-            journal.release(use)
+            journal.release(kept)
         assert rows.syncs > 0
         assert first.file.name not in kept_in(folder)
     assert rows.syncs > 0
@@ -224,10 +232,8 @@ def test_a_segment_that_is_not_full_is_emptied_after_a_while(folder: Path, spool
         assert is_taken(journal, kept)
         assert rows.was_asked.wait(30)
         later = placed(spool, 2)
-        use = journal.append(later.file, later.image)
-        assert use is not None
+        assert is_taken(journal, later)
         assert later.file.name in kept_in(folder)
-        journal.release(use)
 
 
 def test_while_the_database_is_away_nothing_is_forgotten(
@@ -277,10 +283,8 @@ def test_a_file_for_which_there_is_no_room_is_synced_by_itself(
         while not journal.takes(1):
             threading.Event().wait(0.01)
         later = placed(spool, 99)
-        use = journal.append(later.file, later.image)
-        assert use is not None
+        assert is_taken(journal, later)
         assert later.file.name in kept_in(folder)
-        journal.release(use)
 
 
 def test_an_object_that_is_still_in_hand_when_the_journal_closes_is_synced_by_itself(

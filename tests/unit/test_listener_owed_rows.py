@@ -20,7 +20,7 @@ from dicom_node.listener import owed_rows
 from dicom_node.listener.group_commit import MOST_TOGETHER
 from dicom_node.listener.journal import Journal
 from dicom_node.listener.owed_rows import MOST_OWED, Journaling, OwedRows
-from dicom_node.spool import Spool, SpooledFile
+from dicom_node.spool import Spool, SpooledFile, new_name
 from tests.captured_log import log
 
 __all__ = ["log"]
@@ -66,11 +66,10 @@ class Receiving:
         self.registry = registry
 
     def keep(self, content: bytes = b"an object") -> str:
-        """Make a small file durable, its row being owed; return its name."""
-        name = self.spool.place(content)
-        file = SpooledFile(name, "00" * 32, len(content))
-        assert self.journaling.keep(file, memoryview(content), received(name))
-        return name
+        """Make a small file durable, its place and its row being owed; return its name."""
+        file = SpooledFile(new_name(), "00" * 32, len(content))
+        assert self.journaling.keep(file, memoryview(content), received(file.name))
+        return file.name
 
 
 def received(name: str) -> ReceivedInstance:
@@ -172,10 +171,14 @@ def test_what_is_owed_at_the_end_is_committed(tmp_path: Path) -> None:
 def test_a_duplicate_is_removed_with_its_row(tmp_path: Path) -> None:
     with receiving(tmp_path) as node:
         node.registry.outcome = Registration.DUPLICATE
+        node.registry.may_commit.clear()
         path = node.spool.path_of(node.keep())
-        assert path.exists()
-        node.rows.settle()
-        until(lambda: not path.exists())
+        settling = threading.Thread(target=node.rows.settle)
+        settling.start()
+        until(path.exists)
+        node.registry.may_commit.set()
+        settling.join(SOON_S)
+        assert not path.exists()
 
 
 def test_while_the_database_is_away_no_object_is_answered_ahead_of_its_row(
@@ -210,7 +213,6 @@ def test_a_row_that_is_refused_keeps_no_other_from_being_committed_and_stays_in_
         until(lambda: node.registry.commits == [[names[0]], [names[2]]])
         assert not node.journaling.takes(9)
     assert len(list((tmp_path / "journal").iterdir())) == 1, "its bytes are left to the next start"
-    assert node.spool.path_of(refused).exists()
     assert "rows.behind" in log.getvalue()
     assert PATIENT_ID not in log.getvalue()
 
@@ -222,13 +224,34 @@ def test_a_file_whose_row_is_late_by_hours_is_no_orphan(
     with receiving(tmp_path) as node:
         node.registry.refuses = lambda _names: DatabaseUnavailableError("away")
         name = node.keep()
+        node.rows.settle()
         two_hours_ago = time.time() - 7200
         os.utime(node.spool.path_of(name), (two_hours_ago, two_hours_ago))
-        node.rows.settle()
         until(lambda: node.spool.sweep((), grace_s=3600).orphans == ())
         node.registry.refuses = lambda _names: None
         until(lambda: node.registry.names == [name])
         assert node.spool.path_of(name).exists()
+
+
+def test_a_file_for_which_there_is_no_place_now_is_written_with_its_row_when_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
+) -> None:
+    monkeypatch.setattr(owed_rows, "_NEXT_TRY_S", 0.01)
+    with receiving(tmp_path) as node:
+        folders = [path for path in node.spool.root.iterdir() if path.is_dir()]
+        for folder in folders:
+            folder.rmdir()
+        names = [node.keep(b"an object"), node.keep(b"and another")]
+        node.rows.settle()
+        assert not node.journaling.takes(9)
+        assert node.registry.commits == [], "no row without its file"
+        for folder in folders:
+            folder.mkdir()
+        until(lambda: node.journaling.takes(9))
+        assert node.registry.names == names
+        contents = [node.spool.path_of(name).read_bytes() for name in names]
+        assert contents == [b"an object", b"and another"]
+    assert str(tmp_path) not in log.getvalue()
 
 
 def test_rows_that_the_database_does_not_take_at_the_end_stay_in_the_journal(tmp_path: Path) -> None:

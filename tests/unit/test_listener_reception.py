@@ -87,7 +87,7 @@ def test_an_object_that_is_given_up_leaves_nothing_and_spoils_no_other(
 @pytest.mark.parametrize(
     ("size", "keep"),
     [
-        pytest.param(20_000, IncomingObject.place, id="journaled"),
+        pytest.param(20_000, IncomingObject.named, id="journaled"),
         pytest.param(20_000, IncomingObject.commit, id="synced by itself"),
         pytest.param(3_000_000, IncomingObject.commit, id="longer than memory"),
     ],
@@ -137,14 +137,14 @@ def test_small_objects_need_no_thread_and_a_closed_reception_keeps_none(spool: S
 @pytest.mark.parametrize(
     "size", [0, 20_000, BLOCK_BYTES + 4000, MEMORY_BYTES - len(PREFACE)], ids="{} bytes".format
 )
-def test_a_file_that_is_placed_is_that_of_what_came_and_so_is_its_image(
+def test_an_object_in_memory_is_the_image_of_its_file_and_is_on_no_disk(
     spool: Spool, reception: Reception, size: int, piece: int
 ) -> None:
     for seed in (1, 2):
         data = content(size, seed)
         incoming = receive(spool, reception, data, piece)
         assert incoming.image_bytes == len(PREFACE) + size
-        placed = incoming.place()
+        file = incoming.named()
         assert bytes(incoming.image()) == PREFACE + data
-        assert spool.path_of(placed.name).read_bytes() == PREFACE + data
-        assert (placed.sha256, placed.size_bytes) == (hashlib.sha256(data).hexdigest(), size)
+        assert (file.sha256, file.size_bytes) == (hashlib.sha256(data).hexdigest(), size)
+        assert not spool.path_of(file.name).exists()
