@@ -11,9 +11,9 @@ import numpy as np
 
 from training.evaluated_run import EvaluatedRun
 from training.evaluation import Evaluation, LevelScores, PointScores, evaluate, level_named
+from training.froc import FALSE_MARKS
 from training.intervals import CONFIDENCE, Interval
 from training.localisation import (
-    FALSE_MARKS,
     OTHER_WOMAN,
     RANDOM_PEAK,
     RANDOM_WEIGHTS,

@@ -7,7 +7,6 @@ just where tissue is bright?). A map that does not beat all three is not shown.
 References
 ----------
 Zhang et al.: Int J Comput Vis 126 (2018) 1084-1102 (pointing game).
-Bunch et al.: J Appl Photogr Eng 4 (1978) 166-171 (FROC).
 Adebayo et al.: NeurIPS 31 (2018) (random weights as a sanity check).
 """
 
@@ -21,17 +20,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from models.errors import BundleFormatError
 from models.manifest import LocalisationVerdict, strict_json
 from training.atomic_file import write_atomically
 from training.errors import EvaluationError
-from training.intervals import Interval, Resampling, percentile_interval
+from training.froc import froc
+from training.intervals import Interval, Resampling
 from training.lesion_areas import LocatedMap, on_grid, shuffled, touched
-
-FALSE_MARKS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""False marks per image at which the FROC curve is read."""
 
 RANDOM_PEAK, OTHER_WOMAN, RANDOM_WEIGHTS = "random_peak", "other_woman", "random_weights"
 SMALLEST = 20
@@ -40,7 +36,6 @@ SMALLEST = 20
 _FORMAT = 1
 _SHOWN_SHARE = 0.5  # of the map's maximum: what counts as its area
 _SHUFFLES = 20
-_FROC_RESAMPLES = 500
 
 Array = NDArray[np.float64]
 
@@ -56,7 +51,7 @@ class Pointing:
     iou : Interval
         Mean intersection over union of the lesions and where the map exceeds half of its maximum.
     froc : tuple of float
-        Share of lesions marked at :data:`FALSE_MARKS` false marks per image; marks are the map's peaks.
+        Share of lesions marked at :data:`~training.froc.FALSE_MARKS` false marks per image.
     mean_froc : Interval
         Mean of `froc`.
     """
@@ -225,7 +220,7 @@ class _Answers:
 
     @classmethod
     def of(cls, maps: Sequence[LocatedMap], rows: Sequence[int], seed: int) -> _Answers:
-        return cls(_hits(maps, rows), _overlaps(maps, rows), *_froc(maps, seed))
+        return cls(_hits(maps, rows), _overlaps(maps, rows), *froc(maps, seed))
 
     def pointing(self, resampling: Resampling) -> Pointing:
         is_counted = bool(np.isin(self.hits, (0.0, 1.0)).all())
@@ -240,7 +235,7 @@ def _of_shuffled_maps(
     mixed = [shuffled(maps, random) for _ in range(_SHUFFLES)]
     hits = np.mean([_hits(one, rows) for one in mixed], axis=0)
     overlaps = np.mean([_overlaps(one, rows) for one in mixed], axis=0)
-    return _Answers(hits, overlaps, *_froc(mixed[0], seed))
+    return _Answers(hits, overlaps, *froc(mixed[0], seed))
 
 
 def _of_other_women(
@@ -253,7 +248,7 @@ def _of_other_women(
         peak, shown = _peak(one), _shown(one)
         hits.append(np.mean([touched(other.union, one.activation.shape)[peak] for other in others]))
         overlaps.append(np.mean([_overlap(shown, other.union) for other in others]))
-    return _Answers(np.asarray(hits), np.asarray(overlaps), *_froc(_exchanged(maps, rows, random), seed))
+    return _Answers(np.asarray(hits), np.asarray(overlaps), *froc(_exchanged(maps, rows, random), seed))
 
 
 def _other_women(maps: Sequence[LocatedMap], row: int, rows: Sequence[int]) -> list[LocatedMap]:
@@ -300,58 +295,3 @@ def _exchanged(
         areas = others[int(random.choice(len(others)))].areas
         found[row] = replace(maps[row], areas=areas)
     return found
-
-
-def _froc(maps: Sequence[LocatedMap], seed: int) -> tuple[tuple[float, ...], Interval]:
-    """Read the FROC curve at :data:`FALSE_MARKS`, and its mean there with the interval by woman."""
-    names = sorted({one.group for one in maps})
-    number = {name: index for index, name in enumerate(names)}
-    images, lesions = np.zeros(len(names)), np.zeros(len(names))
-    events: list[tuple[float, int, bool]] = []
-    for one in maps:
-        images[number[one.group]] += 1
-        lesions[number[one.group]] += len(one.areas)
-        events += [(score, number[one.group], is_lesion) for score, is_lesion in _marks(one)]
-    if not events:  # a flat or negative map marks nothing
-        nothing = Interval(0.0, 0.0, 0.0, int(lesions.sum()))
-        return (0.0,) * len(FALSE_MARKS), nothing
-    events.sort(key=lambda event: -event[0])
-    scores = np.asarray([event[0] for event in events])
-    women = np.asarray([event[1] for event in events], dtype=np.int64)
-    is_lesion = np.asarray([event[2] for event in events], dtype=np.bool_)
-
-    def read(weights: Array) -> Array:
-        found = []
-        for row in weights:
-            of_events = row[women]
-            marked = np.cumsum(of_events * is_lesion)
-            false = np.cumsum(of_events * ~is_lesion) / (row @ images)
-            # Marks of equal height are shown together: a curve is read at the last of them.
-            last = np.append(scores[1:] != scores[:-1], True)
-            at = np.searchsorted(false[last], FALSE_MARKS, side="right")
-            found.append(np.append(0.0, marked[last])[at] / max(row @ lesions, 1e-9))
-        return np.asarray(found)
-
-    drawn = Resampling(names, seed=seed, resamples=_FROC_RESAMPLES).values(read)
-    curve = read(np.ones((1, len(names))))[0]
-    mean = percentile_interval(float(curve.mean()), drawn.mean(axis=1), int(lesions.sum()))
-    return tuple(float(value) for value in curve), mean
-
-
-def _marks(one: LocatedMap) -> list[tuple[float, bool]]:
-    """Height of each peak and whether it marks a lesion; a lesion counts once, at its highest peak."""
-    is_inside = touched(one.inside, one.activation.shape)
-    values = np.where(is_inside, one.activation, -np.inf)
-    is_peak = (values == ndimage.maximum_filter(values, size=3, mode="nearest")) & (values > 0.0)
-    places = np.argwhere(is_peak)
-    lesions = [touched(area, one.activation.shape) for area in one.areas]
-    found: list[tuple[float, bool]] = []
-    hit: dict[int, float] = {}
-    for row, column in places:
-        height = float(values[row, column])
-        marked = [index for index, area in enumerate(lesions) if area[row, column]]
-        for index in marked:
-            hit[index] = max(hit.get(index, -np.inf), height)
-        if not marked:
-            found.append((height, False))
-    return found + [(height, True) for height in hit.values()]

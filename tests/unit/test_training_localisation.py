@@ -13,8 +13,9 @@ from PIL import Image
 from models.resampling import Geometry
 from training import localisation
 from training.errors import EvaluationError
+from training.froc import FALSE_MARKS
 from training.lesion_areas import LocatedMap, lesion_area, on_grid, touched
-from training.localisation import FALSE_MARKS, OTHER_WOMAN, RANDOM_PEAK, RANDOM_WEIGHTS, measure
+from training.localisation import OTHER_WOMAN, RANDOM_PEAK, RANDOM_WEIGHTS, measure
 from training.map_pictures import overlay_png
 from training.records import Lesion
 
