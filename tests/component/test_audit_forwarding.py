@@ -7,6 +7,7 @@ import json
 import os
 import re
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -14,6 +15,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from structlog.testing import capture_logs
 
+import workers.audit_forwarder
 from db.audit import sink_cursor
 from dicom_node.audit_messages.syslog import Sink, TlsSink, UdpSink
 from dicom_node.errors import SinkUnavailableError
@@ -253,6 +255,67 @@ def test_of_two_processes_one_hands_over_until_it_dies(
     node.clock.advance(121)
     assert second.forward() > 0
     assert users(sink.messages) == ["bert", "carl"]
+
+
+@on_sqlite
+def test_a_process_that_stops_hands_over_what_there_is_and_lets_another_go_on_at_once(
+    node: SteeredNode, sink: SyslogSink, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers.audit_forwarder, "LOOK_EVERY_S", 3600.0)
+    sink.start()
+    first, second = (forwarder(node, tls(sink, authority), f"dispatch@host-{h}:7") for h in "ab")
+    add_users(node, "bert")
+    first.start()
+    until(lambda: position(node) > 0, PATIENCE_S, "the first message")
+    add_users(node, "carl")
+    first.stop()
+    assert users(sink.messages) == ["bert", "carl"]
+
+    add_users(node, "dora")
+    assert second.forward() > 0, "without waiting for the lease of the first to end"
+    assert users(sink.messages) == ["bert", "carl", "dora"]
+
+
+class AbsentSink:
+    """A sink that takes nothing, and counts who came."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+        self.was_tried = threading.Event()
+        self.was_tried_again = threading.Event()
+
+    def send(self, messages: Sequence[bytes]) -> None:
+        self.tries += 1
+        (self.was_tried_again if self.was_tried.is_set() else self.was_tried).set()
+        raise SinkUnavailableError("the sink is away; they wait")
+
+
+@on_sqlite
+def test_a_sink_that_is_away_is_left_in_peace_for_a_while_and_a_stop_does_not_wait_for_it(
+    node: SteeredNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers.audit_forwarder, "LOOK_EVERY_S", 3600.0)
+    monkeypatch.setattr(workers.audit_forwarder, "LONGEST_PAUSE_S", 3600.0)
+    add_users(node, "bert")
+    sink = AbsentSink()
+    sending = forwarder(node, sink)
+    sending.start()
+    assert sink.was_tried.wait(PATIENCE_S)
+    assert not sink.was_tried_again.wait(0.3)
+    sending.stop()
+
+    assert sink.tries == 2, "once more at the end, and no more"
+    assert position(node) == 0
+
+
+@on_sqlite
+def test_events_that_are_no_audit_messages_are_passed_over_without_asking_the_sink(node: SteeredNode) -> None:
+    with node.transaction("listen@host-a:9") as tx:
+        tx.audit("destination.tried", detail={"destination": "PACS@127.0.0.1:104"})
+    sink = AbsentSink()
+
+    assert forwarder(node, sink).forward() == position(node) == node.audited()[-1].seq
+    assert sink.tries == 0
 
 
 @on_sqlite

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests.steered_node import RULES, SteeredNode, at_the_same_time, four_views,
 from workers.dispatcher import Dispatcher, Ring
 
 ATTEMPTS = {JobKind.SCORE: 2, JobKind.DELIVER: None, JobKind.TRAIN: 2}
+PATIENCE_S = 60.0
 RING_AGAIN_S = 2.0  # what nobody came for is rung for again (R8)
 
 
@@ -161,6 +163,49 @@ def test_an_idle_sweep_writes_nothing_but_its_first_sign_of_life(node: SteeredNo
     for _ in range(3):
         sweeping.sweep()
     assert node.actions() == before
+
+
+def test_a_sign_of_life_is_given_once_in_a_while_and_not_with_every_sweep(
+    node: SteeredNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeping = dispatcher(node, None)
+    sweeping.sweep()
+    (started,) = node.rows(Process)
+    node.clock.advance(1)
+    sweeping.sweep()
+    (between,) = node.rows(Process)
+    assert between.seen_at == started.seen_at
+
+    monkeypatch.setattr(workers.dispatcher, "SIGN_OF_LIFE_S", 0.0)
+    again = dispatcher(node, None)
+    for _ in range(2):
+        node.clock.advance(1)
+        again.sweep()
+    (alive,) = node.rows(Process)
+    assert (alive.seen_at - started.seen_at).total_seconds() == 3
+
+
+def test_between_its_sweeps_a_dispatcher_rests_and_a_stop_ends_the_rest(node: SteeredNode) -> None:
+    sweeps: list[int] = []
+    first, second = threading.Event(), threading.Event()
+
+    def checkpoint() -> None:
+        sweeps.append(len(sweeps))
+        (second if first.is_set() else first).set()
+
+    running = dispatcher(node, None, checkpoint=checkpoint)
+    thread = threading.Thread(target=running.run, args=(3600.0,))
+    thread.start()
+    try:
+        assert first.wait(PATIENCE_S)
+        assert not second.wait(0.3)
+    finally:
+        running.stop()
+        thread.join(PATIENCE_S)
+
+    assert not thread.is_alive()
+    assert sweeps == [0]
+    assert node.rows(Process) == [], "it said goodbye"
 
 
 def test_two_dispatchers_ring_once(node: SteeredNode) -> None:
