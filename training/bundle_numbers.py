@@ -172,8 +172,7 @@ def _localisation(fold: FinishedFold, network: ImageNetwork, advance: Advance) -
         advance=lambda done, total: advance("preparing", done, total),
     )
     untrained = untrained_network(config, fold.arguments, fold.parameters, fold=fold.number)
-    row = {record.image: number for number, record in enumerate(dataset.records)}
-    positions = np.asarray([row[image] for image in fold.tested.images], dtype=np.int64)
+    positions = dataset.positions(fold.tested.images)
     return localisation_of(network, untrained, fold.task, images, positions)
 
 

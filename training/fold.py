@@ -125,8 +125,8 @@ def _examples(material: Material, number: int) -> Examples:
     examples = Examples(
         images=material.images,
         labels=material.labels,
-        training=material.positions(fold.training),
-        validation=material.positions(fold.validation),
+        training=material.dataset.positions(fold.training),
+        validation=material.dataset.positions(fold.validation),
     )
     if not len(examples.validation):
         raise TrainingError(
@@ -149,7 +149,7 @@ def _finish(
     shift_outputs(network, balance.natural_shift, first)
     outputs = predict(network, material.images, examples.validation)
     temperature = temperature_of(outputs, labels[examples.validation])
-    tested = material.positions(material.plan.folds[number].test)
+    tested = material.dataset.positions(material.plan.folds[number].test)
     parts = (
         (files.validation, examples.validation, outputs),
         (files.predictions, tested, predict(network, material.images, tested)),

@@ -219,10 +219,7 @@ def inspect(
         pictures.append(pixel_key(pixels))
         features.append(small_features(pixels))
     rows = {record.image: row for row, record in enumerate(records)}
-    folds = [
-        tuple(np.asarray([rows[i] for i in images], dtype=np.int64) for images in (fold.training, fold.test))
-        for fold in plan.folds
-    ]
+    folds = [(chosen.positions(fold.training), chosen.positions(fold.test)) for fold in plan.folds]
     groups = [record.group for record in records]
     return GuardVerdict(
         split_sha256=plan.sha256,
@@ -234,7 +231,7 @@ def inspect(
             *crossings(plan, _keys(records, pictures), rows),
             *_known_to_weights(plan.folds[:run_folds], records, rows, seen),
         ),
-        null=null_run(np.stack(features), groups, [(fold[0], fold[1]) for fold in folds], seed=seed),
+        null=null_run(np.stack(features), groups, folds, seed=seed),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -56,11 +56,6 @@ class Material:
     images: Images
     labels: NDArray[np.int64]
     plan: SplitPlan
-
-    def positions(self, images: Sequence[str]) -> NDArray[np.int64]:
-        """Return where images lie, by their names."""
-        place = {record.image: position for position, record in enumerate(self.dataset.records)}
-        return np.asarray([place[image] for image in images], dtype=np.int64)
 
 
 def parameters_of(config: TrainingConfig, dataset: DataSet) -> AnyParameters:

@@ -7,10 +7,13 @@ else takes them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
 
 from models.contract import Laterality, Region
 from models.manifest import canonical
@@ -123,6 +126,11 @@ class DataSet:
         """Return the data set with the records alone that have a class for `task`."""
         chosen: Sequence[Record] = [record for record in self.records if task in record.labels]
         return DataSet(self.name, tuple(chosen), self.notes)
+
+    def positions(self, images: Iterable[str]) -> NDArray[np.int64]:
+        """Return which records images are, by their names."""
+        place = {record.image: position for position, record in enumerate(self.records)}
+        return np.asarray([place[image] for image in images], dtype=np.int64)
 
     @property
     def sha256(self) -> str:

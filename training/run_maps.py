@@ -74,7 +74,7 @@ def _pairs(
             untrained_network(config, arguments, material.parameters, fold=number) for _ in range(2)
         )
         network.load_state_dict(read_weights(folder.fold(number)))
-        positions = material.positions(material.plan.folds[number].test)
+        positions = material.dataset.positions(material.plan.folds[number].test)
         of_fold = maps_of(network, untrained, material.task, images, positions)
         if of_fold is None:
             raise EvaluationError(
