@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from dicom_node.errors import SettingsError
 from dicom_node.settings import Settings, load, remember
 
 
@@ -17,6 +18,44 @@ from dicom_node.settings import Settings, load, remember
 def test_the_zone_of_the_site_is_as_far_from_utc_as_its_offset_says(offset: str, minutes: int) -> None:
     zone = Settings(timezone_offset=offset).default_zone
     assert zone.utcoffset(None) == timedelta(minutes=minutes)
+
+
+@pytest.mark.parametrize(
+    ("text", "views"),
+    [
+        ("R CC,L CC", ["R CC", "L CC"]),
+        (" R MLO , L MLO,", ["R MLO", "L MLO"]),
+        ("L CC", ["L CC"]),
+        ("", []),
+    ],
+)
+def test_a_list_in_the_environment_is_separated_by_commas_and_an_empty_one_is_a_list_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, views: list[str]
+) -> None:
+    monkeypatch.setenv("DICOM_NODE_COMPLETENESS__STANDARD_VIEWS", text)
+    assert load(flags={"data_dir": tmp_path}).completeness.standard_views == views
+    assert Settings(completeness={"standard_views": views}).completeness.standard_views == views
+
+
+@pytest.mark.parametrize("view", ["R XX", "CC", "r cc", "R CC ", "RCC", "L CC MLO"])
+def test_what_is_no_standard_view_is_refused(view: str) -> None:
+    with pytest.raises(ValidationError, match="not a standard view"):
+        Settings(completeness={"standard_views": [view]})
+
+
+def test_a_destination_may_be_a_table_of_its_address_alone_or_with_all_that_there_is() -> None:
+    tables = [{"address": "A@h:1"}, {"address": "B@h:1", "profile": "ohif", "commitment": True}]
+    assert Settings(destinations=tables).destinations == ["A@h:1", "B@h:1/ohif+commitment"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"address": "A@h:1", "commitement": True}, {"profile": "ohif"}, {}, 104, ["A@h:1"]],
+    ids=["misspelt", "no address", "empty", "number", "list"],
+)
+def test_what_is_no_destination_is_refused(given: object) -> None:
+    with pytest.raises(ValidationError, match="a destination is"):
+        Settings(destinations=[given])
 
 
 @pytest.mark.parametrize("offset", ["0100", "+1500", "+0060", "+1", "CET"])
@@ -50,3 +89,40 @@ def test_the_folder_of_a_start_is_not_remembered_in_it(tmp_path: Path) -> None:
     flags = {"data_dir": tmp_path, "ae_title": "START"}
     remember(load(flags=flags), flags=flags, config_file=None)
     assert "data_dir" not in (tmp_path / "node.toml").read_text()
+
+
+def test_the_file_of_a_start_is_read_by_every_later_command_wherever_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "settings.toml").write_text('ae_title = "FILE"\n')
+    (tmp_path / "other.toml").write_text('institution = "other"\n')
+    flags = {"data_dir": tmp_path / "data"}
+    flags["data_dir"].mkdir()
+    monkeypatch.chdir(tmp_path)
+    remember(load(flags=flags), flags=flags, config_file=Path("settings.toml"))
+
+    monkeypatch.chdir("/")
+    assert load(flags=flags).ae_title == "FILE"
+    told = load(flags=flags, config_file=tmp_path / "other.toml")
+    assert (told.ae_title, told.institution) == ("DICOM_NODE", "other"), "another file counts instead"
+    (tmp_path / "settings.toml").unlink()
+    with pytest.raises(SettingsError, match="there is no configuration file"):
+        load(flags=flags)
+
+
+def test_what_is_remembered_is_that_of_the_folder_which_ranks_highest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {name: tmp_path / name for name in ("flag", "environment", "file")}
+    for name, folder in folders.items():
+        folder.mkdir()
+        flags = {"data_dir": folder, "institution": name}
+        remember(load(flags=flags), flags=flags, config_file=None)
+    file = tmp_path / "settings.toml"
+    file.write_text(f'data_dir = "{folders["file"]}"\n')
+
+    assert load(config_file=file).institution == "file"
+    monkeypatch.setenv("DICOM_NODE_DATA_DIR", str(folders["environment"]))
+    assert load(config_file=file).institution == "environment"
+    found = load(config_file=file, flags={"data_dir": folders["flag"]})
+    assert (found.institution, found.data_dir) == ("flag", folders["flag"])
