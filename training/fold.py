@@ -60,6 +60,20 @@ class FoldResult:
     training_images: int
     weights_sha256: str
 
+    @classmethod
+    def of(cls, trained: Trained, temperature: float, training_images: int, weights: bytes) -> FoldResult:
+        """Return the numbers of a trained network whose state is `weights`."""
+        return cls(
+            temperature=temperature,
+            best_epoch=trained.best_epoch,
+            epochs=trained.epochs,
+            validation_log_loss=trained.validated.log_loss,
+            validation_auc=trained.validated.auc,
+            seconds_per_epoch=trained.seconds_per_epoch,
+            training_images=training_images,
+            weights_sha256=hashlib.sha256(weights).hexdigest(),
+        )
+
 
 def run_fold(
     files: FoldFolder,
@@ -144,35 +158,24 @@ def _finish(
     number: int,
 ) -> None:
     """Write what the fold gave; ``fold.json`` comes last and makes it whole."""
-    network, labels, records = trained.network, material.labels, material.dataset.records
-    first = torch.from_numpy(material.images[int(examples.training[0])][np.newaxis])
+    network, images = trained.network, material.images
+    first = torch.from_numpy(images[int(examples.training[0])][np.newaxis])
     shift_outputs(network, balance.natural_shift, first)
-    outputs = predict(network, material.images, examples.validation)
-    temperature = temperature_of(outputs, labels[examples.validation])
-    tested = material.dataset.positions(material.plan.folds[number].test)
-    parts = (
-        (files.validation, examples.validation, outputs),
-        (files.predictions, tested, predict(network, material.images, tested)),
-    )
-    state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    weights = save(state)
+    validated = predict(network, images, examples.validation)
+    temperature = temperature_of(validated, material.labels[examples.validation])
+    test = material.dataset.positions(material.plan.folds[number].test)
+    tested = predict(network, images, test)
+    weights = save({name: value.contiguous() for name, value in network.state_dict().items()})
     write_atomically(files.weights, weights)
-    for path, positions, answers in parts:
-        chosen = [records[position] for position in positions]
-        predictions.write(
-            predictions_of(material.task, chosen, labels[positions], answers, temperature, fold=number),
-            path,
-        )
-    result = FoldResult(
-        temperature=temperature,
-        best_epoch=trained.best_epoch,
-        epochs=trained.epochs,
-        validation_log_loss=trained.validated.log_loss,
-        validation_auc=trained.validated.auc,
-        seconds_per_epoch=trained.seconds_per_epoch,
-        training_images=len(examples.training),
-        weights_sha256=hashlib.sha256(weights).hexdigest(),
-    )
+    for path, positions, outputs in (
+        (files.validation, examples.validation, validated),
+        (files.predictions, test, tested),
+    ):
+        chosen = [material.dataset.records[position] for position in positions]
+        labels = material.labels[positions]
+        answers = predictions_of(material.task, chosen, labels, outputs, temperature, fold=number)
+        predictions.write(answers, path)
+    result = FoldResult.of(trained, temperature, len(examples.training), weights)
     write_atomically(files.result, (json.dumps(asdict(result), indent=1) + "\n").encode("ascii"))
 
 
