@@ -36,6 +36,16 @@ class _Cases:
     lesions: Sequence[tuple[float, float, float] | None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """What is learnt in a number of epochs: the loss of the cases at some positions, and how fast."""
+
+    loss: Callable[[torch.Tensor], torch.Tensor]
+    epochs: int
+    rate: float
+    batch_size: int
+
+
 def train(
     examples: Sequence[Example], config: DemonstrationConfig, *, advance: Callable[[], None]
 ) -> nn.Module:
@@ -77,37 +87,29 @@ def train(
         image_loss = functional.binary_cross_entropy_with_logits(logits[:, 0], cases.labels[batch])
         return image_loss + _map_loss(activations, maps)
 
-    stages = (
-        (localising_loss, config.localising_epochs, config.localising_rate, 16),
-        (scoring_loss, config.scoring_epochs, config.scoring_rate, 8),
-    )
-    for loss, epochs, rate, batch_size in stages:
-        _run_stage(network, loss, len(examples), epochs, rate, batch_size, random, advance)
+    for stage in (
+        _Stage(localising_loss, config.localising_epochs, config.localising_rate, batch_size=16),
+        _Stage(scoring_loss, config.scoring_epochs, config.scoring_rate, batch_size=8),
+    ):
+        _run_stage(network, stage, len(examples), random, advance)
     return network.eval()
 
 
 def _run_stage(
-    network: nn.Module,
-    loss: Callable[[torch.Tensor], torch.Tensor],
-    cases: int,
-    epochs: int,
-    rate: float,
-    batch_size: int,
-    random: torch.Generator,
-    advance: Callable[[], None],
+    network: nn.Module, stage: _Stage, cases: int, random: torch.Generator, advance: Callable[[], None]
 ) -> None:
-    if not epochs:
+    if not stage.epochs:
         return
-    batches = max(1, cases // batch_size)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=_WEIGHT_DECAY)
+    batches = max(1, cases // stage.batch_size)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=stage.rate, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rate, total_steps=epochs * batches, pct_start=0.2
+        optimiser, stage.rate, total_steps=stage.epochs * batches, pct_start=0.2
     )
-    for _ in range(epochs):
+    for _ in range(stage.epochs):
         order = torch.randperm(cases, generator=random)
-        for start in range(0, min(cases, batches * batch_size), batch_size):
+        for start in range(0, min(cases, batches * stage.batch_size), stage.batch_size):
             optimiser.zero_grad()
-            loss(order[start : start + batch_size]).backward()  # type: ignore[no-untyped-call]
+            stage.loss(order[start : start + stage.batch_size]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
         advance()
