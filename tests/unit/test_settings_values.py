@@ -126,3 +126,51 @@ def test_what_is_remembered_is_that_of_the_folder_which_ranks_highest(
     assert load(config_file=file).institution == "environment"
     found = load(config_file=file, flags={"data_dir": folders["flag"]})
     assert (found.institution, found.data_dir) == ("flag", folders["flag"])
+
+
+def test_every_wrong_setting_of_a_file_is_told_at_once_each_with_what_would_be_right(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(
+        'port = 99999\nae_titel = "X"\nunheard = 1\ndestinations = ["nowhere"]\n'
+        '[jobs]\nlease_s = 0\n[[callers]]\ntitle = "A"\nadresses = ["10.0.0.1"]\n'
+    )
+    with pytest.raises(SettingsError) as refused:
+        load(config_file=file, flags={"data_dir": tmp_path})
+    first, *lines = str(refused.value).splitlines()
+    absent = "there is no such setting"
+    shown = "'dicom-node config show' lists all"
+    assert first == "wrong setting"
+    assert sorted(lines) == [
+        f"  ae_titel: {absent}; did you mean ae_title? {shown}",
+        f"  callers.adresses: {absent}; did you mean addresses? {shown}",
+        "  destinations: 'nowhere' is not AE@HOST:PORT, for example PACS@pacs.example.org:104",
+        "  jobs.lease_s: Input should be greater than or equal to 1; for example lease_s = 60",
+        "  port: Input should be less than or equal to 65535; for example port = 11112",
+        f"  unheard: {absent}; {shown}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "content", [b"institution = '\xff'", b"port = = 1", None], ids=["bytes", "form", "folder"]
+)
+def test_a_file_that_cannot_be_read_is_named_and_stops_the_start(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "settings.toml"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"settings\.toml is not a readable TOML file"):
+        load(config_file=file, flags={"data_dir": tmp_path})
+
+
+def test_a_misspelt_variable_is_found_among_those_that_are_none_of_a_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CONFIG", "TEST_POSTGRES", "DATA", "AE_TITLE", "LISTENER__PLAIN"):
+        monkeypatch.setenv(f"DICOM_NODE_{name}", "true")
+    assert load(flags={"data_dir": tmp_path}).ae_title == "true"
+    monkeypatch.setenv("DICOM_NODE_LISTENER__PLAINE", "false")
+    with pytest.raises(SettingsError, match=r"LISTENER__PLAINE names no setting; did you mean PLAIN\?"):
+        load(flags={"data_dir": tmp_path})
