@@ -85,6 +85,16 @@ def test_highdicom_reads_score_side_and_tracking_of_each_image() -> None:
         assert score.value == pytest.approx(probability * 100)
 
 
+def test_a_coded_probability_is_a_percentage_to_four_decimals() -> None:
+    context = given.context(given.prediction((0.123456, 0.49994, 0.0000004, 1.0)))
+    values = [
+        given.named(group, "111047")[0].MeasuredValueSequence[0]
+        for group in given.named(measurement_report(context), "125007")
+    ]
+    assert [float(value.NumericValue) for value in values] == [12.3456, 49.994, 0.0, 100.0]
+    assert {value.MeasurementUnitsCodeSequence[0].CodeValue for value in values} == {"%"}
+
+
 def test_the_library_describes_every_image_as_its_header_does() -> None:
     (library,) = given.named(measurement_report(given.partial()), "126200")
     entries = library.ContentSequence

@@ -58,6 +58,16 @@ def test_what_is_no_destination_is_refused(given: object) -> None:
         Settings(destinations=[given])
 
 
+def test_what_is_reached_over_tls_is_a_destination_or_takes_answers_to_commitment_requests() -> None:
+    files = {"certificate": "/a.pem", "private_key": "/a.key", "authority": "/b.pem"}
+    secure = {"tls": {**files, "destinations": ["PACS@h:1", "MAMMO1@m:104"]}}
+    callers = [{"title": "MAMMO1", "commitment_address": "MAMMO1@m:104"}]
+    found = Settings(destinations=["PACS@h:1"], callers=callers, delivery=secure)
+    assert found.delivery.tls.destinations == ["PACS@h:1", "MAMMO1@m:104"]
+    with pytest.raises(ValidationError, match="MAMMO1@m:104 is none of the destinations"):
+        Settings(destinations=["PACS@h:1"], delivery=secure)
+
+
 @pytest.mark.parametrize("offset", ["0100", "+1500", "+0060", "+1", "CET"])
 def test_what_is_no_offset_is_refused(offset: str) -> None:
     with pytest.raises(ValidationError, match="not an offset"):
