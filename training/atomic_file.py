@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from training.errors import ResourcesError
 
@@ -18,6 +20,12 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` beside `path`, sync it, then give it its name; missing folders are made."""
     with written_beside(path) as beside, beside.open("xb") as file:
         file.write(content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON document that people can read, too, as :func:`write_atomically` does."""
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    write_atomically(path, text.encode("ascii"))
 
 
 @contextmanager

@@ -12,10 +12,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from training.atomic_file import write_atomically
+from training.atomic_file import write_atomically, write_json
 from training.comparison import SIGNIFICANCE, Comparison
 from training.evaluation_report import TITLES, written
-from training.report_page import document, json_bytes, picture, table
+from training.report_page import document, picture, table
 
 JSON_NAME, PAGE_NAME = "comparison.json", "index.html"
 MODEL_HEADS = (
@@ -79,7 +79,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 def write_comparison(comparison: Comparison, folder: Path) -> Path:
     """Write ``comparison.json`` and ``index.html`` into `folder`; return the page's path."""
     shown = page(comparison)
-    write_atomically(folder / JSON_NAME, json_bytes(as_json(comparison)))
+    write_json(folder / JSON_NAME, as_json(comparison))
     write_atomically(folder / PAGE_NAME, shown.encode("utf-8"))
     return folder / PAGE_NAME
 

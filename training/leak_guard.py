@@ -8,7 +8,6 @@ names of images or women: those may tell who somebody is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from models.errors import BundleFormatError
 from models.manifest import strict_json
-from training.atomic_file import write_atomically
+from training.atomic_file import write_json
 from training.errors import LeakError
 from training.null_run import NullRun, null_run, small_features
 from training.pixel_keys import pixel_key
@@ -150,8 +149,7 @@ class GuardVerdict:
 
     def write(self, path: Path) -> None:
         """Write the verdict as JSON; :func:`read` gives it back."""
-        content = json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"
-        write_atomically(path, content.encode("ascii"))
+        write_json(path, asdict(self))
 
 
 def read(path: Path) -> GuardVerdict:

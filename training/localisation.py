@@ -12,7 +12,6 @@ Adebayo et al.: NeurIPS 31 (2018) (random weights as a sanity check).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from models.errors import BundleFormatError
 from models.manifest import LocalisationVerdict, strict_json
-from training.atomic_file import write_atomically
+from training.atomic_file import write_json
 from training.errors import EvaluationError
 from training.froc import froc
 from training.intervals import Interval, Resampling
@@ -106,9 +105,7 @@ class LocalisationQuality:
 
 def write(quality: LocalisationQuality, path: Path) -> None:
     """Write what was measured as JSON; :func:`read` gives it back."""
-    content = {"format": _FORMAT, **asdict(quality)}
-    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    write_atomically(path, text.encode("ascii"))
+    write_json(path, {"format": _FORMAT, **asdict(quality)})
 
 
 def read(path: Path) -> LocalisationQuality:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
-from training.atomic_file import write_atomically
+from training.atomic_file import write_atomically, write_json
 from training.evaluation import best_level
 from training.evaluation_report import (
     LOCALISATION_HEADS,
@@ -81,14 +79,9 @@ def write_report(columns: Sequence[Column], folder: Path) -> Path:
         If nothing could be measured.
     """
     shown = page(columns)
-    write_atomically(folder / JSON_NAME, json_bytes(as_json(columns)))
+    write_json(folder / JSON_NAME, as_json(columns))
     write_atomically(folder / PAGE_NAME, shown.encode("utf-8"))
     return folder / PAGE_NAME
-
-
-def json_bytes(value: Any) -> bytes:
-    """Return a JSON document for people to read, too."""
-    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode("ascii")
 
 
 def page(columns: Sequence[Column]) -> str:

@@ -8,7 +8,6 @@ shown beside the honest ones.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from models.errors import BundleFormatError
 from models.manifest import canonical, strict_json
-from training.atomic_file import write_atomically
+from training.atomic_file import write_json
 from training.errors import LeakError, SplitError
 from training.records import DataSet, Record
 
@@ -128,8 +127,7 @@ class SplitPlan:
 
     def write(self, path: Path) -> None:
         """Write the plan as JSON; :func:`read` gives it back."""
-        content = json.dumps(self._content(), indent=1, sort_keys=True, allow_nan=False) + "\n"
-        write_atomically(path, content.encode("ascii"))
+        write_json(path, self._content())
 
     def _content(self) -> dict[str, Any]:
         return {
