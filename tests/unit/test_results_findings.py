@@ -105,6 +105,24 @@ def test_the_identity_of_a_place_stays_through_revisions_and_changes_with_the_mo
     assert not {text(group, "112040") for group in groups(other)} & set(first)
 
 
+def test_a_place_that_is_told_by_its_segment_names_the_frame_which_shows_it() -> None:
+    built = build_all(localised.binary(), ["lesion_segmentation", "measurement_report_segments"])
+    overlays = [item for item in built if item.kind == "lesion_segmentation"]
+    shown = {
+        str(segment.TrackingUID): (item.sop_instance_uid, int(segment.SegmentNumber))
+        for item in overlays
+        for segment in given.read(item).SegmentSequence
+    }
+    told = {}
+    for group in given.named(given.only(built, "measurement_report_segments"), "125007")[4:]:
+        (frame,) = given.named(group, "121214")
+        (reference,) = frame.ReferencedSOPSequence
+        numbers = (str(reference.ReferencedSOPInstanceUID), int(reference.ReferencedFrameNumber))
+        told[text(group, "112040")] = numbers
+    assert told == shown
+    assert sorted(number for _, number in told.values()) == [1, 1, 2]
+
+
 def test_a_bundle_that_does_not_localise_reports_no_places() -> None:
     context = localised.binary()
     assert len(groups(replace(context, bundle=given.BUNDLE))) == 4

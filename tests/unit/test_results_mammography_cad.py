@@ -127,15 +127,50 @@ def test_a_mass_in_both_views_is_one_feature_of_two_densities() -> None:
     assert "Spatial collocation analysis" in meanings(report, "111004")
 
 
-def test_masses_that_nobody_can_match_stay_apart() -> None:
+def test_a_feature_is_as_probable_as_the_surer_of_its_two_places() -> None:
     mass = localised.MASS
     places = {
-        0: (localised.mark(110, 150, finding=mass), localised.mark(90, 220, finding=mass)),
-        1: (localised.mark(120, 150, finding=mass),),
+        0: (localised.mark(110, 150, probability=0.6, finding=mass),),
+        1: (localised.mark(120, 150, probability=0.9, finding=mass),),
+    }
+    (feature,) = given.named(cad(localised.marked(given.positive(), places)), "111015")
+    assert [i.MeasuredValueSequence[0].NumericValue for i in under(feature, "111047")] == [90]
+
+
+@pytest.mark.parametrize("several", [0, 1])
+def test_masses_that_nobody_can_match_stay_apart(several: int) -> None:
+    mass = localised.MASS
+    places = {
+        several: (localised.mark(110, 150, finding=mass), localised.mark(90, 220, finding=mass)),
+        1 - several: (localised.mark(120, 150, finding=mass),),
     }
     report = cad(localised.marked(given.positive(), places))
     assert given.named(report, "111015") == []
     assert len(given.named(report, "111034")) == len(given.named(report, "111059")) == 3
+
+
+def test_masses_in_two_images_of_one_view_are_not_seen_from_two_sides() -> None:
+    said = localised.masses().prediction
+    first, second, *others = said.images
+    twice = replace(said, images=(first, replace(second, view="CC"), *others))
+    report = cad(replace(localised.masses(), prediction=twice))
+    assert given.named(report, "111015") == []
+    assert len(given.named(report, "111034")) == 2
+
+
+def test_an_asymmetry_is_none_between_different_views_of_the_breasts() -> None:
+    places = {number: (localised.mark(110, 150, finding=localised.ASYMMETRY),) for number in (1, 2)}
+    report = cad(localised.marked(given.positive(), places))
+    assert given.named(report, "111015") == []
+    assert len(given.named(report, "111034")) == 2
+
+
+def test_the_library_tells_the_spacing_of_columns_from_that_of_rows() -> None:
+    headers = given.sources(ImagerPixelSpacing=[0.3, 0.2])  # between rows first (PS3.3 10.7.1.3)
+    report = cad(localised.masses(headers))
+    for code, spacing in (("111026", 0.2), ("111066", 0.3)):
+        values = [float(i.MeasuredValueSequence[0].NumericValue) for i in given.named(report, code)]
+        assert values == [spacing] * 4
 
 
 def test_an_asymmetry_has_one_part_in_each_breast_or_is_a_density() -> None:
