@@ -130,11 +130,25 @@ def test_a_mass_in_both_views_is_one_feature_of_two_densities() -> None:
 def test_a_feature_is_as_probable_as_the_surer_of_its_two_places() -> None:
     mass = localised.MASS
     places = {
-        0: (localised.mark(110, 150, probability=0.6, finding=mass),),
+        0: (localised.mark(110, 150, probability=0.2, finding=mass),),
         1: (localised.mark(120, 150, probability=0.9, finding=mass),),
     }
-    (feature,) = given.named(cad(localised.marked(given.positive(), places)), "111015")
+    report = cad(localised.marked(given.positive(), places))
+    (feature,) = given.named(report, "111015")
     assert [i.MeasuredValueSequence[0].NumericValue for i in under(feature, "111047")] == [90]
+    # Of the mark, of the feature, and of its two places: as the surer one must be shown, the feature must.
+    assert [value(i) for i in given.named(report, "111056")] == ["111150", "111150", "111151", "111150"]
+
+
+def test_another_finding_beside_a_mass_does_not_keep_its_two_views_apart() -> None:
+    mass, calcification = localised.MASS, localised.CALCIFICATION
+    places = {
+        0: (localised.mark(110, 150, finding=mass), localised.mark(90, 220, finding=calcification)),
+        1: (localised.mark(120, 150, finding=mass),),
+    }
+    report = cad(localised.marked(given.positive(), places))
+    assert meanings(report, "111015") == ["Mammographic breast mass"]
+    assert len(given.named(report, "111034")) == 2
 
 
 @pytest.mark.parametrize("several", [0, 1])
@@ -194,7 +208,7 @@ def test_calcifications_are_a_cluster_and_a_distortion_is_itself() -> None:
 
 
 def test_workstations_must_show_what_reaches_the_threshold_and_may_show_the_rest() -> None:
-    places = {0: (localised.mark(110, 150), localised.mark(90, 220, probability=0.2))}
+    places = {0: (localised.mark(110, 150, probability=0.5), localised.mark(90, 220, probability=0.4999))}
     report = cad(localised.marked(given.positive(), places))
     intents = [value(i) for i in given.named(report, "111056")]
     assert intents == ["111150", "111150", "111151", "111151"]
