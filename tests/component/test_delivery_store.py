@@ -237,12 +237,23 @@ def _without_data_set(path: Path) -> None:
     path.write_bytes(content[: 144 + length])
 
 
+def _garbage_in_the_header(path: Path) -> None:
+    content = path.read_bytes()
+    (length,) = struct.unpack_from("<I", content, 140)
+    garbage = struct.pack("<HH2sxxI", 2, 0x0102, b"SQ", 0xFFFFFFFF) + bytes(range(1, 9))
+    grown = struct.pack("<I", length + len(garbage))
+    path.write_bytes(content[:140] + grown + content[144 : 144 + length] + garbage + content[144 + length :])
+
+
 def _another_object(path: Path) -> None:
     other = store_result(path.parent, 99)
     path.write_bytes(other.outgoing.path.read_bytes())
 
 
-@pytest.mark.parametrize("damage", [_missing, _no_part_10, _cut_short, _without_data_set, _another_object])
+@pytest.mark.parametrize(
+    "damage",
+    [_missing, _no_part_10, _cut_short, _without_data_set, _garbage_in_the_header, _another_object],
+)
 def test_a_damaged_stored_file_is_never_sent_and_the_others_arrive(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
