@@ -79,7 +79,7 @@ class RunningNode:
             "completeness": {"quiet_period_s": 600.0},
             "jobs": {"lease_s": 2.0, "backoff_max_s": 1.0},
             "delivery": {"connect_timeout_s": 5.0, "acse_timeout_s": 10.0, "dimse_timeout_s": 5.0},
-            "listener": {"minimum_free_bytes": 0},
+            "listener": {"minimum_free_bytes": 0, "journal_bytes": 32 << 20},
             **(settings or {}),
         }
         if database_url:

@@ -22,11 +22,12 @@ def main(port: int, folder: Path, *, is_synced: bool) -> None:
     # As 'dicom-node listen' does, before anything imports pydicom.
     forbid_unused_libraries()
     from db.handoff import ReceivedInstance, Registration
-    from dicom_node.listener.journal import LARGEST_JOURNALED_BYTES, Journal, Kept
+    from dicom_node.listener.journal import LARGEST_JOURNALED_BYTES, SEGMENTS, Journal, Kept
     from dicom_node.listener.limits import ListenerLimits
     from dicom_node.listener.owed_rows import Journaling, OwedRows
     from dicom_node.listener.server import Listener
     from dicom_node.logs import configure_logs
+    from dicom_node.settings.sections import ListenerSettings
     from dicom_node.spool import Spool, SpooledFile
 
     class Unkept(Journal):
@@ -60,7 +61,12 @@ def main(port: int, folder: Path, *, is_synced: bool) -> None:
         return [register(each) for each in received]
 
     spool = Spool(folder / "spool")
-    journal = Journal(folder / "journal", spool, lambda: None) if is_synced else Unkept()
+    segment_bytes = ListenerSettings().journal_bytes // SEGMENTS
+    journal = (
+        Journal(folder / "journal", spool, lambda: None, segment_bytes=segment_bytes)
+        if is_synced
+        else Unkept()
+    )
     listener = Listener(
         "NODE",
         "127.0.0.1",

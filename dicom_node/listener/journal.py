@@ -42,6 +42,7 @@ A longer one is synced by itself: to write its bytes twice would take longer tha
 
 SUFFIX = ".journal"
 SET_ASIDE_SUFFIX = ".refused"
+SEGMENTS = 2
 SEGMENT_BYTES = 16 << 20
 EMPTIED_AFTER_S = 2.0
 ROOM_WAIT_S = 2.0
@@ -140,7 +141,7 @@ class Journal:
             undo.callback(self._file_system.close)
             _require_told_errors(spool.root)
             with locked(folder):
-                for _ in range(2):
+                for _ in range(SEGMENTS):
                     segments.append(Segment(folder / f"{secrets.token_hex(16)}{SUFFIX}", segment_bytes))
                     undo.callback(segments[-1].close, remove=True)
                 sync_directory(folder)

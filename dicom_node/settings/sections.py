@@ -185,6 +185,14 @@ class ListenerSettings(Section):
         "otherwise each file is synced by itself.",
         examples=[False],
     )
+    journal_bytes: int = Field(
+        128 << 20,
+        ge=32 << 20,
+        le=8 << 30,
+        description="Length of each listener process's journal. While half of it fills, the files that the "
+        "other half holds are synced: so much comes in at once at its speed, and more at the disk's.",
+        examples=[128 << 20],
+    )
 
 
 class CompletenessSettings(Section):

@@ -12,7 +12,7 @@ from db import handoff
 from db.session import Database
 from dicom_node.cli.wiring import completeness
 from dicom_node.errors import SpoolError
-from dicom_node.listener.journal import SUFFIX, Journal
+from dicom_node.listener.journal import SEGMENTS, SUFFIX, Journal
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 
@@ -65,7 +65,12 @@ def open_journal(
         Where received files lie.
     """
     try:
-        journal = Journal(settings.journal_dir, spool, database.sync_commits)
+        journal = Journal(
+            settings.journal_dir,
+            spool,
+            database.sync_commits,
+            segment_bytes=settings.listener.journal_bytes // SEGMENTS,
+        )
     except SpoolError as error:
         _log.warning(
             "journal.unavailable",
