@@ -220,6 +220,17 @@ def test_the_algorithm_is_described_with_its_device_uid_and_named_alike_everywhe
             assert version.TextValue == processing.SoftwareVersions
 
 
+def test_a_report_names_the_installation_and_the_versions_of_model_and_node() -> None:
+    placed = replace(given.NODE, station_name="AI_ROOM_2", institution_name="General")
+    for node, station in ((given.NODE, given.NODE.ae_title), (placed, "AI_ROOM_2")):
+        for report in reports(given.positive(node=node)):
+            *_, processing = report.ContributingEquipmentSequence
+            assert report.StationName == processing.StationName == station
+            assert report.get("InstitutionName", "") == node.institution_name
+            assert report.DeviceSerialNumber == node.serial_number
+            assert list(report.SoftwareVersions) == [given.BUNDLE.version, node.software_version]
+
+
 def test_a_positive_study_says_so_first_with_each_breast_and_view() -> None:
     impression, *_ = given.texts(text_report(given.positive()))[4:]
     assert impression == (
