@@ -191,7 +191,6 @@ class ClaimLoop:
             claim,
             lease_s=self._terms.lease_s,
             hard_limit_s=self._terms.hard_limit_s,
-            refused_tries=self._terms.policy.refused_tries,
         )
         with lease:
             try:

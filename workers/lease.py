@@ -48,8 +48,6 @@ class Lease:
         Length of the lease, seconds.
     hard_limit_s : float or None
         Seconds after which the process ends itself; None for work that may last.
-    refused_tries : int
-        Times that a destination must refuse an object until a deliver job believes it.
     """
 
     def __init__(
@@ -59,9 +57,7 @@ class Lease:
         *,
         lease_s: float,
         hard_limit_s: float | None,
-        refused_tries: int = 1,
     ) -> None:
-        self.refused_tries = refused_tries
         self._database = database
         self._claim = claim
         self._lease_s = lease_s

@@ -31,13 +31,10 @@ class Policy:
         Attempts until a job that keeps failing is given up.
     backoff_max_s : float
         Longest wait between attempts, seconds.
-    refused_tries : int
-        Times that a destination must refuse an object by a status until that is believed.
     """
 
     attempts: int
     backoff_max_s: float
-    refused_tries: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +144,7 @@ def is_refusal_believed(refusals: int, refused_tries: int) -> bool:
     refusals : int
         How often the destination refused the object, the last time included.
     refused_tries : int
-        See :class:`Policy`.
+        How often it must refuse an object until that is believed.
     """
     return refusals >= refused_tries
 

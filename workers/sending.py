@@ -43,6 +43,8 @@ class Sender:
         Who sends, and how long it waits.
     commits : callable
         Whether a destination is asked to commit what it was sent.
+    refused_tries : int
+        Times that a destination must refuse an object by a status until that is believed.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class Sender:
         requestor: Requestor,
         *,
         commits: Callable[[str], bool] = lambda _destination: False,
+        refused_tries: int = 1,
     ) -> None:
         self._database = database
         self._path_of = path_of
         self._requestor = requestor
         self._commits = commits
+        self._refused_tries = refused_tries
 
     def deliver(self, claim: Claim, lease: Lease) -> None:
         """Send what the destination has not settled yet, recording each answer before the next object.
@@ -89,7 +93,7 @@ class Sender:
             crashpoint("deliver.object_sent")
             lease.check()
             item = by_uid[sop_instance_uid]
-            result = _heard(result, refusals=item.refusals + 1, refused_tries=lease.refused_tries)
+            result = _heard(result, refusals=item.refusals + 1, refused_tries=self._refused_tries)
             self._record(claim, item, result)
             last.append(result)
 

@@ -266,7 +266,7 @@ def worker_terms(settings: Settings) -> Terms:
     return Terms(
         lease_s=settings.jobs.lease_s,
         hard_limit_s=settings.jobs.hard_limit_s,
-        policy=Policy(settings.jobs.attempts, settings.jobs.backoff_max_s, settings.delivery.refused_tries),
+        policy=Policy(settings.jobs.attempts, settings.jobs.backoff_max_s),
     )
 
 

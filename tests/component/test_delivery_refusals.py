@@ -14,11 +14,9 @@ import pytest
 from db import queueing
 from db.lifecycle import DeliveryState, JobKind, JobState
 from db.tables import Delivery, Job, Refusal, ResultObject
-from dicom_node.cli.wiring import worker_terms
 from dicom_node.delivery.dimse import DeliveryTimeouts, Requestor
 from dicom_node.results.builders import build_all
 from dicom_node.results.context import ResultContext
-from dicom_node.settings import Settings
 from tests import results_contexts as given
 from tests.simulators.pacs import Behaviour, SimulatedPacs
 from tests.steered_node import SteeredNode, four_views, on_sqlite, result_object
@@ -65,9 +63,9 @@ class Ward:
 
     def work(self) -> int:
         """Let a new worker do the deliver jobs that are due; return how many it did."""
-        sender = Sender(self.node.database, self.folder.joinpath, Requestor("AI_NODE", TIMEOUTS))
-        policy = Policy(5, LONGEST_WAIT_S, refused_tries=self.refused_tries)
-        terms = Terms(lease_s=30, hard_limit_s=None, policy=policy)
+        requestor = Requestor("AI_NODE", TIMEOUTS)
+        sender = Sender(self.node.database, self.folder.joinpath, requestor, refused_tries=self.refused_tries)
+        terms = Terms(lease_s=30, hard_limit_s=None, policy=Policy(5, LONGEST_WAIT_S))
         loop = ClaimLoop(
             self.node.database, JobKind.DELIVER, sender.deliver, terms=terms, owner="deliver@host:1"
         )
@@ -306,8 +304,3 @@ def test_once_an_object_was_delivered_the_refusals_before_count_no_more(ward: Wa
 
     assert ward.deliveries[refused].state == DELIVERED
     assert ward.node.rows(Refusal) == []
-
-
-def test_workers_hear_refusals_three_times_where_nothing_else_is_set() -> None:
-    assert worker_terms(Settings()).policy.refused_tries == 3
-    assert worker_terms(Settings(delivery={"refused_tries": 1})).policy.refused_tries == 1

@@ -136,6 +136,7 @@ def _sender(settings: Settings, database: Database) -> Handler:
         Spool(settings.results_dir).path_of,
         requestor(settings),
         commits=settings.committing_destinations.__contains__,
+        refused_tries=settings.delivery.refused_tries,
     ).deliver
 
 
