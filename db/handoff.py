@@ -92,7 +92,8 @@ def register_instance(
     Returns
     -------
     Registration
-        For ``DUPLICATE`` the caller may remove its file: the same bytes are stored already.
+        For ``DUPLICATE`` the caller may remove its file: the same bytes are stored already. A file that is
+        registered again, because nobody knew of its commit, is none.
     """
     return register_instances(tx, [received], rules, is_whole=is_whole)[0]
 
@@ -189,6 +190,9 @@ class _Batch:
         if first is None:
             self._join(study, each)
             return Registration.NEW
+        if first.spool_name == each.spool_name:
+            # Asked again after a commit of which nobody knew: this is its row, not another's.
+            return Registration.NEW
         if not first.has_bytes_of(each):
             return self._keep_apart(study, each)
         if self._is_whole(first):
@@ -213,15 +217,15 @@ class _Batch:
 
     def _keep_apart(self, study: _Arriving, each: ReceivedInstance) -> Registration:
         """Store other bytes under a known UID where nobody scores them, once per content."""
-        known = select(Instance.id).where(
+        known = select(Instance.spool_name).where(
             Instance.sop_instance_uid == each.sop_instance_uid,
             Instance.conflict == 1,
             Instance.sha256 == each.sha256,
             Instance.transfer_syntax_uid == each.transfer_syntax_uid,
         )
         tx = self._tx
-        if tx.session.scalars(known.limit(1)).first() is not None:
-            return Registration.DUPLICATE
+        if (name := tx.session.scalars(known.limit(1)).first()) is not None:
+            return Registration.CONFLICT if name == each.spool_name else Registration.DUPLICATE
         registry.insert_instances(tx.connection, [Joining(each, study.id, 0)], tx.now, conflict=True)
         _audit_later(study, "instance.conflict", each)
         return Registration.CONFLICT

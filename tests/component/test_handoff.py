@@ -150,6 +150,19 @@ def test_other_content_under_a_known_uid_is_kept_apart_once(node: SteeredNode, o
     assert node.revisions() == [OPEN_1]
 
 
+def test_a_file_that_is_registered_again_is_no_duplicate_of_itself(node: SteeredNode) -> None:
+    """Who does not know whether a commit came through asks again, and must not remove the file then."""
+    first = mammogram()
+    conflict = replace(first, spool_name="conflict", sha256="0" * 64)
+    assert node.receive(first, conflict) == [Registration.NEW, Registration.CONFLICT]
+    before = node.actions()
+
+    assert node.receive(first, conflict) == [Registration.NEW, Registration.CONFLICT]
+
+    assert [row.spool_name for row in node.rows(Instance)] == [first.spool_name, "conflict"]
+    assert node.actions() == before
+
+
 def test_two_different_conflicts_of_one_uid_are_both_kept(node: SteeredNode) -> None:
     first = mammogram()
     node.receive(first)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from db.errors import DatabaseUnavailableError
+from db.handoff import ReceivedInstance, Registration
 from db.session import Database
-from dicom_node.listener import registration
+from db.tables import Instance
+from dicom_node.listener import owed_rows, registration
 from dicom_node.listener.backlog import Backlog
+from dicom_node.listener.journal import Journal
+from dicom_node.listener.owed_rows import Journaling, OwedRows
 from dicom_node.listener.registration import Registrar
-from dicom_node.spool import Spool
-from tests.steered_node import LISTENER, RULES, SteeredNode, four_views
+from dicom_node.spool import Spool, SpooledFile, new_name
+from tests.steered_node import LISTENER, RULES, SteeredNode, four_views, mammogram
 
 NEVER_S = 3600.0
 
@@ -74,6 +83,39 @@ def test_a_refusal_stands_though_it_cannot_be_told(database: Database, tmp_path:
     away = Database("sqlite:////nowhere/at/all/node.db", database.trail)
     refuse(Registrar(away, RULES, spool=Spool(tmp_path / "spool"), actor=LISTENER))
     away.close()
+
+
+def test_a_commit_of_which_nobody_knew_costs_no_file_and_makes_no_second_row(
+    node: SteeredNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection can end after the server's commit and before its answer: the row is asked for again."""
+    monkeypatch.setattr(owed_rows, "_NEXT_TRY_S", 0.01)
+    spool = Spool(tmp_path / "spool")
+    registrar = Registrar(node.database, RULES, spool=spool, actor=LISTENER)
+    endings = [DatabaseUnavailableError("the connection ended")]
+    is_caught_up = threading.Event()
+
+    def register_together(received: Sequence[ReceivedInstance]) -> list[Registration]:
+        outcomes = registrar.register_together(received)
+        if endings:
+            raise endings.pop()
+        is_caught_up.set()
+        return outcomes
+
+    journal = Journal(tmp_path / "journal", spool, node.database.sync_commits)
+    rows = OwedRows(journal, spool, register_together)
+    content = b"an object"
+    file = SpooledFile(new_name(), hashlib.sha256(content).hexdigest(), len(content))
+    received = replace(mammogram(), spool_name=file.name, sha256=file.sha256, size_bytes=file.size_bytes)
+    assert Journaling(journal, rows).keep(file, memoryview(content), received)
+    assert is_caught_up.wait(60)
+    rows.close()
+    journal.close()
+
+    assert [row.spool_name for row in node.rows(Instance)] == [file.name]
+    assert spool.path_of(file.name).read_bytes() == content
+    assert node.actions() == ["instance.stored"]
+    assert list((tmp_path / "journal").iterdir()) == []
 
 
 def test_too_much_waits_where_more_waits_than_may(node: SteeredNode) -> None:
