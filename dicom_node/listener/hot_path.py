@@ -115,6 +115,7 @@ class Messages:
         self._context_id = 0
         self._store: StoreRequest | None = None
         self._incoming: IncomingObject | None = None
+        self._has_stored = False
         self._services = services
         self._content: bytearray | None = None
         self._reports = Reports(wire, requestor.maximum_length)
@@ -225,7 +226,7 @@ class Messages:
     def _ask_service(self) -> None:
         assert self._request is not None and self._content is not None  # a whole request came
         # What was answered with Success on this association is known to the service.
-        self._handler.settle()
+        self._settle()
         service = self._services[self._contexts[self._context_id].abstract_syntax]
         context_id, content = self._context_id, bytes(self._content)
         answer = service.requested(self._peer, self._request, content)
@@ -263,6 +264,7 @@ class Messages:
             incoming.took(len(room))
         if is_last:
             assert self._store is not None  # it came with the incoming object
+            self._has_stored = True
             self._answer(*self._handler.finish(self._store, incoming))
 
     def _take_content(self, size: int, *, is_last: bool) -> None:
@@ -289,11 +291,16 @@ class Messages:
     def _release(self) -> None:
         association = self._association
         # Who left politely finds all that it sent wherever it looks next.
-        self._handler.settle()
+        self._settle()
         self._wire.send(_RELEASE_RESPONSE)
         association.is_released = True
         association.is_established = False
         evt.trigger(association, evt.EVT_RELEASED, {})
+
+    def _settle(self) -> None:
+        # Who stored nothing does not wait for the rows of others.
+        if self._has_stored:
+            self._handler.settle()
 
     def _discard(self) -> None:
         """Leave nothing of an object that did not come in whole."""

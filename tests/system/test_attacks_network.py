@@ -345,6 +345,7 @@ def test_t8_requests_sent_far_ahead_wait_in_the_peers_own_buffers(ward: Ward) ->
         scu.socket.settimeout(60)
         assert [scu.read_status() for _ in range(sent)] == [0x0000] * sent
     with ward.attacker() as last:
+        assert last.store(body, MG_FOR_PRESENTATION, uid_of(dataset)) == 0x0000
         last.release()  # answered when all rows are there
     assert len(ward.kept()) == before + 1
 
