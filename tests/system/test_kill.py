@@ -31,11 +31,17 @@ COMMITMENT_ONLY = {name for name in CRASHPOINTS if name.startswith("commit.")} |
 QUIET_ONLY = {"dispatcher.completed"}
 ELSEWHERE = BROKER_ONLY | TRAIN_ONLY | COMMITMENT_ONLY
 DEATHS_OF_ONE_STUDY = (
-    ("listener.part_written", "score.claimed", "score.decoded", "deliver.claimed", "deliver.object_sent"),
+    (
+        "listener.part_written",
+        "listener.committed",
+        "score.claimed",
+        "score.decoded",
+        "deliver.claimed",
+        "deliver.object_sent",
+    ),
     (
         "listener.durable",
         "listener.owed",
-        "listener.committed",
         "score.predicted",
         "score.files_written",
         "deliver.all_sent",
