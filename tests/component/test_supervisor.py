@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from dicom_node.cli.processes.supervisor import Part, Supervisor
-from tests.running_node import until
 
 
 def test_a_death_is_told_again_until_what_follows_from_it_is_done(tmp_path: Path) -> None:
@@ -52,30 +50,6 @@ def test_the_log_says_how_a_part_ended(end: str, told: dict[str, int | str]) -> 
     assert str(told.get("advice", "")) in died.get("advice", "")
     assert ("advice" in died) == ("advice" in told)
     assert ("again_in_s" in died) == (told["status"] != 3), "what refuses its settings is not started again"
-
-
-def test_a_part_that_ends_in_good_order_is_started_again_and_is_no_death(tmp_path: Path) -> None:
-    ended, goes_on = tmp_path / "ended", tmp_path / "goes on"
-    ends_once = f"test -e {ended} && touch '{goes_on}' && exec sleep 600; touch {ended}; exit 0"
-    deaths: list[int] = []
-
-    def note(_part: Part, pid: int) -> bool:
-        deaths.append(pid)
-        return True
-
-    supervisor = Supervisor([Part("score-1", ["sh", "-c", ends_once])], note)
-    with capture_logs() as logs, ThreadPoolExecutor(1) as other:
-        running = other.submit(supervisor.run)
-        until(goes_on.exists, 60, "the second start")
-        supervisor.stop()
-        assert running.result(60) == 0
-    assert [entry["event"] for entry in logs] == [
-        "part.started",
-        "part.ended",
-        "part.started",
-        "node.stopped",
-    ]
-    assert deaths == []
 
 
 def test_a_part_that_cannot_be_started_now_ends_no_other_one_and_is_started_later(tmp_path: Path) -> None:

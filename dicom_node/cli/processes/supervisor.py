@@ -88,13 +88,8 @@ class _Running:
         status = self.process.poll()
         if status is None:
             return
-        pid, self.process = self.process.pid, None
-        if status == 0:
-            # It made room for a fresh one, in good order; once a second at most.
-            self.start_again_at = time.monotonic() + SHORTEST_PAUSE_S
-            log.info("part.ended", part=self.part.name)
-            return
         self._pause(lived_s=time.monotonic() - self.started_at)
+        pid, self.process = self.process.pid, None
         again = {} if status in LASTING_STATUSES else {"again_in_s": self.pause_s}
         log.error("part.died", part=self.part.name, **_told(status), **again)
         self._unsettled.append(pid)
