@@ -200,7 +200,7 @@ class OwedRows:
             # Only our own errors are known to carry no patient data.
             is_ours = isinstance(error, DatabaseError | NodeError)
             reason = str(error) if is_ours else type(error).__name__
-            _log.warning("rows.behind", reason=reason, advice="look at the database; objects wait for it now")
+            _log.warning("rows.behind", reason=reason, advice="look at database and disk; objects wait now")
 
     def _tell_whether_behind(self, is_behind: bool) -> None:
         if self._is_behind and not is_behind:
