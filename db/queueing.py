@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, and_, select
+from sqlalchemy import Select, and_, delete, select
 from sqlalchemy.orm import Session, aliased
 
 from db.canonical import canonical_json
@@ -24,7 +24,7 @@ from db.lifecycle import (
     next_state,
 )
 from db.session import Transaction
-from db.tables import Delivery, Job, Revision
+from db.tables import Delivery, Job, Refusal, Revision
 
 
 def queue(tx: Transaction, kind: JobKind, *, task: str, job_id: str | None = None, **columns: Any) -> Job:
@@ -77,7 +77,9 @@ def queue_training(tx: Transaction, *, recipe: str, order: Mapping[str, Any]) ->
 
 
 def retry(tx: Transaction, job_id: str) -> None:
-    """Queue a failed job again, or end the backoff of a waiting one, as a person asks; attempts start anew.
+    """Queue a failed job again, or end the backoff of a waiting one, as a person asks.
+
+    Attempts start anew, and so does the count of refusals that are doubted: who asks has mended something.
 
     Raises
     ------
@@ -107,6 +109,8 @@ def retry(tx: Transaction, job_id: str) -> None:
     for delivery in refused:
         delivery.state = next_state(DELIVERY_TRANSITIONS, DeliveryState(delivery.state), DeliveryEvent.RETRY)
         delivery.updated_at = tx.now
+    of_job = select(Delivery.id).where(Delivery.job_id == job_id)
+    tx.session.execute(delete(Refusal).where(Refusal.delivery_id.in_(of_job)))
     audit_job(tx, job, "job.retried", {"objects": [d.result.sop_instance_uid for d in refused]})
 
 

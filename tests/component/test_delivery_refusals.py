@@ -293,6 +293,43 @@ def test_after_a_person_asked_again_refusals_are_counted_anew(ward: Ward) -> Non
     assert (ward.deliveries[refused].state, ward.deliveries[refused].attempts) == (REFUSED, 2 * TRIES)
 
 
+def test_a_person_who_ends_the_wait_of_a_doubted_refusal_begins_its_count_anew(ward: Ward) -> None:
+    refused, waiting, *_ = ward.score()
+    ward.pacs.statuses.update({refused: CANNOT_UNDERSTAND, waiting: CANNOT_UNDERSTAND})
+    ward.work_often(TRIES - 1)
+    assert ward.job.state == JobState.QUEUED
+    with ward.node.transaction("anna") as tx:
+        queueing.retry(tx, ward.job.id)
+    del ward.pacs.statuses[waiting]
+
+    assert ward.work() == 1, "nothing is waited for"
+
+    assert ward.deliveries[waiting].state == DELIVERED
+    doubted = ward.deliveries[refused]
+    assert (doubted.state, doubted.attempts) == (PENDING, TRIES)
+    assert doubted.detail == "C001: cannot understand; refused 1 of 3 times, and sent again"
+    assert 27 <= (ward.job.next_try_at - ward.node.clock.time).total_seconds() <= 33
+    ward.work_often(TRIES - 1)
+    assert ward.deliveries[refused].state == REFUSED
+
+
+@on_sqlite
+def test_a_person_who_asks_for_one_study_leaves_the_count_of_another_as_it_is(ward: Ward) -> None:
+    ward.pacs.behave(Behaviour.ACCEPT, status=CANNOT_UNDERSTAND)
+    ward.score("1.2.3")
+    ward.score("1.2.4", given.negative(bundle=replace(given.BUNDLE, digest="cd34" * 16)))
+    assert ward.work() == 2
+    counted = len(ward.node.rows(Refusal))
+    asked_for, other = ward.node.jobs(JobKind.DELIVER)
+
+    with ward.node.transaction("anna") as tx:
+        queueing.retry(tx, asked_for.id)
+
+    left = {refusal.delivery_id for refusal in ward.node.rows(Refusal)}
+    assert left == {d.id for d in ward.deliveries.values() if d.job_id == other.id}
+    assert 0 < len(left) < counted
+
+
 @on_sqlite
 def test_once_an_object_was_delivered_the_refusals_before_count_no_more(ward: Ward) -> None:
     refused, *_ = ward.score()
