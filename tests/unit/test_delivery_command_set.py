@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from io import BytesIO
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,14 +15,20 @@ from pynetdicom.dsutils import encode
 
 from dicom_node.delivery.command_set import (
     C_STORE_RSP,
+    ReportRequest,
     Response,
+    decoded_report_request,
     decoded_response,
     encoded_c_echo_rq,
     encoded_c_store_rq,
+    encoded_n_action_rq,
+    encoded_n_event_report_rq,
+    encoded_n_event_report_rsp,
 )
 
 COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
 VERIFICATION = "1.2.840.10008.1.1"
+COMMITMENT, COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
 
 
 def read(encoded: bytes) -> Dataset:
@@ -56,6 +63,81 @@ def test_an_echo_request_announces_no_data_set() -> None:
     assert (command.CommandField, command.MessageID) == (0x0030, 65535)
     assert command.AffectedSOPClassUID == VERIFICATION
     assert command.CommandDataSetType == 0x0101
+
+
+def test_an_action_request_names_what_is_to_act_and_announces_a_data_set() -> None:
+    command = read(encoded_n_action_rq(7, COMMITMENT, COMMITMENT_INSTANCE, 1))
+
+    assert (command.CommandField, command.MessageID, command.ActionTypeID) == (0x0130, 7, 1)
+    assert command.RequestedSOPClassUID == COMMITMENT
+    assert command.RequestedSOPInstanceUID == COMMITMENT_INSTANCE
+    assert command.CommandDataSetType != 0x0101
+
+
+def test_a_report_request_is_read_as_it_was_written() -> None:
+    encoded = encoded_n_event_report_rq(7, COMMITMENT, COMMITMENT_INSTANCE, 2)
+    command = read(encoded)
+
+    assert (command.CommandField, command.MessageID, command.EventTypeID) == (0x0100, 7, 2)
+    assert command.AffectedSOPClassUID == COMMITMENT
+    assert command.AffectedSOPInstanceUID == COMMITMENT_INSTANCE
+    assert command.CommandDataSetType != 0x0101
+    assert decoded_report_request(encoded) == ReportRequest(7, COMMITMENT, COMMITMENT_INSTANCE, 2)
+
+
+def test_the_answer_to_a_report_names_it_and_announces_no_data_set() -> None:
+    report = ReportRequest(7, COMMITMENT, COMMITMENT_INSTANCE, 2)
+    command = read(encoded_n_event_report_rsp(report, 0x0115))
+
+    assert (command.CommandField, command.MessageIDBeingRespondedTo) == (0x8100, 7)
+    assert (command.Status, command.EventTypeID) == (0x0115, 2)
+    assert command.AffectedSOPClassUID == COMMITMENT
+    assert command.AffectedSOPInstanceUID == COMMITMENT_INSTANCE
+    assert command.CommandDataSetType == 0x0101
+
+
+REPORT_REQUEST: dict[str, int | str] = {
+    "AffectedSOPClassUID": COMMITMENT,
+    "CommandField": 0x0100,
+    "MessageID": 7,
+    "CommandDataSetType": 0x0102,
+    "AffectedSOPInstanceUID": "1." + "2" * 62,
+    "EventTypeID": 2,
+}
+
+
+def test_a_report_request_is_read_with_a_uid_of_the_greatest_length() -> None:
+    assert decoded_report_request(encoded_response(**REPORT_REQUEST)).sop_instance_uid == "1." + "2" * 62
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"CommandField": 0x0130}, "not an N-EVENT-REPORT request"),
+        ({"CommandDataSetType": 0x0101}, "not an N-EVENT-REPORT request"),
+        ({"CommandDataSetType": None}, "not an N-EVENT-REPORT request"),
+        ({"MessageID": None}, "mandatory"),
+        ({"EventTypeID": None}, "mandatory"),
+        ({"AffectedSOPClassUID": None}, "UID"),
+        ({"AffectedSOPInstanceUID": None}, "UID"),
+        ({"AffectedSOPInstanceUID": "1." + "2" * 63}, "UID"),
+        ({"AffectedSOPInstanceUID": "1.2.x"}, "UID"),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.filterwarnings("ignore:The value length")
+def test_a_request_that_is_no_whole_report_is_refused(change: dict[str, Any], words: str) -> None:
+    elements = {
+        keyword: value for keyword, value in {**REPORT_REQUEST, **change}.items() if value is not None
+    }
+    with pytest.raises(ValueError, match=words):
+        decoded_report_request(encoded_response(**elements))
+
+
+@pytest.mark.parametrize(("kind", "announced"), [(0x0101, False), (0x0001, True), (0x0102, True)])
+def test_a_response_tells_whether_a_data_set_follows(kind: int, announced: bool) -> None:
+    assert decoded_response(encoded_response(CommandDataSetType=kind)).has_data_set is announced
 
 
 def test_a_response_is_read_with_the_request_that_it_answers() -> None:

@@ -18,6 +18,8 @@ from dicom_node.delivery.destination import Destination
         ("A@B@host:104", "A@B", "host", 104),
         ("A:B@host:104", "A:B", "host", 104),
         ("PACS@[2001:db8::7]:104", "PACS", "2001:db8::7", 104),
+        ("16 LETTERS TITLE@host:1", "16 LETTERS TITLE", "host", 1),
+        ("~@host:65535", "~", "host", 65535),
     ],
 )
 def test_a_destination_reads_back_as_it_was_written(text: str, ae_title: str, host: str, port: int) -> None:
@@ -53,6 +55,12 @@ def test_a_destination_reads_back_as_it_was_written(text: str, ae_title: str, ho
 def test_what_cannot_be_a_destination_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="for example"):
         Destination.parse(text)
+
+
+@pytest.mark.parametrize("host", ["", "ho st", "host\n"])
+def test_what_cannot_be_a_host_is_refused_also_where_it_is_not_written_as_one_text(host: str) -> None:
+    with pytest.raises(ValueError, match="is not a host name"):
+        Destination("PACS", host, 104)
 
 
 def test_spaces_around_an_ae_title_are_not_significant() -> None:
