@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +13,8 @@ from db.handoff import Completeness, ReceivedInstance, Registration
 from db.registry import AcceptedFile
 from db.session import Database
 from dicom_node.listener.group_commit import GroupCommit
+from dicom_node.listener.repeats import Repeats
 from dicom_node.spool import Spool, content_digest
-
-REPEATS_TOLD_EVERY_S = 60.0
-MOST_KINDS_REMEMBERED = 1000
 
 _log = structlog.get_logger(__name__)
 
@@ -43,8 +39,7 @@ class Registrar:
         self._rules = rules
         self._spool = spool
         self._actor = actor
-        self._lock = threading.Lock()
-        self._told: dict[tuple[str, str, str], tuple[float, int]] = {}
+        self._told = Repeats()
         self._commits = GroupCommit(self.register_together)
 
     def register(self, received: ReceivedInstance) -> Registration:
@@ -74,7 +69,7 @@ class Registrar:
 
         A peer that floods the node with refusals must not flood its audit trail.
         """
-        repeats = self._repeats(action, detail)
+        repeats = self._told.before(action, str(detail.get("peer_address")), str(detail.get("reason")))
         if repeats is None:
             return
         _log.warning(f"listener.{action}", **detail, repeats_not_told=repeats)
@@ -84,17 +79,3 @@ class Registrar:
         except DatabaseError as error:
             # Nothing changed that would need this row: a refusal is the refusal, told or not.
             _log.warning("listener.refusal_not_audited", action=action, reason=str(error))
-
-    def _repeats(self, action: str, detail: dict[str, Any]) -> int | None:
-        """Return how many events of this kind were not told since the last one; None to keep silent now."""
-        kind = (action, str(detail.get("peer_address")), str(detail.get("reason")))
-        now = time.monotonic()
-        with self._lock:
-            told_at, repeats = self._told.get(kind, (float("-inf"), 0))
-            if now - told_at < REPEATS_TOLD_EVERY_S:
-                self._told[kind] = (told_at, repeats + 1)
-                return None
-            if len(self._told) >= MOST_KINDS_REMEMBERED:
-                self._told.clear()
-            self._told[kind] = (now, 0)
-            return repeats

@@ -15,7 +15,7 @@ from db.errors import DatabaseUnavailableError
 from db.handoff import ReceivedInstance, Registration
 from db.session import Database
 from db.tables import Instance
-from dicom_node.listener import owed_rows, registration
+from dicom_node.listener import owed_rows, repeats
 from dicom_node.listener.backlog import Backlog
 from dicom_node.listener.journal import Journal
 from dicom_node.listener.owed_rows import Journaling, OwedRows
@@ -44,12 +44,12 @@ def told(node: SteeredNode) -> list[tuple[str, str, int]]:
 def test_of_the_same_refusals_of_a_peer_one_is_told_with_the_number_of_the_others(
     node: SteeredNode, registrar: Registrar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registration, "REPEATS_TOLD_EVERY_S", NEVER_S)
+    monkeypatch.setattr(repeats, "EVERY_S", NEVER_S)
     for _ in range(4):
         refuse(registrar)
     assert told(node) == [("10.0.0.1", "no AE title", 0)]
 
-    monkeypatch.setattr(registration, "REPEATS_TOLD_EVERY_S", 0.0)
+    monkeypatch.setattr(repeats, "EVERY_S", 0.0)
     refuse(registrar)
     refuse(registrar)
     assert told(node)[1:] == [("10.0.0.1", "no AE title", 3), ("10.0.0.1", "no AE title", 0)]
@@ -58,7 +58,7 @@ def test_of_the_same_refusals_of_a_peer_one_is_told_with_the_number_of_the_other
 def test_a_peer_or_a_reason_hides_no_other(
     node: SteeredNode, registrar: Registrar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registration, "REPEATS_TOLD_EVERY_S", NEVER_S)
+    monkeypatch.setattr(repeats, "EVERY_S", NEVER_S)
     for _ in range(2):
         refuse(registrar)
         refuse(registrar, address="10.0.0.2")
@@ -73,10 +73,10 @@ def test_a_peer_or_a_reason_hides_no_other(
 def test_a_peer_with_ever_new_reasons_does_not_fill_the_memory(
     registrar: Registrar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registration, "MOST_KINDS_REMEMBERED", 3)
+    monkeypatch.setattr(repeats, "MOST_KINDS", 3)
     for number in range(10):
         refuse(registrar, reason=f"reason {number}")
-    assert len(registrar._told) <= 3
+    assert len(registrar._told._done) <= 3
 
 
 def test_a_refusal_stands_though_it_cannot_be_told(database: Database, tmp_path: Path) -> None:
