@@ -32,7 +32,6 @@ FOLDERS: Mapping[str, str] = {
     ),
     "dicom_node/delivery": "Results on their way out: C-STORE with a deadline on every wait.",
     "dicom_node/cli": "The command line: one file per command or group, and folders of what they do.",
-    "workers/tasks": "The worker tasks of Celery: one file each.",
     "models/tasks": "The clinical tasks: one file each, with the gate that refuses.",
     "models/architectures": "The networks: one file each.",
     "models/families": "What several networks share: VGG, ResNet, DenseNet.",

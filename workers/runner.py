@@ -1,8 +1,10 @@
-"""What turns claim loops into a process: looking into the database, or answering a broker's doorbells."""
+"""What turns claim loops into a process: its sign of life, its end in time, and looking into the database.
+
+What answers a broker's doorbells instead is :mod:`workers.doorbells`.
+"""
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Collection, Mapping
@@ -183,76 +185,3 @@ def run_embedded(
         while not pace.wait(LOOK_EVERY_S):
             while sum(loop.drain(limit=1) for loop in loops.values()):
                 pass  # while anything was done, something else may be due
-
-
-def run_with_broker(
-    database: Database,
-    loops: Mapping[JobKind, ClaimLoop],
-    *,
-    name: str,
-    broker_url: str,
-    key_prefix: str,
-    stop_deadline_s: float,
-    recycling: Recycling | None = None,
-) -> None:
-    """Answer doorbells until stopped: one solo Celery worker, as one process owns one device.
-
-    Parameters
-    ----------
-    database : Database
-        The queue of record.
-    loops : mapping
-        What to work on, by queue.
-    name : str
-        This process; also its Celery node name.
-    broker_url, key_prefix : str
-        See :func:`workers.app.create_app`.
-    stop_deadline_s, recycling
-        As for :func:`run_embedded`.
-    """
-    from celery.signals import setup_logging, task_postrun, worker_ready, worker_shutting_down
-    from celery.worker import state
-
-    from workers.app import create_app
-    from workers.tasks import REGISTRATIONS
-
-    app = create_app(broker_url, key_prefix=key_prefix)
-    for kind, loop in loops.items():
-        REGISTRATIONS[kind](app, loop)
-
-    @setup_logging.connect(weak=False)
-    def keep_logs(**_: object) -> None:
-        # Celery would set the level of every logger otherwise. It tells of itself in warnings alone.
-        for library in ("celery", "kombu"):
-            logging.getLogger(library).setLevel(logging.WARNING)
-
-    @worker_shutting_down.connect(weak=False)
-    def stop(**_: object) -> None:
-        for loop in loops.values():
-            loop.stop()
-
-    @task_postrun.connect(weak=False)
-    def end_where_recycled(**_: object) -> None:
-        if recycling is not None and recycling.reason is not None:
-            state.should_stop = os.EX_OK  # as a signal would; Celery looks when the message is acknowledged
-
-    @worker_ready.connect(weak=False)
-    def ready(**_: object) -> None:
-        log.info("worker.ready", queues=[kind.value for kind in loops])
-
-    worker = app.Worker(
-        pool="solo",
-        concurrency=1,
-        queues=[kind.value for kind in loops],
-        hostname=name,
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-        quiet=True,
-    )
-    living = SignOfLife(database, loops, name, rung=True, recycling=recycling)
-    with StopDeadline(loops.values(), stop_deadline_s), living:
-        for loop in loops.values():
-            loop.drain()
-        if not any(loop.is_stopping for loop in loops.values()):
-            worker.start()

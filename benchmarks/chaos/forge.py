@@ -39,6 +39,7 @@ PRELOADED = (
     "models.classifier",
     "models.store",
     "torch._dynamo",  # the first network loads it
+    "workers.doorbells",
     "workers.pipeline",
     "workers.runner",
     "workers.sending",

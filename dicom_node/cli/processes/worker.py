@@ -29,7 +29,7 @@ from workers.claim_loop import ClaimLoop, Handler, Terms
 def run(settings: Settings, kinds: tuple[JobKind, ...]) -> None:
     """Do jobs of these kinds until SIGTERM."""
     from workers.recycling import Limits, Recycling
-    from workers.runner import run_embedded, run_with_broker
+    from workers.runner import run_embedded
 
     start_process("work")
     name = process_name("+".join(kind.value for kind in kinds))
@@ -55,6 +55,8 @@ def run(settings: Settings, kinds: tuple[JobKind, ...]) -> None:
         if settings.broker_url is None:
             run_embedded(database, loops, name=name, stop_deadline_s=deadline_s, recycling=recycling)
         else:
+            from workers.doorbells import run_with_broker
+
             run_with_broker(
                 database,
                 loops,
