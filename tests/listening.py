@@ -20,8 +20,9 @@ from db.handoff import ReceivedInstance, Registration
 from dicom_node.listener.admission import Admission
 from dicom_node.listener.contexts import TRANSFER_SYNTAX_BY_UID
 from dicom_node.listener.limits import ListenerLimits
-from dicom_node.listener.server import Listener
+from dicom_node.listener.server import Listener, Storing
 from dicom_node.listener.services import Service
+from dicom_node.listener.transport import Port
 from dicom_node.spool import Spool
 from dicom_node.tls import ServerTls
 from tests.simulators.raw_scu import Proposal, RawScu
@@ -133,14 +134,11 @@ def listening(
 
     listener = Listener(
         "NODE",
-        "127.0.0.1",
-        0,
-        spool=spool,
-        register=rows.register,
+        Port("127.0.0.1", 0, tls),
+        Storing(spool, rows.register),
         limits=ListenerLimits(**{"min_free_bytes": 0, **overrides}),
         on_event=note,
         admission=admission,
-        tls=tls,
         services=services,
         is_congested=is_congested,
     )

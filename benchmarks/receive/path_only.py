@@ -25,7 +25,8 @@ def main(port: int, folder: Path, *, is_synced: bool) -> None:
     from dicom_node.listener.journal import LARGEST_JOURNALED_BYTES, SEGMENTS, Journal, Kept
     from dicom_node.listener.limits import ListenerLimits
     from dicom_node.listener.owed_rows import Journaling, OwedRows
-    from dicom_node.listener.server import Listener
+    from dicom_node.listener.server import Listener, Storing
+    from dicom_node.listener.transport import Port
     from dicom_node.logs import configure_logs
     from dicom_node.settings.sections import ListenerSettings
     from dicom_node.spool import Spool, SpooledFile
@@ -69,13 +70,10 @@ def main(port: int, folder: Path, *, is_synced: bool) -> None:
     )
     listener = Listener(
         "NODE",
-        "127.0.0.1",
-        port,
-        spool=spool,
-        register=register,
+        Port("127.0.0.1", port),
+        Storing(spool, register, Journaling(journal, OwedRows(journal, spool, register_together))),
         limits=ListenerLimits(),
         on_event=lambda _action, _detail: None,
-        journaling=Journaling(journal, OwedRows(journal, spool, register_together)),
     )
     listener.start()
     threading.Event().wait()

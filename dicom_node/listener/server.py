@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -28,9 +29,13 @@ from dicom_node.listener.handshakes import Handshakes, names_of
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.owed_rows import Journaling
 from dicom_node.listener.services import Service
-from dicom_node.listener.transport import BoundedAssociationServer, BoundedRequestHandler, SharedPortServer
+from dicom_node.listener.transport import (
+    BoundedAssociationServer,
+    BoundedRequestHandler,
+    Port,
+    SharedPortServer,
+)
 from dicom_node.spool import Spool
-from dicom_node.tls import ServerTls
 
 _LOCAL_LIMIT_EXCEEDED = Refusal(2, 3, 2, "too many associations")
 _TOO_MANY_OF_ONE_PEER = Refusal(2, 3, 2, "too many associations of this peer")
@@ -45,6 +50,25 @@ _ACCEPT_POLL_S = 0.05
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Storing:
+    """What makes received objects durable and known.
+
+    Attributes
+    ----------
+    spool : Spool
+        Where their files are kept.
+    register : callable
+        Commits the row of a durable object: ``register(ReceivedInstance) -> Registration``.
+    journaling : Journaling or None
+        What makes small objects durable; without it each file is synced by itself.
+    """
+
+    spool: Spool
+    register: Register
+    journaling: Journaling | None = None
+
+
 class Listener:
     """A storage and verification SCP.
 
@@ -52,14 +76,10 @@ class Listener:
     ----------
     ae_title : str
         The node's AE title.
-    host : str
-        Address to listen on.
-    port : int
-        Port to listen on; 0 takes a free one, see :attr:`port`.
-    spool : Spool
-        Where received objects become durable.
-    register : callable
-        Commits the row of a durable object: ``register(ReceivedInstance) -> Registration``.
+    port : Port
+        Where it accepts; for a free one see :attr:`port`.
+    storing : Storing
+        What becomes of received objects.
     limits : ListenerLimits
         Bounds of associations and objects.
     on_event : callable
@@ -69,44 +89,37 @@ class Listener:
         threads.
     admission : Admission, optional
         Who may come in, and for what. By default everybody.
-    tls : ServerTls, optional
-        The certificates of a port that takes secure connections alone; by default it takes plain ones.
     services : sequence of Service
         What it offers besides storage and verification.
     is_congested : callable
         Whether so much work waits that associations are rejected as transient.
-    shares_port : bool
-        Whether other processes accept on the port, too.
-    journaling : Journaling, optional
-        What makes small objects durable; by default each file is synced by itself.
     """
 
     def __init__(
         self,
         ae_title: str,
-        host: str,
-        port: int,
+        port: Port,
+        storing: Storing,
         *,
-        spool: Spool,
-        register: Register,
         limits: ListenerLimits,
         on_event: OnEvent,
         admission: Admission | None = None,
-        tls: ServerTls | None = None,
         services: Sequence[Service] = (),
         is_congested: Callable[[], bool] = lambda: False,
-        shares_port: bool = False,
-        journaling: Journaling | None = None,
     ) -> None:
         self._ae_title = ae_title.strip()
-        self._address = (host, port)
+        self._address = (port.host, port.number)
         self._limits = limits
         self._on_event = on_event
-        self._handler = StorageHandler(spool, register, limits, self._report, journaling)
+        self._handler = StorageHandler(
+            storing.spool, storing.register, limits, self._report, storing.journaling
+        )
         self._admission = admission or Admission(ae_title)
-        self._handshakes = None if tls is None else Handshakes(tls, limits.acse_timeout_s, self._report)
+        self._handshakes = (
+            None if port.tls is None else Handshakes(port.tls, limits.acse_timeout_s, self._report)
+        )
         self._is_congested = is_congested
-        self._shares_port = shares_port
+        self._server_class = SharedPortServer if port.is_shared else BoundedAssociationServer
         self._services = {each.abstract_syntax: each for each in services}
         self._places = threading.Lock()
         self._server: BoundedAssociationServer | None = None
@@ -144,7 +157,7 @@ class Listener:
                 (evt.EVT_ABORTED, self._aborted),
                 (evt.EVT_RELEASED, self._released),
             ],
-            server_class=SharedPortServer if self._shares_port else BoundedAssociationServer,
+            server_class=self._server_class,
             request_handler=BoundedRequestHandler,
         )
         self._server.limits = self._limits

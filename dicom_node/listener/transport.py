@@ -8,6 +8,7 @@ import socket
 import socketserver
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +21,7 @@ from dicom_node.listener.handlers import StorageHandler
 from dicom_node.listener.handshakes import Handshakes
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.services import Service
+from dicom_node.tls import ServerTls
 
 # What accept says where it is this machine that has no room; BaseServer passes it over in silence.
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -28,6 +30,28 @@ _ACCEPT_AGAIN_S = 0.1
 _TELL_AGAIN_S = 60.0
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """Where a listener accepts connections.
+
+    Attributes
+    ----------
+    host : str
+        The address.
+    number : int
+        The TCP port; 0 takes a free one.
+    tls : ServerTls or None
+        The certificates of a port that takes secure connections alone; None for one that takes plain ones.
+    is_shared : bool
+        Whether other processes accept on it, too.
+    """
+
+    host: str
+    number: int
+    tls: ServerTls | None = None
+    is_shared: bool = False
 
 
 class BoundedRequestHandler(RequestHandler):  # type: ignore[misc]

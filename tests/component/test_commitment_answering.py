@@ -29,7 +29,8 @@ from dicom_node.listener.admission import Admission, Caller, Operation
 from dicom_node.listener.commitment import MOST_ANSWERED_AT_ONCE, CommitmentService
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.registration import Registrar
-from dicom_node.listener.server import Listener
+from dicom_node.listener.server import Listener, Storing
+from dicom_node.listener.transport import Port
 from dicom_node.spool import Spool
 from tests.listening import MG_FOR_PRESENTATION, encoded, mammogram, uid_of
 from tests.simulators.asking_modality import Modality, request_for
@@ -131,10 +132,8 @@ def start(node: SteeredNode, tmp_path: Path) -> Start:
         )
         listener = Listener(
             "NODE",
-            "127.0.0.1",
-            0,
-            spool=spool,
-            register=registrar.register,
+            Port("127.0.0.1", 0),
+            Storing(spool, registrar.register),
             limits=ListenerLimits(min_free_bytes=0),
             on_event=lambda _action, _detail: None,
             services=[service.service],

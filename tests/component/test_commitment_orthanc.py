@@ -16,7 +16,8 @@ from dicom_node.delivery.dimse import DeliveryTimeouts, Outgoing, Requestor, sen
 from dicom_node.listener.commitment import CommitmentService
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.registration import Registrar
-from dicom_node.listener.server import Listener
+from dicom_node.listener.server import Listener, Storing
+from dicom_node.listener.transport import Port
 from dicom_node.results.builders import build_all
 from dicom_node.spool import Spool
 from tests import results_contexts as given
@@ -46,10 +47,8 @@ def listener_of(node: SteeredNode, spool: Spool, answers_to: dict[str, str], por
     )
     return Listener(
         "NODE",
-        "127.0.0.1",
-        port,
-        spool=spool,
-        register=Registrar(node.database, RULES, spool=spool, actor="listen@host:1").register,
+        Port("127.0.0.1", port),
+        Storing(spool, Registrar(node.database, RULES, spool=spool, actor="listen@host:1").register),
         limits=ListenerLimits(min_free_bytes=0),
         on_event=lambda _action, _detail: None,
         services=[service.service],

@@ -25,7 +25,8 @@ from dicom_node.images.decoder_process import DecodeLimits
 from dicom_node.images.reader import ImageReader
 from dicom_node.listener.contexts import STORAGE_CLASS_UIDS, TRANSFER_SYNTAX_BY_UID
 from dicom_node.listener.limits import ListenerLimits
-from dicom_node.listener.server import Listener
+from dicom_node.listener.server import Listener, Storing
+from dicom_node.listener.transport import Port
 from dicom_node.spool import Spool
 from models.contract import RefusalCode
 from tests.listening import (
@@ -150,10 +151,8 @@ def test_an_object_that_is_broken_off_is_gone_before_anybody_hears_of_it(tmp_pat
 
     listener = Listener(
         "NODE",
-        "127.0.0.1",
-        0,
-        spool=spool,
-        register=Rows().register,
+        Port("127.0.0.1", 0),
+        Storing(spool, Rows().register),
         limits=ListenerLimits(min_free_bytes=0),
         on_event=note,
     )

@@ -20,7 +20,8 @@ from dicom_node.listener.journal_recovery import JournalRecovery
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.owed_rows import Journaling, OwedRows
 from dicom_node.listener.registration import Registrar
-from dicom_node.listener.server import Listener
+from dicom_node.listener.server import Listener, Storing
+from dicom_node.listener.transport import Port
 from dicom_node.logs import configure_logs
 from dicom_node.spool import Spool
 
@@ -46,13 +47,10 @@ def main(spool: Path, url: str, key: Path, journal: Path | None = None) -> None:
             journaling = Journaling(kept, rows)
         listener = Listener(
             "NODE",
-            "127.0.0.1",
-            0,
-            spool=files,
-            register=registrar.register,
+            Port("127.0.0.1", 0),
+            Storing(files, registrar.register, journaling),
             limits=ListenerLimits(min_free_bytes=0),
             on_event=registrar.on_event,
-            journaling=journaling,
         )
         listener.start()
         sys.stdout.write(f"{listener.port}\n")

@@ -7,9 +7,14 @@ the process, or belongs to a copy that nobody looks into.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 from db.errors import DatabaseUnavailableError, SchemaError
 from dicom_node.settings import Settings
+
+Asked = TypeVar("Asked")
+Told = TypeVar("Told")
 
 _GONE = "the database file was moved, removed or replaced while the node runs"
 
@@ -51,6 +56,27 @@ class DatabaseFile:
             raise SchemaError(
                 f"{_GONE}; stop all of its processes, restore the file, and start the node again"
             )
+
+    def relied_on_by(self, register: Callable[[Asked], Told]) -> Callable[[Asked], Told]:
+        """Let nobody be told of a row that went to another file than the next process will open.
+
+        Parameters
+        ----------
+        register : callable
+            Commits rows.
+
+        Returns
+        -------
+        callable
+            Does the same, and raises as :meth:`require` does instead of telling.
+        """
+
+        def register_and_look(asked: Asked) -> Told:
+            told = register(asked)
+            self.require()
+            return told
+
+        return register_and_look
 
     def _present(self) -> tuple[int, int] | None:
         if self._path is None:

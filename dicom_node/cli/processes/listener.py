@@ -6,9 +6,8 @@ import gc
 import resource
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 
 import structlog
 
@@ -30,11 +29,11 @@ from dicom_node.listener.backlog import Backlog
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.owed_rows import Journaling, OwedRows
 from dicom_node.listener.registration import Registrar
-from dicom_node.listener.server import Listener
+from dicom_node.listener.server import Listener, Storing
 from dicom_node.listener.services import Service
+from dicom_node.listener.transport import Port
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
-from dicom_node.tls import ServerTls
 
 STOP_DEADLINE_S = 20.0
 ABORT_S = 1.0  # for the peers that are told of the end
@@ -44,8 +43,7 @@ STOPPING_THREAD = "listener-stop"
 _FILES_OF_A_CONNECTION = 3  # its socket, the object that comes, the folder that is synced
 _OTHER_FILES = 128
 
-Received = TypeVar("Received")
-Told = TypeVar("Told")
+_log = structlog.get_logger(__name__)
 
 
 def run(settings: Settings, *, shared_port: int | None = None) -> None:
@@ -61,106 +59,85 @@ def run(settings: Settings, *, shared_port: int | None = None) -> None:
     if shared_port is not None:
         settings = settings.model_copy(update={"port": shared_port})
     start_process("listen")
-    name = process_name("listen")
-    log = structlog.get_logger(__name__)
     stopping = threading.Event()
     when_told_to_stop(stopping.set, deadline_s=STOP_DEADLINE_S + GOODBYE_S)
+    name = process_name("listen")
     with ExitStack() as stack:
         database = stack.enter_context(open_database(settings, upgrade=True))
         audit_configuration(settings, database, name)
         recover_journals(settings, database, name)
-        spool = Spool(settings.spool_dir)
-        file = DatabaseFile(settings)
-        rules = completeness(settings)
-        registrar = Registrar(database, rules, spool=spool, actor=name)
-        journaling = None
-        if settings.listener.journal:
-            journal, late_synced = stack.enter_context(open_journal(settings, database, spool))
-            if journal is not None:
-                of_journaled = Registrar(late_synced, rules, spool=spool, actor=name)
-                together = _relying_on(file, of_journaled.register_together)
-                rows = OwedRows(journal, spool, together)
-                stack.callback(rows.close)
-                journaling = Journaling(journal, rows)
+        file, spool = DatabaseFile(settings), Spool(settings.spool_dir)
+        registrar = Registrar(database, completeness(settings), spool=spool, actor=name)
+        journaling = stack.enter_context(_journaling(settings, database, file, spool))
         backlog = Backlog(database, settings.listener.max_waiting_jobs)
-        listeners = _listeners(
-            settings,
-            database,
-            file,
-            spool,
-            registrar,
-            backlog,
-            journaling,
-            shares_ports=shared_port is not None,
-        )
-        _claim_open_files(len(listeners) * listener_limits(settings).max_connections)
+        limits, admits = listener_limits(settings), admission(settings)
+        services = [_commitment(settings, database, spool, registrar)] if settings.uses_commitment else []
+        listeners = [
+            Listener(
+                settings.ae_title,
+                port,
+                Storing(spool, file.relied_on_by(registrar.register), journaling),
+                limits=limits,
+                on_event=registrar.on_event,
+                admission=admits,
+                services=services,
+                is_congested=backlog.is_too_long,
+            )
+            for port in _ports(settings, are_shared=shared_port is not None)
+        ]
+        _claim_open_files(len(listeners) * limits.max_connections)
         for listener in listeners:
-            _start(listener, settings.host)
-            log.info("listener.ready", ae_title=settings.ae_title, host=settings.host, port=listener.port)
+            _start(listener, settings)
         # In a thread of its own: this one may wait for the database when the signal comes.
         ending = threading.Thread(target=_stop_when_told, args=(stopping, listeners), daemon=True)
         ending.start()
         presence = Presence(database, name, "listen")
         # What is loaded now stays; to look through it for garbage stops all associations for a while.
         gc.freeze()
-        sign_due_at = 0.0
-        while not stopping.is_set():
-            file.require_for_good()
-            if time.monotonic() >= sign_due_at:
-                presence.sign()
-                backlog.look()
-                sign_due_at = time.monotonic() + SIGN_OF_LIFE_S
-            stopping.wait(LOOK_EVERY_S)
+        _look_around(stopping, file, presence, backlog)
         ending.join()
         presence.say_goodbye()
 
 
-def _listeners(
-    settings: Settings,
-    database: Database,
-    file: DatabaseFile,
-    spool: Spool,
-    registrar: Registrar,
-    backlog: Backlog,
-    journaling: Journaling | None,
-    *,
-    shares_ports: bool,
-) -> list[Listener]:
-    """Make the listener of each port: the plain one, and the secure one where it is configured."""
-    tls, admits = listener_tls(settings), admission(settings)
-    ports: list[tuple[int, ServerTls | None]] = [(settings.port, None)] if settings.listener.plain else []
-    ports += [(settings.listener.tls.port, tls)] if tls is not None else []
-    services = [_commitment(settings, database, spool, registrar)] if settings.uses_commitment else []
-
-    return [
-        Listener(
-            settings.ae_title,
-            settings.host,
-            port,
-            spool=spool,
-            register=_relying_on(file, registrar.register),
-            limits=listener_limits(settings),
-            on_event=registrar.on_event,
-            admission=admits,
-            tls=certificates,
-            services=services,
-            is_congested=backlog.is_too_long,
-            shares_port=shares_ports,
-            journaling=journaling,
-        )
-        for port, certificates in ports
-    ]
+@contextmanager
+def _journaling(
+    settings: Settings, database: Database, file: DatabaseFile, spool: Spool
+) -> Iterator[Journaling | None]:
+    """Open what makes small objects durable; at its end their rows are committed. None where it is off."""
+    if not settings.listener.journal:
+        yield None
+        return
+    with open_journal(settings, database, spool) as (journal, late_synced):
+        if journal is None:
+            yield None
+            return
+        registrar = Registrar(late_synced, completeness(settings), spool=spool, actor=process_name("listen"))
+        rows = OwedRows(journal, spool, file.relied_on_by(registrar.register_together))
+        with closing(rows):
+            yield Journaling(journal, rows)
 
 
-def _relying_on(file: DatabaseFile, register: Callable[[Received], Told]) -> Callable[[Received], Told]:
-    """Let nobody be told of a row that went to another file than the next process will open."""
+def _ports(settings: Settings, *, are_shared: bool) -> list[Port]:
+    """Return where to listen: the plain port, and the secure one where it is configured."""
+    ports = []
+    if settings.listener.plain:
+        ports.append(Port(settings.host, settings.port, is_shared=are_shared))
+    tls = listener_tls(settings)
+    if tls is not None:
+        ports.append(Port(settings.host, settings.listener.tls.port, tls, is_shared=are_shared))
+    return ports
 
-    def register_and_look(received: Received) -> Told:
-        told = register(received)
-        file.require()
-        return told
 
-    return register_and_look
+def _look_around(stopping: threading.Event, file: DatabaseFile, presence: Presence, backlog: Backlog) -> None:
+    """Until the process stops, see whether its database is still the node's and whether work piles up."""
+    sign_due_at = 0.0
+    while not stopping.is_set():
+        file.require_for_good()
+        if time.monotonic() >= sign_due_at:
+            presence.sign()
+            backlog.look()
+            sign_due_at = time.monotonic() + SIGN_OF_LIFE_S
+        stopping.wait(LOOK_EVERY_S)
 
 
 def _commitment(settings: Settings, database: Database, spool: Spool, registrar: Registrar) -> Service:
@@ -211,7 +188,7 @@ def _claim_open_files(connections: int) -> None:
     most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
     if most < needed:
-        structlog.get_logger(__name__).warning(
+        _log.warning(
             "listener.few_open_files",
             has=most,
             needs=needed,
@@ -219,12 +196,13 @@ def _claim_open_files(connections: int) -> None:
         )
 
 
-def _start(listener: Listener, host: str) -> None:
+def _start(listener: Listener, settings: Settings) -> None:
     try:
         listener.start()
     except OSError as error:
         choices = "--port, listener.tls.port"
-        raise PortUnavailableError(host, listener.port, error, choices=choices) from error
+        raise PortUnavailableError(settings.host, listener.port, error, choices=choices) from error
+    _log.info("listener.ready", ae_title=settings.ae_title, host=settings.host, port=listener.port)
 
 
 def listener_limits(settings: Settings) -> ListenerLimits:
