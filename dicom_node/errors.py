@@ -15,6 +15,7 @@
     ├── ResultError              a result object could not be built or failed its own check
     └── DeliveryError            an object did not reach its destination
         └── DestinationUnavailableError   will pass by itself: try again
+            └── DestinationAwayError      ... and everything for this destination waits with it
 
 Messages carry ids and names of settings, never patient data (no name, no patient id, no file content).
 """
