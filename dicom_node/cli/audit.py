@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 import typer
 
 from dicom_node.cli.exit_codes import ExitCode
+from dicom_node.cli.new_files import new_file
 from dicom_node.cli.options import TIMES, ConfigFile, DataDir, Json, Limit, aware
 from dicom_node.cli.output import console, errors, print_json
 from dicom_node.cli.wiring import load_settings, open_database, person
@@ -67,14 +68,8 @@ def _checked(database: Database, wanted: AuditFilter) -> AuditFilter:
 
 
 def _new_file(path: Path) -> TextIO:
-    """Open a file for the trail, for its owner's eyes; never over another one."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise typer.BadParameter(f"{path} exists; name a new file", param_hint="--out") from None
-    except OSError as error:
-        raise typer.BadParameter(f"{path} cannot be written ({error.strerror})", param_hint="--out") from None
-    return os.fdopen(descriptor, "w", encoding="utf-8", newline="")
+    """Open a new file for the trail."""
+    return os.fdopen(new_file(path), "w", encoding="utf-8", newline="")
 
 
 @app.command("query")
@@ -131,7 +126,7 @@ def verify(
     ] = None,
     rows: Annotated[
         bool,
-        typer.Option("--rows", help="Hold instances, scores and results against what the trail says, too."),
+        typer.Option("--rows", help="Hold instances, scores, results and deliveries against the trail, too."),
     ] = False,
     json: Json = False,
 ) -> None:
