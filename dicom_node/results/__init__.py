@@ -7,6 +7,6 @@
                                              checks: what must hold before anything is stored or sent
 
 One module for each kind of object, which asks ``identity`` for its UIDs, ``codes`` for its coded concepts and
-``wording`` for its sentences. Profiles decide which kinds a destination gets. What this package does not know:
-rows, jobs, associations.
+``wording`` for its sentences. Profiles decide which kinds a destination gets. What this package does not
+know: rows, jobs, associations.
 """
