@@ -73,8 +73,8 @@ class Peer:
         self.port = self._listener.getsockname()[1]
         self.messages: list[tuple[bytes, bytes]] = []
         """Command set and data set of each message that the node sent."""
-        self.kinds: list[int] = []
-        """Types of the PDUs that it sent."""
+        self.pdus: list[bytes] = []
+        """All that the node sent."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -114,8 +114,8 @@ class Peer:
         header = coming.read(6)  # type: ignore[attr-defined]
         if len(header) < 6:
             return b""
-        self.kinds.append(header[0])
-        return bytes(header + coming.read(int.from_bytes(header[2:], "big")))  # type: ignore[attr-defined]
+        self.pdus.append(header + coming.read(int.from_bytes(header[2:], "big")))  # type: ignore[attr-defined]
+        return self.pdus[-1]
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def test_a_request_arrives_whole_and_its_answer_is_its_status() -> None:
     assert found[0x0003].rstrip(b"\0").decode() == PUSH_MODEL
     assert found[0x1001].rstrip(b"\0").decode() == PUSH_MODEL_INSTANCE
     assert found[0x1008] == struct.pack("<H", 1)
-    assert peer.kinds[-1] == 5, "it was released"
+    assert peer.pdus[-1] == RELEASE, "it was released"
 
 
 def test_an_event_report_arrives_whole_and_its_answer_is_its_status() -> None:
@@ -155,6 +155,7 @@ def test_an_event_report_arrives_whole_and_its_answer_is_its_status() -> None:
     ((command, data_set),) = peer.messages
     assert data_set == INFORMATION
     assert elements(command)[0x1002] == struct.pack("<H", 2)
+    assert elements(command)[0x0002].rstrip(b"\0").decode() == PUSH_MODEL
     assert elements(command)[0x1000].rstrip(b"\0").decode() == PUSH_MODEL_INSTANCE
 
 
@@ -248,7 +249,7 @@ def test_a_peer_that_releases_instead_of_reporting_is_let_go() -> None:
     with Peer(RELEASE, speaks_first=True) as peer, associated(peer) as association:
         assert association.next_report(CONTEXT, PATIENCE_S) is None
         assert not association.is_usable
-    assert 6 in peer.kinds, "its release was answered"
+    assert RELEASED in peer.pdus, "its release was answered"
 
 
 def test_a_request_that_is_no_report_ends_the_association() -> None:

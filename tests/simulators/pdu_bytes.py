@@ -10,13 +10,15 @@ def item(kind: int, body: bytes) -> bytes:
     return struct.pack(">BxH", kind, len(body)) + body
 
 
-def associate_acceptance(*results: tuple[int, int, str], maximum_length: int = 16384) -> bytes:
+def associate_acceptance(*results: tuple[int, int, str], maximum_length: int | None = 16384) -> bytes:
     """Encode an A-ASSOCIATE-AC PDU (PS3.8 9.3.3) with (context id, result, transfer syntax) of contexts."""
     contexts = b"".join(
         item(0x21, struct.pack(">BxBx", context_id, result) + item(0x40, syntax.encode()))
         for context_id, result, syntax in results
     )
-    about = item(0x51, struct.pack(">I", maximum_length)) + item(0x52, b"1.2.3.4")
+    about = item(0x52, b"1.2.3.4")
+    if maximum_length is not None:
+        about = item(0x51, struct.pack(">I", maximum_length)) + about
     body = (
         struct.pack(">Hxx16s16s32x", 1, b"PACS".ljust(16), b"DICOM_NODE".ljust(16))
         + item(0x10, b"1.2.840.10008.3.1.1.1")

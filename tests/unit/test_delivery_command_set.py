@@ -29,10 +29,16 @@ from dicom_node.delivery.command_set import (
 COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
 VERIFICATION = "1.2.840.10008.1.1"
 COMMITMENT, COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
+LONGEST_UID = "1.2.3456789.1" + "0" * 51
 
 
 def read(encoded: bytes) -> Dataset:
     return read_dataset(BytesIO(encoded), is_implicit_VR=True, is_little_endian=True)
+
+
+def padded(uid: str) -> bytes:
+    """Encode a UID to even length (PS3.5 6.2)."""
+    return uid.encode() + (b"\0" if len(uid) % 2 else b"")
 
 
 def encoded_response(**elements: int | str) -> bytes:
@@ -44,7 +50,7 @@ def encoded_response(**elements: int | str) -> bytes:
     return encoded
 
 
-@pytest.mark.parametrize("uid", ["2.25.1", "2.25.12"])
+@pytest.mark.parametrize("uid", ["2.25.1", "2.25.12", "2.25.123"])
 def test_a_store_request_names_the_object_and_announces_a_data_set(uid: str) -> None:
     encoded = encoded_c_store_rq(7, COMPREHENSIVE_SR, uid)
     command = read(encoded)
@@ -52,6 +58,7 @@ def test_a_store_request_names_the_object_and_announces_a_data_set(uid: str) -> 
     assert command.CommandGroupLength == len(encoded) - 12
     assert command.AffectedSOPClassUID == COMPREHENSIVE_SR
     assert command.AffectedSOPInstanceUID == uid
+    assert encoded.endswith(struct.pack("<HHI", 0, 0x1000, len(padded(uid))) + padded(uid))
     assert (command.CommandField, command.MessageID, command.Priority) == (0x0001, 7, 0)
     assert command.CommandDataSetType != 0x0101
     assert [element.tag for element in command] == sorted(element.tag for element in command)
@@ -101,13 +108,13 @@ REPORT_REQUEST: dict[str, int | str] = {
     "CommandField": 0x0100,
     "MessageID": 7,
     "CommandDataSetType": 0x0102,
-    "AffectedSOPInstanceUID": "1." + "2" * 62,
+    "AffectedSOPInstanceUID": LONGEST_UID,
     "EventTypeID": 2,
 }
 
 
 def test_a_report_request_is_read_with_a_uid_of_the_greatest_length() -> None:
-    assert decoded_report_request(encoded_response(**REPORT_REQUEST)).sop_instance_uid == "1." + "2" * 62
+    assert decoded_report_request(encoded_response(**REPORT_REQUEST)).sop_instance_uid == LONGEST_UID
 
 
 @pytest.mark.parametrize(
@@ -120,7 +127,7 @@ def test_a_report_request_is_read_with_a_uid_of_the_greatest_length() -> None:
         ({"EventTypeID": None}, "mandatory"),
         ({"AffectedSOPClassUID": None}, "UID"),
         ({"AffectedSOPInstanceUID": None}, "UID"),
-        ({"AffectedSOPInstanceUID": "1." + "2" * 63}, "UID"),
+        ({"AffectedSOPInstanceUID": LONGEST_UID + "1"}, "UID"),
         ({"AffectedSOPInstanceUID": "1.2.x"}, "UID"),
     ],
     ids=str,
@@ -151,6 +158,11 @@ def test_a_response_is_read_with_the_request_that_it_answers() -> None:
     )
 
     assert decoded_response(encoded) == Response(C_STORE_RSP, 9, 0xB000)
+
+
+def test_a_command_set_may_end_with_an_empty_element() -> None:
+    empty = struct.pack("<HHI", 0, 0x0902, 0)
+    assert decoded_response(encoded_response(Status=0xB000) + empty).status == 0xB000
 
 
 def test_what_a_response_leaves_out_is_not_made_up() -> None:

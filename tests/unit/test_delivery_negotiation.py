@@ -81,6 +81,11 @@ def test_a_context_that_is_not_answered_is_not_used() -> None:
     assert found.reasons == {(SR, EXPLICIT): "no reason given"}
 
 
+def test_an_acceptor_that_names_no_maximum_length_has_none() -> None:
+    found = decoded_acceptance(associate_acceptance((1, 0, EXPLICIT), maximum_length=None), CONTEXTS)
+    assert found.maximum_length == 0
+
+
 @pytest.mark.parametrize(
     "damaged", [b"", associate_acceptance((1, 0, EXPLICIT))[:90], b"\x02" + bytes(80)], ids=len
 )
