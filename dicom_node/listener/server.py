@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import pydicom.config as pydicom_config
@@ -29,12 +29,7 @@ from dicom_node.listener.handshakes import Handshakes, names_of
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.owed_rows import Journaling
 from dicom_node.listener.services import Service
-from dicom_node.listener.transport import (
-    BoundedAssociationServer,
-    BoundedRequestHandler,
-    Port,
-    SharedPortServer,
-)
+from dicom_node.listener.transport import BoundedAssociationServer, BoundedRequestHandler, Port
 from dicom_node.spool import Spool
 
 _LOCAL_LIMIT_EXCEEDED = Refusal(2, 3, 2, "too many associations")
@@ -111,16 +106,19 @@ class Listener:
         self._address = (port.host, port.number)
         self._limits = limits
         self._on_event = on_event
-        self._handler = StorageHandler(
-            storing.spool, storing.register, limits, self._report, storing.journaling
-        )
+        storage = StorageHandler(storing.spool, storing.register, limits, self._report, storing.journaling)
         self._admission = admission or Admission(ae_title)
-        self._handshakes = (
-            None if port.tls is None else Handshakes(port.tls, limits.acse_timeout_s, self._report)
-        )
         self._is_congested = is_congested
-        self._server_class = SharedPortServer if port.is_shared else BoundedAssociationServer
         self._services = {each.abstract_syntax: each for each in services}
+        tls = port.tls
+        self._make_server = partial(
+            BoundedAssociationServer,
+            limits=limits,
+            storage=storage,
+            services=self._services,
+            handshakes=None if tls is None else Handshakes(tls, limits.acse_timeout_s, self._report),
+            shares_port=port.is_shared,
+        )
         self._places = threading.Lock()
         self._server: BoundedAssociationServer | None = None
         self._thread: threading.Thread | None = None
@@ -157,13 +155,9 @@ class Listener:
                 (evt.EVT_ABORTED, self._aborted),
                 (evt.EVT_RELEASED, self._released),
             ],
-            server_class=self._server_class,
+            server_class=self._make_server,
             request_handler=BoundedRequestHandler,
         )
-        self._server.limits = self._limits
-        self._server.storage = self._handler
-        self._server.services = self._services
-        self._server.handshakes = self._handshakes
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_ACCEPT_POLL_S,), name="listener-accept", daemon=True
         )
@@ -210,14 +204,7 @@ class Listener:
             if decision.has_proved_user:
                 _confirm_user_where_asked(association)
             return
-        self._report(
-            "association.rejected",
-            {
-                "calling_ae_title": _calling_ae_title(association),
-                "peer_address": association.requestor.address,
-                "reason": decision.words,
-            },
-        )
+        self._report("association.rejected", _detail(association, decision.words))
         association.acse.send_reject(decision.result, decision.source, decision.reason)
         association.kill()
 
@@ -248,28 +235,13 @@ class Listener:
         return True, None
 
     def _aborted(self, event: evt.Event) -> None:
-        detail: dict[str, Any] = {
-            "calling_ae_title": _calling_ae_title(event.assoc),
-            "peer_address": event.assoc.requestor.address,
-            "reason": event.assoc.end_reason,
-        }
-        if event.assoc.end_reason == NOTHING_ACCEPTED:
-            detail["proposed"] = _proposed(event.assoc)
-        self._report("association.aborted", detail)
+        self._report("association.aborted", _detail(event.assoc, event.assoc.end_reason))
 
     def _released(self, event: evt.Event) -> None:
         # A peer whose every proposal was turned down mostly leaves politely, and its user sees a failure.
         if event.assoc.accepted_contexts:
             return
-        self._report(
-            "association.unserved",
-            {
-                "calling_ae_title": _calling_ae_title(event.assoc),
-                "peer_address": event.assoc.requestor.address,
-                "reason": NOTHING_ACCEPTED,
-                "proposed": _proposed(event.assoc),
-            },
-        )
+        self._report("association.unserved", _detail(event.assoc, NOTHING_ACCEPTED))
 
     def _report(self, action: str, detail: dict[str, Any]) -> None:
         try:
@@ -277,6 +249,18 @@ class Listener:
         except Exception:  # noqa: BLE001 - the callback is not ours
             # The peer's answer does not depend on it, and the object it concerns was refused anyway.
             _log.exception("event could not be recorded", action=action)
+
+
+def _detail(association: Any, reason: str) -> dict[str, Any]:
+    """Return what the audit trail is told of an association and its end."""
+    detail: dict[str, Any] = {
+        "calling_ae_title": _calling_ae_title(association),
+        "peer_address": association.requestor.address,
+        "reason": reason,
+    }
+    if reason == NOTHING_ACCEPTED:
+        detail["proposed"] = _proposed(association)
+    return detail
 
 
 def _calling_ae_title(association: Any) -> str:

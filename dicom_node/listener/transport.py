@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -84,30 +83,42 @@ class BoundedRequestHandler(RequestHandler):  # type: ignore[misc]
 class BoundedAssociationServer(ThreadedAssociationServer):  # type: ignore[misc]
     """Accepts connections for the listener.
 
-    Attributes
+    Parameters
     ----------
+    *arguments, **named
+        What pynetdicom makes a server of.
     limits : ListenerLimits
-        The bounds of its associations; set before it serves.
-    handshakes : Handshakes or None
-        What makes its connections secure; None on a plain port. Set before it serves.
+        The bounds of its associations.
     storage : StorageHandler
-        Stores objects; set before it serves.
-    shares_port : bool
-        Whether other processes accept on the port, too.
+        Stores objects.
     services : mapping of str to Service
         What is offered besides storage and verification, by abstract syntax.
+    handshakes : Handshakes or None
+        What makes its connections secure; None on a plain port.
+    shares_port : bool
+        Whether other processes accept on the port, too.
     """
-
-    storage: StorageHandler
-    shares_port = False
-    services: Mapping[str, Service] = MappingProxyType({})
-
-    _told_at = -math.inf
 
     request_queue_size = 128
     daemon_threads = True
-    limits = ListenerLimits()
-    handshakes: Handshakes | None = None
+
+    def __init__(
+        self,
+        *arguments: Any,
+        limits: ListenerLimits,
+        storage: StorageHandler,
+        services: Mapping[str, Service],
+        handshakes: Handshakes | None,
+        shares_port: bool,
+        **named: Any,
+    ) -> None:
+        self.limits = limits
+        self.storage = storage
+        self.services = services
+        self.handshakes = handshakes
+        self._shares_port = shares_port
+        self._told_at = -math.inf
+        super().__init__(*arguments, **named)
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Accept a connection; where this machine has no room for one more, wait a moment before the next."""
@@ -165,7 +176,7 @@ class BoundedAssociationServer(ThreadedAssociationServer):  # type: ignore[misc]
 
     def server_bind(self) -> None:
         """Bind the port, together with other processes where it is shared."""
-        if self.shares_port:
+        if self._shares_port:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         super().server_bind()
 
@@ -177,9 +188,3 @@ class BoundedAssociationServer(ThreadedAssociationServer):  # type: ignore[misc]
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a connection that became no association, without its traceback's values."""
         _log.warning("connection failed", exc_info=True)
-
-
-class SharedPortServer(BoundedAssociationServer):
-    """One of several that accept on a port."""
-
-    shares_port = True
