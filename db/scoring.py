@@ -290,8 +290,8 @@ def _queue_delivery(
         )
         for item in order.objects
     )
-    detail = {"kind": JobKind.DELIVER.value, "destination": order.destination}
-    audit_job(tx, job, "job.queued", detail)
+    objects = [item.sop_instance_uid for item in order.objects]
+    audit_job(tx, job, "job.queued", {"destination": order.destination, "objects": objects})
     if order.note is not None:
         _withdraw(tx, job, results[order.note], order.withdrawn)
 

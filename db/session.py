@@ -176,10 +176,20 @@ class Database:
             connection.close()
 
     @contextmanager
-    def reading(self) -> Iterator[Session]:
-        """Open a session that only reads and never waits for a writer."""
+    def reading(self, *, at_one_moment: bool = False) -> Iterator[Session]:
+        """Open a session that only reads and never waits for a writer.
+
+        Parameters
+        ----------
+        at_one_moment : bool
+            Whether each statement sees what the first one saw, as on SQLite always; otherwise each sees what
+            was committed before it.
+        """
+        options: dict[str, Any] = {READ_ONLY: True}
+        if at_one_moment and not self.is_sqlite:
+            options["isolation_level"] = "REPEATABLE READ"
         with translated_errors():
-            engine = self.engine.execution_options(**{READ_ONLY: True})
+            engine = self.engine.execution_options(**options)
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
 

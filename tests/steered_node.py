@@ -129,8 +129,9 @@ class SteeredNode:
         *,
         results: Sequence[NewResult] | None = None,
         destinations: Sequence[str] = (PACS,),
+        orders: Sequence[DeliveryOrder] = (),
     ) -> None:
-        """Commit a score job's outcome."""
+        """Commit a score job's outcome; destinations get every result, beside what is ordered."""
         results = [result_object()] if results is None else results
         with self.transaction(claimed.owner) as tx:
             finish_scoring(
@@ -141,7 +142,7 @@ class SteeredNode:
                 study_probability=0.25,
                 document={"threshold": 0.5, "probability": 0.25},
                 results=results,
-                deliveries=[every(results, destination) for destination in destinations],
+                deliveries=[*orders, *(every(results, destination) for destination in destinations)],
             )
 
     def rows(self, table: type[Base], *where: Any) -> list[Any]:

@@ -7,6 +7,7 @@ import difflib
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from db.audit.told_deliveries import COMMITTED, MISSING, QUEUED, RETRIED, SENT, WITHDRAWN
 from db.audit.trail import AUDIT_TABLE, ROTATE_KEY, is_of_action
 from db.configurations import CONFIGURED
 from db.errors import UnknownRecordError
@@ -53,25 +54,25 @@ ACTIONS = frozenset(
         "job.done",
         "job.failed",
         "job.lease_ended",
-        "job.queued",
+        QUEUED,
         "job.released",
         "job.reopened",
-        "job.retried",
+        RETRIED,
         "job.retried_later",
         "job.scored",
         CONFIGURED,
         "process.started",
         "process.stopped",
-        "result.committed",
+        COMMITTED,
         "result.exported",
-        "result.missing",
-        "result.withdrawn",
+        MISSING,
+        WITHDRAWN,
         "security.exception_allowed",
         "security.tls_refused",
         "study.complete",
         FILES_REMOVED,
         "study.recalled",
-        *(f"result.{event.value}" for event in DeliveryEvent if event not in _TOLD_BY_OTHER_NAMES),
+        *SENT,
     }
 )
 

@@ -67,7 +67,9 @@ def print_report(report: VerifyReport, unprotected: int | None, console: Console
 
 def print_agreement(agreement: Agreement, console: Console) -> None:
     """Say whether rows are what the trail says."""
-    compared = f"{_counted(agreement.instances, 'instance')} and {_counted(agreement.scores, 'score')}"
+    instances, scores = _counted(agreement.instances, "instance"), _counted(agreement.scores, "score")
+    deliveries = agreement.deliveries
+    compared = f"{instances}, {scores} and {deliveries} {'delivery' if deliveries == 1 else 'deliveries'}"
     if not agreement.disagreements:
         console.print(f"The rows of {compared}, with their results, are what the trail says.", soft_wrap=True)
         return

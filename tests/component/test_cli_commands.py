@@ -295,6 +295,7 @@ def test_audit_verify_says_in_words_what_it_found_and_what_to_do(filled: Filled)
         ("UPDATE instance SET calling_ae_title = 'X' WHERE id = 1", "has another calling AE title"),
         ("UPDATE instance SET sha256 = 'x' WHERE id = 1", "has another sha256 in its table"),
         ("UPDATE instance SET study_id = 2 WHERE id = 1", "has another study in its table"),
+        ("UPDATE delivery SET state = 'committed'", "has another state in its table"),
     ],
 )
 def test_a_row_that_is_not_what_the_trail_says_is_found(filled: Filled, change: str, problem: str) -> None:

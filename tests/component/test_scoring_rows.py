@@ -221,7 +221,9 @@ def test_finishing_stores_analysis_results_and_a_deliver_job_per_destination(nod
     assert node.job(claimed).state == "done"
 
 
-def test_the_audit_trail_holds_what_was_found_and_the_digest_of_each_result(node: SteeredNode) -> None:
+def test_the_audit_trail_holds_what_was_found_the_digest_of_each_result_and_what_goes_where(
+    node: SteeredNode,
+) -> None:
     node.receive(*four_views())
     claimed, result = node.claimed(), result_object()
 
@@ -234,7 +236,11 @@ def test_the_audit_trail_holds_what_was_found_and_the_digest_of_each_result(node
     assert detail["results"] == [{"sop_instance_uid": result.sop_instance_uid, "sha256": result.sha256}]
     assert detail["analysis"] == {"threshold": 0.5, "probability": 0.25}
     assert (detail["outcome"], detail["attempt"]) == ("scored", 1)
-    assert json.loads(queued.detail) == {"kind": "deliver", "destination": PACS}
+    assert json.loads(queued.detail) == {
+        "kind": "deliver",
+        "destination": PACS,
+        "objects": [result.sop_instance_uid],
+    }
 
 
 def test_without_destinations_the_results_are_kept_and_nothing_is_sent(node: SteeredNode) -> None:

@@ -119,6 +119,19 @@ def test_a_transaction_without_events_writes_none(database: Database) -> None:
     assert count(database, AuditEvent) == 0
 
 
+def test_a_reading_at_one_moment_sees_nothing_that_is_committed_after_its_first_look(
+    database: Database,
+) -> None:
+    with database.reading(at_one_moment=True) as session:
+        before = session.scalars(select(AuditEvent.seq)).all()
+        with database.transaction("anna") as tx:
+            queue_training(tx, recipe="phantoms", order={})
+        after = session.scalars(select(AuditEvent.seq)).all()
+
+    assert before == after == []
+    assert count(database, AuditEvent) == 1
+
+
 # --- durability
 
 
