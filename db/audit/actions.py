@@ -11,11 +11,7 @@ from db.audit.told_deliveries import COMMITTED, MISSING, QUEUED, RETRIED, SENT, 
 from db.audit.trail import AUDIT_TABLE, ROTATE_KEY, is_of_action
 from db.configurations import CONFIGURED
 from db.errors import UnknownRecordError
-from db.lifecycle import DeliveryEvent
 from db.retention import FILES_REMOVED
-
-# As job.retried, result.committed and result.missing.
-_TOLD_BY_OTHER_NAMES = (DeliveryEvent.RETRY, DeliveryEvent.COMMIT, DeliveryEvent.MISS)
 
 ACTIONS = frozenset(
     {
