@@ -9,6 +9,7 @@
     ├── LeaseLostError             another worker owns the job now: stop and write nothing
     ├── RecallRefusedError         the bundle's studies cannot be scored by another one now
     ├── UnknownRecordError         no study, job, bundle or deployment of that name
+    ├── FilesGoneError             the rows are there, and their files are not
     └── AuditError                 the audit trail cannot be written or does not verify
 
 Messages carry UIDs, job ids and settings' names, never patient data.
@@ -39,6 +40,10 @@ class LeaseLostError(DatabaseError):
 
 class UnknownRecordError(DatabaseError):
     """There is no record of that name; list what exists with the matching ``list`` command."""
+
+
+class FilesGoneError(DatabaseError):
+    """The files of some rows are gone; the message tells since when, by which rule, and what to do."""
 
 
 class RecallRefusedError(DatabaseError):

@@ -75,8 +75,9 @@ OF_THE_TRAIL: Mapping[str, str] = {
     "security.exception_allowed": "a process started with a setting that weakens the node",
     "security.tls_refused": "a TLS handshake failed, and why",
     "study.complete": "a study revision was judged complete: reason and tasks",
-    "study.files_removed": "the received files of an old study were removed",
+    "study.files_removed": "the received files of an old study were removed, and by which setting or command",
     "study.recalled": "a study got a new revision because its bundle was recalled",
+    "study.results_removed": "the result files of an old study were removed, and by which setting or command",
 }
 
 OF_THE_LOG: Mapping[str, str] = {
@@ -94,7 +95,7 @@ OF_THE_LOG: Mapping[str, str] = {
     "dispatcher.database_away": "the database is away; told once a minute",
     "dispatcher.database_back": "it is back, and how long it was away",
     "dispatcher.no_goodbye": "a stop could not be told to the database",
-    "files.removed_after_retention": "received files of old studies were removed",
+    "files.removed_after_retention": "files of old studies were removed from a folder",
     "files.swept": "what a crash left in a folder was tidied away",
     "files.unknown": "next to no file of a folder is known to the database: nothing is removed",
     "job.given_back": "a worker that stops gave its job back",

@@ -1,4 +1,4 @@
-"""Removing the files of received objects after their retention; what the database knows of them stays."""
+"""Removing received objects and results after their retention; what the database knows of them stays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from db import retention
-from db.retention import OldStudy
+from db.retention import FileKind, OldStudy
 from db.session import Database
 from dicom_node.spool import Spool
 
@@ -27,27 +27,29 @@ class Removal:
     ----------
     study_instance_uid : str
         The study.
-    last_received_at : datetime.datetime
-        When its newest instance came, aware UTC.
+    newest_at : datetime.datetime
+        Since when the youngest of them ages, aware UTC.
     files, size_bytes : int
         How many there are, and their length together.
     """
 
     study_instance_uid: str
-    last_received_at: datetime
+    newest_at: datetime
     files: int
     size_bytes: int
 
 
 class Retention:
-    """Looks through the spool for files that are old enough to go.
+    """Looks through a folder for files that are old enough to go.
 
     Parameters
     ----------
     database : Database
         Knows what is left to do.
+    kind : FileKind
+        What the folder holds.
     spool : Spool
-        Where received files lie.
+        The folder.
     name : str
         Who removes, as audit actor.
     is_stopping : callable
@@ -57,18 +59,20 @@ class Retention:
     def __init__(
         self,
         database: Database,
+        kind: FileKind,
         spool: Spool,
         name: str,
         *,
         is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._database = database
+        self._kind = kind
         self._spool = spool
         self._name = name
         self._is_stopping = is_stopping
 
     def remove_older_than(self, days: float) -> int:
-        """Remove what came more than so many days ago; return how many studies lost their files.
+        """Remove what is older than so many days; return how many studies lost their files.
 
         Raises
         ------
@@ -78,14 +82,18 @@ class Retention:
             If the disk fails.
         """
         before = self._database.now() - timedelta(days=days)
-        removed = list(self.removals(before, dry_run=False))
+        rule = f"{self._kind.setting} = {days:g}"
+        removed = list(self.removals(before, rule=rule, dry_run=False))
         if removed:
             size_bytes = sum(each.size_bytes for each in removed)
-            log.info("files.removed_after_retention", studies=len(removed), size_bytes=size_bytes)
+            folder = self._spool.root.name
+            log.info(
+                "files.removed_after_retention", folder=folder, studies=len(removed), size_bytes=size_bytes
+            )
         return len(removed)
 
-    def removals(self, before: datetime, *, dry_run: bool) -> Iterator[Removal]:
-        """Remove the files of studies whose instances all came before a time, and with which all is done.
+    def removals(self, before: datetime, *, rule: str, dry_run: bool) -> Iterator[Removal]:
+        """Remove the files of studies all of which are older than a time, and with which all is done.
 
         A file that is younger by its own time stays with its study: it was sent or restored since.
 
@@ -93,6 +101,8 @@ class Retention:
         ----------
         before : datetime.datetime
             Aware.
+        rule : str
+            The setting, or the command, that says so: for the trail.
         dry_run : bool
             Change nothing.
 
@@ -106,10 +116,10 @@ class Retention:
                 return
             if dry_run:
                 with self._database.reading() as session:
-                    study = retention.old_study(session, study_id, before=before)
+                    study = retention.old_study(session, self._kind, study_id, before=before)
                 found = self._found(study, before) if study is not None else None
             else:
-                found = self._remove(study_id, before)
+                found = self._remove(study_id, before, rule)
             if found is not None:
                 yield found
 
@@ -119,29 +129,31 @@ class Retention:
         for folder in sorted(path for path in self._spool.root.iterdir() if path.is_dir()):
             old = [path.name for path, state in _states(folder.glob("*.dcm")) if state.st_mtime < limit]
             with self._database.reading() as session:
-                studies |= retention.studies_of_files(session, old)
+                studies |= retention.studies_of_files(session, self._kind, old)
         return sorted(studies)
 
-    def _remove(self, study_id: int, before: datetime) -> Removal | None:
+    def _remove(self, study_id: int, before: datetime, rule: str) -> Removal | None:
         with self._database.transaction(self._name) as tx:
-            study = retention.confirm(tx, study_id, before=before)
+            study = retention.confirm(tx, self._kind, study_id, before=before)
             found = self._found(study, before) if study is not None else None
             if study is None or found is None:
                 return None
-            retention.audit_removal(tx, study, files=found.files, size_bytes=found.size_bytes)
+            retention.audit_removal(
+                tx, self._kind, study, files=found.files, size_bytes=found.size_bytes, rule=rule
+            )
         # After the commit: what nobody told of must not vanish. A crash here leaves files for the next time.
-        for name in study.spool_names:
+        for name in study.names:
             self._spool.remove(name)
         return found
 
     def _found(self, study: OldStudy, before: datetime) -> Removal | None:
         """Return what there is of a study; None where nothing is, or something is younger."""
-        paths = [self._spool.path_of(name) for name in study.spool_names]
+        paths = [self._spool.path_of(name) for name in study.names]
         there = [state for _, state in _states(paths)]
         if not there or max(each.st_mtime for each in there) >= before.timestamp():
             return None
         size_bytes = sum(each.st_size for each in there)
-        return Removal(study.study_instance_uid, study.last_received_at, len(there), size_bytes)
+        return Removal(study.study_instance_uid, study.newest_at, len(there), size_bytes)
 
 
 def _states(paths: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:

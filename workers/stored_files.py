@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
-from db.retention import instances_after, results_after, with_files_removed
+from db.retention import RECEIVED, RESULTS, Removed, instances_after, removals, results_after
 from db.session import Database
 from dicom_node.errors import SpoolError
 from dicom_node.spool import Spool
@@ -41,7 +43,7 @@ class Report:
     Attributes
     ----------
     whole : int
-        How many hold what was received.
+        How many hold what was received, or made.
     removed : int
         How many are gone on purpose: their studies' files were removed.
     unsound : tuple of UnsoundFile
@@ -68,17 +70,20 @@ def unsound_results(database: Database, results: Spool, study_instance_uid: str 
     OSError
         If the disk fails.
     """
-    last, whole, unsound = 0, 0, list[UnsoundFile]()
+    last, whole, gone, unsound = 0, 0, 0, list[UnsoundFile]()
     while True:
         with database.reading() as session:
             page = results_after(session, last, study_instance_uid=study_instance_uid)
+            removed = removals(session, RESULTS, {study for study, _ in page})
         if not page:
-            return Report(whole, 0, tuple(unsound))
+            return Report(whole, gone, tuple(unsound))
         last = page[-1][1].id
         for study, result in page:
             state = _state(results, result.file_name, result.size_bytes, result.sha256)
             if state is FileState.WHOLE:
                 whole += 1
+            elif state is FileState.MISSING and _is_told(removed, study, result.created_at):
+                gone += 1
             else:
                 uid, name = result.sop_instance_uid, result.file_name
                 unsound.append(UnsoundFile(study, uid, state.value, name, folder="results"))
@@ -98,7 +103,7 @@ def unsound_files(database: Database, spool: Spool, study_instance_uid: str | No
     while True:
         with database.reading() as session:
             page = instances_after(session, last, study_instance_uid=study_instance_uid)
-            removed = with_files_removed(session, {uid for uid, _ in page})
+            removed = removals(session, RECEIVED, {uid for uid, _ in page})
         if not page:
             return Report(whole, gone, tuple(unsound))
         last = page[-1][1].id
@@ -106,10 +111,16 @@ def unsound_files(database: Database, spool: Spool, study_instance_uid: str | No
             state = _state(spool, instance.spool_name, instance.size_bytes, instance.sha256)
             if state is FileState.WHOLE:
                 whole += 1
-            elif state is FileState.MISSING and uid in removed:
+            elif state is FileState.MISSING and _is_told(removed, uid, instance.received_at):
                 gone += 1
             else:
                 unsound.append(UnsoundFile(uid, instance.sop_instance_uid, state.value, instance.spool_name))
+
+
+def _is_told(removed: Mapping[str, Removed], study_instance_uid: str, since: datetime) -> bool:
+    """Whether the trail tells that a study's files were removed, one of this time among them."""
+    told = removed.get(study_instance_uid)
+    return told is not None and told.newest_at >= since
 
 
 def _state(spool: Spool, name: str, size_bytes: int, sha256: str) -> FileState:

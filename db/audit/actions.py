@@ -11,7 +11,7 @@ from db.audit.told_deliveries import COMMITTED, MISSING, QUEUED, RETRIED, SENT, 
 from db.audit.trail import AUDIT_TABLE, ROTATE_KEY, is_of_action
 from db.configurations import CONFIGURED
 from db.errors import UnknownRecordError
-from db.retention import FILES_REMOVED
+from db.retention import FILES_REMOVED, RESULTS_REMOVED
 
 ACTIONS = frozenset(
     {
@@ -68,6 +68,7 @@ ACTIONS = frozenset(
         "study.complete",
         FILES_REMOVED,
         "study.recalled",
+        RESULTS_REMOVED,
         *SENT,
     }
 )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from db.audit.reading import AuditRow
 from db.lifecycle import JobKind
-from db.retention import FILES_REMOVED
+from db.retention import FILES_REMOVED, RESULTS_REMOVED
 from db.transfers import Transfer, Transfers
 from dicom_node.audit_messages import codes
 from dicom_node.audit_messages.message import (
@@ -184,6 +184,11 @@ def _job_scored(told: _Told) -> AuditMessage | None:
     return _accessed(told, Action.CREATE, told.transfers.made(told.event.job_id or ""))
 
 
+def _results_removed(told: _Told) -> AuditMessage | None:
+    """PS3.15 A.5.3.6: the study itself is not deleted."""
+    return _accessed(told, Action.DELETE, {})
+
+
 def _accessed(told: _Told, action: Action, instances: Mapping[str, int]) -> AuditMessage | None:
     transfer = told.transfers.of_study(told.event.study_instance_uid or "")
     if transfer is None:
@@ -320,6 +325,7 @@ MESSAGES: Mapping[str, Telling] = {
     "instance.stored": Telling((codes.BEGIN_TRANSFERRING,), _instance_stored),
     "study.complete": Telling((codes.INSTANCES_TRANSFERRED,), _study_complete),
     FILES_REMOVED: Telling((codes.STUDY_DELETED,), _study_deleted),
+    RESULTS_REMOVED: Telling((codes.INSTANCES_ACCESSED,), _results_removed),
     "job.claimed": Telling((codes.BEGIN_TRANSFERRING, codes.INSTANCES_ACCESSED), _job_claimed),
     "job.done": _end_of_job,
     "job.failed": _end_of_job,

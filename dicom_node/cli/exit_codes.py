@@ -7,6 +7,7 @@ from enum import IntEnum
 from db.errors import (
     AuditError,
     DatabaseUnavailableError,
+    FilesGoneError,
     RecallRefusedError,
     SchemaError,
     TransitionRefusedError,
@@ -26,7 +27,7 @@ class ExitCode(IntEnum):
     """What a command's exit status means."""
 
     OK = 0  # done
-    PROBLEM_FOUND = 1  # something was found: doctor, model drift, verify (audit, study), check (db, result)
+    PROBLEM_FOUND = 1  # something was found: doctor, drift, verify, check; result export left something out
     USAGE = 2  # unknown command, option or value
     SETTINGS = 3  # a setting is wrong
     UNKNOWN_RECORD = 4  # no such study, job, result or bundle
@@ -41,6 +42,7 @@ _BY_TYPE: tuple[tuple[type[Exception], ExitCode], ...] = (
     (UnknownRecordError, ExitCode.UNKNOWN_RECORD),
     (TransitionRefusedError, ExitCode.REFUSED),
     (RecallRefusedError, ExitCode.REFUSED),
+    (FilesGoneError, ExitCode.REFUSED),
     (DatabaseUnavailableError, ExitCode.UNAVAILABLE),
     (PortUnavailableError, ExitCode.UNAVAILABLE),
     (BundleStoreError, ExitCode.UNAVAILABLE),

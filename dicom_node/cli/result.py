@@ -9,7 +9,7 @@ import typer
 
 from dicom_node.cli.exit_codes import ExitCode
 from dicom_node.cli.options import ConfigFile, DataDir, Json, Limit
-from dicom_node.cli.output import console, heading, plain_lines, print_json, print_rows
+from dicom_node.cli.output import console, errors, heading, plain_lines, print_json, print_rows
 from dicom_node.cli.wiring import load_settings, open_database, person
 
 app = typer.Typer(no_args_is_help=True, help="Result objects and their deliveries.")
@@ -53,29 +53,29 @@ def export(
 ) -> None:
     """Write result objects as DICOM files.
 
-    Byte for byte as they were sent.
+    Byte for byte as they were sent. Exit status 1 where some are left out, because their files were removed.
     """
     import shutil
 
-    from db import listing
-    from db.errors import UnknownRecordError
+    from dicom_node.cli.result_files import stored_files
     from dicom_node.spool import Spool
 
     settings = load_settings(data_dir, config)
+    results = Spool(settings.results_dir)
     with open_database(settings) as database:
         with database.reading() as session:
-            rows = listing.results(session, study_instance_uid=study, job_id=job)
-        files = {row["sop_instance_uid"]: row for row in rows}
-        if not files:
-            raise UnknownRecordError("no result matches; 'dicom-node result list' shows all")
+            rows, gone = stored_files(session, results, study, job)
         out.mkdir(parents=True, exist_ok=True)
-        results = Spool(settings.results_dir)
-        for uid, row in files.items():
+        for row in rows:
             # A UID of our own making: digits and dots, safe as a file name.
-            shutil.copyfile(results.path_of(row["file"]), out / f"{row['kind']}-{uid}.dcm")
+            name = f"{row['kind']}-{row['sop_instance_uid']}.dcm"
+            shutil.copyfile(results.path_of(row["file"]), out / name)
         with database.transaction(person()) as tx:
-            tx.audit("result.exported", study_instance_uid=study, job_id=job, detail={"objects": len(files)})
-    console.print(f"{len(files)} objects written to {out}")
+            tx.audit("result.exported", study_instance_uid=study, job_id=job, detail={"objects": len(rows)})
+    console.print(f"{len(rows)} objects written to {out}")
+    if gone:
+        errors.print(gone, soft_wrap=True)
+        raise typer.Exit(ExitCode.PROBLEM_FOUND)
 
 
 @app.command("check")
@@ -138,10 +138,11 @@ def show(
     from dicom_node.cli.result_files import images_as_displayed, read_objects, stored_objects
     from dicom_node.cli.result_views import words_of, write_view
 
+    gone = ""
     if files:
         objects, sources = list(read_objects(files).values()), list(source or [])
     elif study or job:
-        objects, sources = stored_objects(load_settings(data_dir, config), study, job)
+        objects, sources, gone = stored_objects(load_settings(data_dir, config), study, job)
     else:
         raise typer.BadParameter("name files, or a study or job of this node: --study UID, --job ID")
     images = {}
@@ -159,6 +160,8 @@ def show(
                 "picture": str(path) if path else None,
             }
         )
+    if gone:
+        errors.print(gone, soft_wrap=True)
     if json:
         print_json(rows)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,10 @@ from dicom_node.cli.output import console, heading, print_json, print_rows
 from dicom_node.cli.wiring import completeness, load_settings, open_database, person
 from dicom_node.errors import SettingsError
 from dicom_node.settings import Settings
+
+if TYPE_CHECKING:
+    from db.retention import FileKind
+    from db.session import Database
 
 app = typer.Typer(no_args_is_help=True, help="Studies and their revisions.")
 StudyUid = Annotated[str, typer.Argument(help="Study Instance UID.")]
@@ -117,10 +121,13 @@ def verify(
         if study_instance_uid is not None and not report.looked_at:
             raise UnknownRecordError("no such study; 'dicom-node study list' shows all")
         results = unsound_results(database, Spool(settings.results_dir), study_instance_uid)
+        gone = report.removed + results.removed
+        told = f"{report.whole} files hold what was received, {results.whole} what was made"
+        told += f"; {gone} were removed after their time." if gone else "."
+        if gone and study_instance_uid is not None:
+            told += _when_removed(database, study_instance_uid)
     rows = [asdict(each) for each in (*report.unsound, *results.unsound)]
     columns = ("study_instance_uid", "sop_instance_uid", "state", "folder", "file")
-    told = f"{report.whole} files hold what was received, {results.whole} what was made"
-    told += f"; {report.removed} were removed after their time." if report.removed else "."
     print_rows(rows, columns, as_json=json, empty=told)
     if rows and not json:
         what = (
@@ -131,6 +138,18 @@ def verify(
     raise typer.Exit(ExitCode.PROBLEM_FOUND if rows else ExitCode.OK)
 
 
+def _when_removed(database: Database, study_instance_uid: str) -> str:
+    """Say when a study's files were removed, and by which rule."""
+    from db.retention import RECEIVED, RESULTS, removals
+
+    told = ""
+    with database.reading() as session:
+        for what, kind in (("received", RECEIVED), ("result", RESULTS)):
+            for removed in removals(session, kind, [study_instance_uid]).values():
+                told += f" The {what} files: {removed}."
+    return told
+
+
 @app.command("prune")
 def prune(
     before: Annotated[
@@ -139,10 +158,14 @@ def prune(
             "--before",
             formats=TIMES,
             help="Only studies whose instances all came before this time, of this machine's zone where it "
-            "names none; without it what retention.received_days says.",
+            "names none; without it what retention.received_days says. With --results: whose results all "
+            "arrived before it, and retention.results_days.",
             show_default=False,
         ),
     ] = None,
+    of_results: Annotated[
+        bool, typer.Option("--results", help="The result files, not the received ones.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would go, and change nothing.")
     ] = False,
@@ -150,32 +173,47 @@ def prune(
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:
-    """Remove the received files of old studies with which all is done.
+    """Remove the files of old studies with which all is done.
 
-    Rows, results and the trail stay.
+    Received files, or with --results those of results that every destination has. Rows and the trail stay.
     """
+    from db.retention import RECEIVED, RESULTS
     from dicom_node.spool import Spool
     from workers.retention import Retention
 
     settings = load_settings(data_dir, config)
+    kind = RESULTS if of_results else RECEIVED
+    folder = settings.results_dir if of_results else settings.spool_dir
     with open_database(settings) as database:
-        limit = aware(before) if before is not None else _retention(settings, database.now())
-        retention = Retention(database, Spool(settings.spool_dir), person())
-        found = list(retention.removals(limit, dry_run=dry_run))
-    rows = [asdict(each) | {"last_received_at": each.last_received_at.isoformat()} for each in found]
-    columns = ("study_instance_uid", "last_received_at", "files", "size_bytes")
+        if before is not None:
+            limit, rule = aware(before), f"study prune --before {before.isoformat()}"
+        else:
+            limit, rule = _retention(settings, kind, database.now())
+        retention = Retention(database, kind, Spool(folder), person())
+        found = list(retention.removals(limit, rule=rule, dry_run=dry_run))
+    rows = [
+        {
+            "study_instance_uid": each.study_instance_uid,
+            kind.since: each.newest_at.isoformat(),
+            "files": each.files,
+            "size_bytes": each.size_bytes,
+        }
+        for each in found
+    ]
+    columns = ("study_instance_uid", kind.since, "files", "size_bytes")
     print_rows(rows, columns, as_json=json, empty="No study is so old and done.")
     if rows and not json:
         gib = sum(each.size_bytes for each in found) / (1 << 30)
+        what = "result files" if of_results else "files"
         verb = "would be" if dry_run else "were"
-        console.print(f"The files of {len(found)} studies, {gib:.1f} GiB, {verb} removed.")
+        console.print(f"The {what} of {len(found)} studies, {gib:.1f} GiB, {verb} removed.")
 
 
-def _retention(settings: Settings, now: datetime) -> datetime:
-    days = settings.retention.received_days
+def _retention(settings: Settings, kind: FileKind, now: datetime) -> tuple[datetime, str]:
+    """Return what is old by the setting of a kind of files, and that setting."""
+    days: int | None = getattr(settings.retention, kind.setting.removeprefix("retention."))
     if days is None:
         raise SettingsError(
-            "retention.received_days: it is not set, so no study is old; set it, for example to 400, or give "
-            "--before"
+            f"{kind.setting}: it is not set, so no study is old; set it, for example to 400, or give --before"
         )
-    return now - timedelta(days=days)
+    return now - timedelta(days=days), f"{kind.setting} = {days}"

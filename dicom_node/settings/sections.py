@@ -367,13 +367,20 @@ class TrainingSettings(Section):
 
 
 class RetentionSettings(Section):
-    """How long received objects stay."""
+    """How long files stay; what the database knows of them, and the audit trail, do so all the same."""
 
     received_days: int | None = Field(
         None,
         ge=1,
         description="Days after which the files of a study's received objects are removed, where all work on "
         "it is done; without it they stay.",
+        examples=[400],
+    )
+    results_days: int | None = Field(
+        None,
+        ge=1,
+        description="Days after which the files of a study's results are removed, where its destinations have "
+        "them and all work on it is done; without it they stay.",
         examples=[400],
     )
 

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from db import deliveries, jobs, queueing
 from db.audit.sink_cursor import events_after
 from db.lifecycle import DeliveryEvent, JobKind
-from db.retention import audit_removal, confirm, old_study
+from db.retention import RECEIVED, RESULTS, OldStudy, audit_removal, confirm, old_study
 from db.tables import Study
 from db.transfers import Transfers
 from dicom_node.audit_messages.events import MESSAGES, message_of
@@ -261,18 +261,33 @@ def test_the_removal_of_the_files_of_a_study_is_told_as_a_study_deleted(node: St
     node.receive(mammogram())
     with node.transaction("dispatch@host-a:7") as tx:
         (study_id,) = tx.session.scalars(select(Study.id))
-        old = old_study(tx.session, study_id, before=datetime.max.replace(tzinfo=UTC))
+        old = old_study(tx.session, RECEIVED, study_id, before=datetime.max.replace(tzinfo=UTC))
         assert old is None, "it is not complete"
     node.complete()
     node.finish_scoring(node.claimed(), destinations=[])
     with node.transaction("dispatch@host-a:7") as tx:
-        old = confirm(tx, study_id, before=datetime.max.replace(tzinfo=UTC))
+        old = confirm(tx, RECEIVED, study_id, before=datetime.max.replace(tzinfo=UTC))
         assert old is not None
-        audit_removal(tx, old, files=1, size_bytes=1000)
+        audit_removal(tx, RECEIVED, old, files=1, size_bytes=1000, rule="for a test")
 
     document = messages(node)[-1]
 
     assert event(document) == ("110105", "D", "0")
+    assert subjects(document) == {"110180": STUDY, "2": "P-4711"}
+
+
+def test_the_removal_of_results_is_told_as_an_access_that_deletes_for_the_study_stays(
+    node: SteeredNode,
+) -> None:
+    """PS3.15 A.5.3.6."""
+    node.receive(mammogram())
+    with node.transaction("dispatch@host-a:7") as tx:
+        old = OldStudy(STUDY, node.clock.time, ())
+        audit_removal(tx, RESULTS, old, files=3, size_bytes=1000, rule="for a test")
+
+    document = messages(node)[-1]
+
+    assert event(document) == ("110103", "D", "0")
     assert subjects(document) == {"110180": STUDY, "2": "P-4711"}
 
 

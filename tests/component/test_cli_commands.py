@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -486,6 +487,47 @@ def test_result_export_writes_the_stored_bytes(filled: Filled, tmp_path: Path) -
         "audit", "query", "--json", "--action", "result.exported", "--data-dir", filled.data_dir
     ).json
     assert event["detail"] == {"objects": 2}
+
+
+def test_what_needs_a_result_that_was_removed_says_when_by_which_rule_and_what_to_do(
+    filled: Filled, tmp_path: Path
+) -> None:
+    where, out = ("--data-dir", filled.data_dir), tmp_path / "out"
+    for file in (filled.data_dir / "results").rglob("*.dcm"):
+        os.utime(file, (0, 0))
+    pruned = command("study", "prune", "--results", "--before", "2199-01-01", "--json", *where)
+    (row,) = pruned.json
+    assert (row["study_instance_uid"], row["files"]) == (SCORED, 1), "what was refused stays"
+    assert row["last_delivered_at"]
+    (event,) = command("audit", "query", "--action", "study.results_removed", "--json", *where).json
+    rule = "study prune --before 2199-01-01T00:00:00"
+    assert event["detail"]["rule"] == rule
+    told = f"removed on {event['at'][:10]} ({rule})"
+
+    for words in (("export", "--out", out), ("show",)):
+        refused = command("result", *words, "--study", SCORED, *where)
+        assert refused.status == 5
+        assert f"The files of 1 results were {told}" in refused.err
+        assert "a study is scored again" in refused.err
+    assert not out.exists()
+
+    partly = command("result", "export", "--out", out, *where)
+    assert partly.status == 1, "a program must see that not all is there"
+    assert told in partly.err
+    assert [path.read_bytes() for path in out.iterdir()] == [f"DICM bytes of {REFUSED}".encode()]
+
+    verified = command("study", "verify", "--json", *where).json
+    assert not [each for each in verified if each["folder"] == "results"], "not lost, but removed"
+
+
+def test_a_result_that_is_lost_is_not_told_as_removed(filled: Filled, tmp_path: Path) -> None:
+    for file in (filled.data_dir / "results").rglob("*.dcm"):
+        file.unlink()
+
+    answer = command("result", "export", "--out", tmp_path, "--data-dir", filled.data_dir)
+
+    assert answer.status == 5
+    assert "The files of 2 results are missing, and nothing tells that they were removed" in answer.err
 
 
 def test_status_counts(filled: Filled) -> None:

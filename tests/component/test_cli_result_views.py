@@ -245,3 +245,15 @@ def test_a_study_of_the_node_is_shown_from_its_own_store(scored: Scored, choice:
 
 def test_a_study_without_results_is_unknown(scored: Scored) -> None:
     assert command("result", "show", "--study", "2.25.1", "--data-dir", scored.data_dir).status == 4
+
+
+def test_an_overlay_whose_image_was_removed_is_drawn_on_black(scored: Scored, tmp_path: Path) -> None:
+    for image in (scored.data_dir / "spool").rglob("*.dcm"):
+        image.unlink()
+    which = ("--study", scored.study_instance_uid, "--out", tmp_path / "views", "--json")
+
+    rows = command("result", "show", *which, "--data-dir", scored.data_dir).json
+
+    overlay = np.asarray(Image.open(rows[0]["picture"]))[BELOW_CAPTION:].astype(int)
+    grey = np.ptp(overlay, axis=2) == 0
+    assert overlay[grey].max() == 0

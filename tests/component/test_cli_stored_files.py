@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ class Stored:
     def study(self, *arguments: str) -> Answer:
         return command("study", *arguments, "--data-dir", self.data_dir)
 
-    def actions(self, action: str) -> list[dict[str, str]]:
+    def actions(self, action: str) -> list[dict[str, Any]]:
         rows = command("audit", "query", "--action", action, "--json", "--data-dir", self.data_dir).json
         assert isinstance(rows, list)
         return rows
@@ -128,14 +129,18 @@ def test_pruning_removes_the_files_of_what_is_done_after_a_dry_run_that_removes_
     assert (
         verified.out == "4 files hold what was received, 0 what was made; 4 were removed after their time.\n"
     )
+    (event,) = stored.actions("study.files_removed")
+    when = f"removed on {event['at'][:10]} ({event['detail']['rule']})"
+    assert f"The received files: {when}." in stored.study("verify", DONE).out
     assert len(stored.study("list", "--json").json) == 2
     assert stored.study("prune", "--before", soon()).out == "No study is so old and done.\n"
 
 
 def test_without_a_time_the_setting_says_what_is_old(stored: Stored) -> None:
-    refused = stored.study("prune")
-    assert refused.status == 3
-    assert "retention.received_days" in refused.err
+    for options, setting in (((), "retention.received_days"), (("--results",), "retention.results_days")):
+        refused = stored.study("prune", *options)
+        assert refused.status == 3
+        assert setting in refused.err
 
     (stored.data_dir / "node.toml").write_text("[retention]\nreceived_days = 1\n")
 

@@ -7,6 +7,7 @@ from functools import partial
 
 from db import handoff, scoring
 from db.audit.keys import CheckpointKey
+from db.retention import RECEIVED, RESULTS
 from db.session import Database
 from dicom_node.cli.processes.journals import recover_journals
 from dicom_node.cli.processes.stopping import when_told_to_stop
@@ -83,13 +84,10 @@ def _forwarder(settings: Settings, database: Database, name: str) -> AuditForwar
 
 def _housekeeper(settings: Settings, database: Database, name: str) -> Housekeeper:
     """Return what looks after files: those that are whole again, that a crash left, and that are too old."""
-    spool = Spool(settings.spool_dir)
+    spool, results = Spool(settings.spool_dir), Spool(settings.results_dir)
     housekeeper = Housekeeper()
     housekeeper.add(Chore("mending", Mending(database, spool, name).look, MENDING_PERIOD_S))
-    for folder, known in (
-        (spool, handoff.known_spool_names),
-        (Spool(settings.results_dir), scoring.known_file_names),
-    ):
+    for folder, known in ((spool, handoff.known_spool_names), (results, scoring.known_file_names)):
         tidy = partial(sweep, folder, partial(_asked, database, known))
         housekeeper.add(Chore(f"sweep of {folder.root.name}", tidy, SWEEP_PERIOD_S))
     watch = TrailWatch(
@@ -100,10 +98,14 @@ def _housekeeper(settings: Settings, database: Database, name: str) -> Housekeep
         is_stopping=lambda: housekeeper.is_stopping,
     )
     housekeeper.add(Chore("audit trail", watch.look, TRAIL_PERIOD_S))
-    days = settings.retention.received_days
-    if days is not None:
-        retention = Retention(database, spool, name, is_stopping=lambda: housekeeper.is_stopping)
-        housekeeper.add(Chore("retention", partial(retention.remove_older_than, days), RETENTION_PERIOD_S))
+    for kind, folder, days in (
+        (RECEIVED, spool, settings.retention.received_days),
+        (RESULTS, results, settings.retention.results_days),
+    ):
+        if days is not None:
+            retention = Retention(database, kind, folder, name, is_stopping=lambda: housekeeper.is_stopping)
+            remove = partial(retention.remove_older_than, days)
+            housekeeper.add(Chore(f"retention of {folder.root.name}", remove, RETENTION_PERIOD_S))
     return housekeeper
 
 
