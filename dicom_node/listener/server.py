@@ -162,7 +162,7 @@ class Listener:
             target=self._server.serve_forever, args=(_ACCEPT_POLL_S,), name="listener-accept", daemon=True
         )
         self._thread.start()
-        _log.info("listening", ae_title=self._ae_title, port=self.port)
+        _log.info("listener.ready", ae_title=self._ae_title, host=self._address[0], port=self.port)
 
     def stop(self, deadline_s: float) -> None:
         """Accept nothing more, finish the objects in hand, then end every association.
@@ -190,14 +190,14 @@ class Listener:
             association.join(max(deadline - time.monotonic(), 0.0))
         if self._thread is not None:
             self._thread.join()
-        _log.info("stopped listening", port=self.port)
+        _log.info("listener.stopped", port=self.port)
 
     def _admit(self, event: evt.Event) -> None:
         association = event.assoc
         try:
             decision = self._decision(association)
         except Exception:  # noqa: BLE001 - pynetdicom would log it and go on to accept
-            _log.exception("association could not be decided on")
+            _log.exception("listener.undecided")
             decision = _UNDECIDED
         if isinstance(decision, Admitted):
             _offer(association, decision.operations)
@@ -248,7 +248,7 @@ class Listener:
             self._on_event(action, detail)
         except Exception:  # noqa: BLE001 - the callback is not ours
             # The peer's answer does not depend on it, and the object it concerns was refused anyway.
-            _log.exception("event could not be recorded", action=action)
+            _log.exception("listener.event_not_told", action=action)
 
 
 def _detail(association: Any, reason: str) -> dict[str, Any]:

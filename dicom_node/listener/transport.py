@@ -187,4 +187,4 @@ class BoundedAssociationServer(ThreadedAssociationServer):  # type: ignore[misc]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a connection that became no association, without its traceback's values."""
-        _log.warning("connection failed", exc_info=True)
+        _log.warning("listener.connection_failed", exc_info=True)

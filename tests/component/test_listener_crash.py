@@ -156,7 +156,7 @@ def test_refusals_are_audited_and_no_patient_data_reaches_the_log(
     assert "instance.stored" in actions
     assert "instance.refused" in actions
     log = (tmp_path / "log").read_text()
-    assert '"event": "listening"' in log
+    assert '"event": "listener.ready"' in log
     names = "".join(str(path) for path in tmp_path.rglob("*"))
     for canary in (PATIENT_ID, PATIENT_NAME, "SECRET"):
         assert canary not in log + names

@@ -202,7 +202,6 @@ def _start(listener: Listener, settings: Settings) -> None:
     except OSError as error:
         choices = "--port, listener.tls.port"
         raise PortUnavailableError(settings.host, listener.port, error, choices=choices) from error
-    _log.info("listener.ready", ae_title=settings.ae_title, host=settings.host, port=listener.port)
 
 
 def listener_limits(settings: Settings) -> ListenerLimits:
