@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +20,12 @@ from dicom_node.cli.health.commitment import check_commitment
 from dicom_node.cli.health.findings import Verdict
 from dicom_node.delivery.dimse import DeliveryTimeouts, Requestor
 from dicom_node.listener.commitment import CommitmentService
-from dicom_node.results.builders import build_all
 from dicom_node.settings import Settings
-from tests import results_contexts as given
 from tests.listening import Node, listening
 from tests.simulators.committing_pacs import Commitment, CommittingPacs, Request
 from tests.simulators.pacs import SimulatedPacs
 from tests.steered_node import STUDY, WORKER, SteeredNode, four_views, held_up, result_object
+from tests.stored_results import score_a_study
 from workers.claim_loop import ClaimLoop, Terms
 from workers.committing import CommitmentTerms, Committer
 from workers.lease import Lease
@@ -449,28 +447,13 @@ def test_results_that_a_later_revision_replaced_are_asked_for_no_more(node: Stee
 def test_a_delivery_is_followed_by_asking_where_the_destination_commits(
     node: SteeredNode, tmp_path: Path, commits: bool
 ) -> None:
-    built = build_all(given.positive())
-    for item in built:
-        (tmp_path / item.sop_instance_uid).write_bytes(item.content)
-    results = [
-        result_object(
-            ordinal,
-            kind=item.kind,
-            sop_class_uid=item.sop_class_uid,
-            sop_instance_uid=item.sop_instance_uid,
-            file_name=item.sop_instance_uid,
-            sha256=hashlib.sha256(item.content).hexdigest(),
-        )
-        for ordinal, item in enumerate(built)
-    ]
-    node.receive(*four_views())
     with SimulatedPacs() as pacs:
         destination = str(pacs.destination)
-        node.finish_scoring(node.claimed(), results=results, destinations=[destination])
+        score_a_study(node, tmp_path, destination)
         claimed = node.claimed(JobKind.DELIVER)
         sender = Sender(
             node.database,
-            lambda name: tmp_path / name,
+            tmp_path.joinpath,
             Requestor("NODE", TIMEOUTS),
             commits=lambda asked: commits and asked == destination,
         )

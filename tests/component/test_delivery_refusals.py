@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +18,8 @@ from dicom_node.results.builders import build_all
 from dicom_node.results.context import ResultContext
 from tests import results_contexts as given
 from tests.simulators.pacs import Behaviour, SimulatedPacs
-from tests.steered_node import SteeredNode, four_views, on_sqlite, result_object
+from tests.steered_node import SteeredNode, on_sqlite
+from tests.stored_results import score_a_study
 from workers.claim_loop import ClaimLoop, Terms
 from workers.retry import Policy
 from workers.sending import Sender
@@ -42,24 +42,9 @@ class Ward:
 
     def score(self, study: str = "1.2.3", said: ResultContext | None = None) -> list[str]:
         """Score a study; return the UIDs of its results, in the order in which they are sent."""
-        built = build_all(said or given.positive())
-        for item in built:
-            (self.folder / item.sop_instance_uid).write_bytes(item.content)
-        results = [
-            result_object(
-                ordinal,
-                kind=item.kind,
-                sop_class_uid=item.sop_class_uid,
-                sop_instance_uid=item.sop_instance_uid,
-                file_name=item.sop_instance_uid,
-                sha256=hashlib.sha256(item.content).hexdigest(),
-            )
-            for ordinal, item in enumerate(built)
-        ]
-        self.node.receive(*four_views(study))
         destination = str(self.pacs.destination)
-        self.node.finish_scoring(self.node.claimed(), results=results, destinations=[destination])
-        return [item.sop_instance_uid for item in built]
+        results = score_a_study(self.node, self.folder, destination, study=study, said=said)
+        return [result.sop_instance_uid for result in results]
 
     def work(self) -> int:
         """Let a new worker do the deliver jobs that are due; return how many it did."""
