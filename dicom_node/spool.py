@@ -106,6 +106,11 @@ class NewFile:
             self._writer.sync()
         return self._name
 
+    def move_to(self, path: str) -> None:
+        """Give the file away, under another name of its file system; it is not synced."""
+        with translated_errors():
+            self._writer.move_to(path)
+
     def discard(self) -> None:
         """Remove the file; nothing is left of it."""
         self._writer.discard()

@@ -86,6 +86,11 @@ class SpoolWriter:
         self.close()
         sync_directory(self._folder)
 
+    def move_to(self, path: str) -> None:
+        """Give the file another name of its file system, and let go of it; it is not synced."""
+        os.rename(self._path, path)  # noqa: PTH104 - see the constructor
+        self.close()
+
     def discard(self) -> None:
         """Remove the file, whatever became of it; doing so twice is no error."""
         self.close()

@@ -20,6 +20,7 @@ from db.handoff import ReceivedInstance, Registration
 from dicom_node.listener.admission import Admission
 from dicom_node.listener.contexts import TRANSFER_SYNTAX_BY_UID
 from dicom_node.listener.limits import ListenerLimits
+from dicom_node.listener.quarantine import Quarantine, Quarantining
 from dicom_node.listener.server import Listener, Storing
 from dicom_node.listener.services import Service
 from dicom_node.listener.transport import Port
@@ -66,12 +67,14 @@ class Node:
         rows: Rows,
         events: list[tuple[str, dict[str, Any]]],
         event_happened: threading.Event,
+        quarantine: Quarantine,
     ) -> None:
         self.listener = listener
         self.spool = spool
         self.rows = rows
         self.events = events
         self.event_happened = event_happened
+        self.quarantine = quarantine
 
     @property
     def port(self) -> int:
@@ -105,6 +108,7 @@ def listening(
     tls: ServerTls | None = None,
     services: Sequence[Service] = (),
     is_congested: Callable[[], bool] = lambda: False,
+    quarantine_bytes: int = 0,
     **overrides: Any,
 ) -> Iterator[Node]:
     """Run a listener.
@@ -121,12 +125,16 @@ def listening(
         What it offers besides storage and verification.
     is_congested : callable
         Whether too much work waits.
+    quarantine_bytes : int
+        How much it keeps of faulty objects, in a folder beside its spool.
     **overrides
         Fields of :class:`ListenerLimits`.
     """
     spool, rows = Spool(tmp_path / "spool"), Rows()
     events: list[tuple[str, dict[str, Any]]] = []
     happened = threading.Event()
+    quarantine = Quarantine(tmp_path / "quarantine")
+    quarantining = Quarantining(quarantine, quarantine_bytes) if quarantine_bytes else None
 
     def note(action: str, detail: dict[str, Any]) -> None:
         events.append((action, detail))
@@ -135,7 +143,7 @@ def listening(
     listener = Listener(
         "NODE",
         Port("127.0.0.1", 0, tls),
-        Storing(spool, rows.register),
+        Storing(spool, rows.register, quarantining=quarantining),
         limits=ListenerLimits(**{"min_free_bytes": 0, **overrides}),
         on_event=note,
         admission=admission,
@@ -144,7 +152,7 @@ def listening(
     )
     listener.start()
     try:
-        yield Node(listener, spool, rows, events, happened)
+        yield Node(listener, spool, rows, events, happened, quarantine)
     finally:
         listener.stop(deadline_s=5)
 

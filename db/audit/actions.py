@@ -59,6 +59,8 @@ ACTIONS = frozenset(
         CONFIGURED,
         "process.started",
         "process.stopped",
+        "quarantine.exported",
+        "quarantine.removed",
         COMMITTED,
         "result.exported",
         MISSING,

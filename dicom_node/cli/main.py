@@ -24,6 +24,7 @@ from dicom_node.cli import (
     listen,
     metrics,
     model,
+    quarantine,
     result,
     serve,
     status,
@@ -47,6 +48,7 @@ app = typer.Typer(
 for module in (serve, listen, dispatch, work, metrics, demo, status, doctor, evaluate, compare):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 app.add_typer(study.app, name="study")
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(job.app, name="job")
 app.add_typer(result.app, name="result")
 app.add_typer(model.app, name="model")

@@ -29,6 +29,7 @@ from dicom_node.listener.header import InstanceHeader, check_against_command, re
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.owed_rows import Journaling
 from dicom_node.listener.part10 import Origin, file_preface
+from dicom_node.listener.quarantine import Quarantining
 from dicom_node.listener.reception import IncomingObject, Reception
 from dicom_node.listener.status import Status, status_of
 from dicom_node.spool import Spool, SpooledFile
@@ -85,6 +86,8 @@ class StorageHandler:
         Told of every refused object: action and detail, without patient data.
     journaling : Journaling, optional
         What makes small objects durable; by default each file is synced by itself.
+    quarantining : Quarantining, optional
+        What keeps objects that are at fault; by default nothing of them is kept.
     """
 
     def __init__(
@@ -94,12 +97,14 @@ class StorageHandler:
         limits: ListenerLimits,
         on_event: OnEvent,
         journaling: Journaling | None = None,
+        quarantining: Quarantining | None = None,
     ) -> None:
         self._spool = spool
         self._register = register
         self._limits = limits
         self._on_event = on_event
         self._journaling = journaling
+        self._quarantining = quarantining
 
     def begin(self, request: StoreRequest, reception: Reception) -> IncomingObject:
         """Begin to receive the data set of a request.
@@ -125,7 +130,14 @@ class StorageHandler:
             made from; otherwise nothing of it is promised.
         """
         try:
-            self._store(request, incoming)
+            header = self._checked_header(request, incoming.data())
+        except Exception as error:  # noqa: BLE001 - as below
+            try:
+                return self._refused(request, error, incoming)
+            finally:
+                incoming.discard()
+        try:
+            self._store(request, incoming, header)
         except Exception as error:  # noqa: BLE001 - the association's boundary: every failure has a status
             return self._refused(request, error)
         return _STORED
@@ -135,12 +147,7 @@ class StorageHandler:
         if self._journaling is not None:
             self._journaling.rows.settle()
 
-    def _store(self, request: StoreRequest, incoming: IncomingObject) -> None:
-        try:
-            header = self._checked_header(request, incoming.data())
-        except BaseException:
-            incoming.discard()
-            raise
+    def _store(self, request: StoreRequest, incoming: IncomingObject, header: InstanceHeader) -> None:
         journaling = self._journaling
         if journaling is None or not journaling.takes(incoming.image_bytes):
             file = incoming.commit()
@@ -180,24 +187,28 @@ class StorageHandler:
         )
         return header
 
-    def _refused(self, request: StoreRequest, error: Exception) -> Outcome:
+    def _refused(
+        self, request: StoreRequest, error: Exception, checked: IncomingObject | None = None
+    ) -> Outcome:
         status = status_of(error)
         is_ours = isinstance(error, NodeError | DatabaseError)
         # Only our own errors are known to carry no patient data.
         reason = str(error) if is_ours else type(error).__name__
         if not is_ours:
             _log.error("object could not be stored", status=f"{status:04X}", exc_info=error)
-        self._on_event(
-            "instance.refused",
-            {
-                "calling_ae_title": request.origin.calling_ae_title,
-                "peer_address": request.peer_address,
-                "sop_instance_uid": request.origin.sop_instance_uid,
-                "status": f"{status:04X}",
-                "reason": reason,
-            },
-        )
-        return Outcome(status, _for_peer(reason) if status in _OBJECT_AT_FAULT else "")
+        detail = {
+            "calling_ae_title": request.origin.calling_ae_title,
+            "peer_address": request.peer_address,
+            "sop_instance_uid": request.origin.sop_instance_uid,
+            "status": f"{status:04X}",
+            "reason": reason,
+        }
+        is_at_fault = status in _OBJECT_AT_FAULT
+        if is_at_fault and checked is not None and self._quarantining is not None:
+            kept = self._quarantining.keep(checked, detail)
+            detail |= {"quarantined": kept} if kept is not None else {}
+        self._on_event("instance.refused", detail)
+        return Outcome(status, _for_peer(reason) if is_at_fault else "")
 
 
 def _for_peer(reason: str) -> str:

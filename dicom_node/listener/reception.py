@@ -213,6 +213,23 @@ class IncomingObject:
             self.discard()
             raise
 
+    def move_to(self, path: str) -> None:
+        """Give the object's file away as it came, without a copy where there is one; it is not synced.
+
+        Parameters
+        ----------
+        path : str
+            Its new name, in the spool's file system.
+
+        Raises
+        ------
+        SpoolError
+            If the disk refuses, or its reserve is reached. The object is discarded as any other then.
+        """
+        self._spool.require_room(0, reserve_bytes=self._min_free_bytes)
+        self._whole_file().move_to(path)
+        self._file = None
+
     def discard(self) -> None:
         """Leave nothing of the object."""
         if self._file is not None:

@@ -28,6 +28,7 @@ from dicom_node.listener.handlers import OnEvent, Register, StorageHandler
 from dicom_node.listener.handshakes import Handshakes, names_of
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.owed_rows import Journaling
+from dicom_node.listener.quarantine import Quarantining
 from dicom_node.listener.services import Service
 from dicom_node.listener.transport import BoundedAssociationServer, BoundedRequestHandler, Port
 from dicom_node.spool import Spool
@@ -57,11 +58,14 @@ class Storing:
         Commits the row of a durable object: ``register(ReceivedInstance) -> Registration``.
     journaling : Journaling or None
         What makes small objects durable; without it each file is synced by itself.
+    quarantining : Quarantining or None
+        What keeps samples of objects that are refused as faulty; without it nothing of them is kept.
     """
 
     spool: Spool
     register: Register
     journaling: Journaling | None = None
+    quarantining: Quarantining | None = None
 
 
 class Listener:
@@ -106,7 +110,9 @@ class Listener:
         self._address = (port.host, port.number)
         self._limits = limits
         self._on_event = on_event
-        storage = StorageHandler(storing.spool, storing.register, limits, self._report, storing.journaling)
+        storage = StorageHandler(
+            storing.spool, storing.register, limits, self._report, storing.journaling, storing.quarantining
+        )
         self._admission = admission or Admission(ae_title)
         self._is_congested = is_congested
         self._services = {each.abstract_syntax: each for each in services}

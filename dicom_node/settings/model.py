@@ -195,6 +195,11 @@ class Settings(BaseSettings):
         return self.data_dir / "journal"
 
     @property
+    def quarantine_dir(self) -> Path:
+        """Folder of objects that were refused as faulty."""
+        return self.data_dir / "quarantine"
+
+    @property
     def results_dir(self) -> Path:
         """Folder of result objects."""
         return self.data_dir / "results"

@@ -193,6 +193,13 @@ class ListenerSettings(Section):
         "other half holds are synced: so much comes in at once at its speed, and more at the disk's.",
         examples=[128 << 20],
     )
+    quarantine_bytes: int = Field(
+        512 << 20,
+        ge=0,
+        description="How long the objects may be together that were refused as faulty (A900, C000) and are "
+        "kept for their sender's vendor; the oldest make room. 0 keeps none.",
+        examples=[512 << 20],
+    )
 
 
 class CompletenessSettings(Section):

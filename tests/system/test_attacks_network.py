@@ -30,6 +30,7 @@ from sqlalchemy import select
 from db.tables import AuditEvent, Study
 from dicom_node.listener.group_commit import MOST_TOGETHER
 from dicom_node.listener.owed_rows import MOST_OWED
+from dicom_node.listener.quarantine import Quarantine
 from tests.attacks import GOOD_ADDRESS, GOOD_TITLE, Bystander, attacked
 from tests.free_ports import free_port
 from tests.listening import EXPLICIT_LITTLE, MG_FOR_PRESENTATION, encoded, mammogram, uid_of
@@ -81,11 +82,14 @@ class Ward:
         return Bystander(self.port)
 
     def kept(self) -> list[str]:
-        """Every file that the node has, the database's own and logs apart."""
+        """Every file that the node has; those of the database and the quarantine, and logs, apart."""
         return sorted(
             str(path)
             for path in self.node.folder.rglob("*")
-            if path.is_file() and not path.name.startswith("node.db") and path.suffix != ".log"
+            if path.is_file()
+            and not path.name.startswith("node.db")
+            and path.suffix != ".log"
+            and path.parent.name != "quarantine"
         )
 
     def reasons(self, action: str) -> list[str]:
@@ -454,6 +458,8 @@ def test_t14_what_ends_too_early_or_too_late_is_refused(ward: Ward) -> None:
                 continue
             assert status in (0xA900, 0xC000), what
     assert ward.kept() == before
+    faulty = Quarantine(ward.node.data_dir / "quarantine").objects()
+    assert ATTACKER in {kept.calling_ae_title for kept in faulty}
 
 
 def test_t16_titles_and_addresses_are_checked_as_pairs(ward: Ward) -> None:

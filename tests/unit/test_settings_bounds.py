@@ -23,6 +23,7 @@ WHOLE_NUMBERS = {
     "listener.max_object_bytes": (1 << 20, None),
     "listener.minimum_free_bytes": (0, None),
     "listener.journal_bytes": (32 << 20, 8 << 30),
+    "listener.quarantine_bytes": (0, None),
     "jobs.attempts": (1, None),
     "scoring.workers": (0, 64),
     "scoring.threads": (1, None),

@@ -31,6 +31,7 @@ def check_private(settings: Settings) -> Finding:
         settings.data_dir,
         settings.spool_dir,
         settings.journal_dir,
+        settings.quarantine_dir,
         settings.results_dir,
         settings.key_dir,
     )

@@ -13,7 +13,12 @@ from dicom_node.cli.health.audit_trail import check_audit, check_clock_by_checkp
 from dicom_node.cli.health.commitment import check_commitment
 from dicom_node.cli.health.defences import check_defences, check_private
 from dicom_node.cli.health.findings import Finding, Verdict
-from dicom_node.cli.health.listener import check_journals, check_listener, check_ports
+from dicom_node.cli.health.listener import (
+    check_journals,
+    check_listener,
+    check_ports,
+    check_quarantine,
+)
 from dicom_node.cli.health.node import (
     check_backlog,
     check_broker,
@@ -49,6 +54,7 @@ def examine(settings: Settings, database: Database) -> Iterator[Finding]:
         except DatabaseError as error:
             yield _unanswered(name, error)
     yield from check_journals(settings)
+    yield check_quarantine(settings)
     yield from check_defences(settings)
     yield from check_destinations(settings)
 
@@ -70,6 +76,7 @@ def examine_without_database(settings: Settings, error: DatabaseError) -> Iterat
     yield check_clock_by_checkpoints(settings)
     yield from check_ports(settings)
     yield from check_journals(settings)
+    yield check_quarantine(settings)
     yield from check_defences(settings)
     yield from check_stored_bundles(settings)
     yield from check_destinations(settings)

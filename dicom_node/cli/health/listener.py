@@ -14,8 +14,10 @@ from db import processes
 from db.session import Database
 from db.tables import Process
 from dicom_node.cli.health.findings import Finding, Verdict
+from dicom_node.errors import NodeError
 from dicom_node.settings import Settings
 
+MOST_SENDERS_NAMED = 5
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _LOCAL, _STATE, _INODE, _LISTENS = 1, 3, 9, "0A"
 
@@ -75,6 +77,26 @@ def check_journals(settings: Settings) -> Iterator[Finding]:
         yield Finding("journals", Verdict.WARNING, found, advice)
     elif settings.listener.journal and not others:
         yield Finding("journals", Verdict.OK, "none holds anything that waits for a person")
+
+
+def check_quarantine(settings: Settings) -> Finding:
+    """Look whether anything was refused as faulty and is kept for a person."""
+    from dicom_node.listener.quarantine import Quarantine
+
+    try:
+        kept = Quarantine(settings.quarantine_dir).objects()
+    except NodeError as error:
+        return Finding("quarantine", Verdict.PROBLEM, str(error), "see what is found of permissions")
+    if not kept:
+        return Finding("quarantine", Verdict.OK, "no faulty object is kept")
+    senders = sorted({f"{each.calling_ae_title} ({each.peer_address})" for each in kept})
+    more = f" and {len(senders) - MOST_SENDERS_NAMED} more" if len(senders) > MOST_SENDERS_NAMED else ""
+    found = f"{len(kept)} faulty objects of {', '.join(senders[:MOST_SENDERS_NAMED])}{more} are kept"
+    advice = (
+        "'dicom-node quarantine list' tells what is wrong with them; 'quarantine export' one for the "
+        "sender's vendor, then 'quarantine remove' them"
+    )
+    return Finding("quarantine", Verdict.WARNING, f"{found}, the newest of {kept[-1].refused_at}", advice)
 
 
 def check_ports(settings: Settings) -> Iterator[Finding]:

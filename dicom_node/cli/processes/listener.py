@@ -28,6 +28,7 @@ from dicom_node.errors import PortUnavailableError
 from dicom_node.listener.backlog import Backlog
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.owed_rows import Journaling, OwedRows
+from dicom_node.listener.quarantine import Quarantine, Quarantining
 from dicom_node.listener.registration import Registrar
 from dicom_node.listener.server import Listener, Storing
 from dicom_node.listener.services import Service
@@ -69,6 +70,7 @@ def run(settings: Settings, *, shared_port: int | None = None) -> None:
         file, spool = DatabaseFile(settings), Spool(settings.spool_dir)
         registrar = Registrar(database, completeness(settings), spool=spool, actor=name)
         journaling = stack.enter_context(_journaling(settings, database, file, spool))
+        quarantining = _quarantining(settings)
         backlog = Backlog(database, settings.listener.max_waiting_jobs)
         limits, admits = listener_limits(settings), admission(settings)
         services = [_commitment(settings, database, spool, registrar)] if settings.uses_commitment else []
@@ -76,7 +78,7 @@ def run(settings: Settings, *, shared_port: int | None = None) -> None:
             Listener(
                 settings.ae_title,
                 port,
-                Storing(spool, file.relied_on_by(registrar.register), journaling),
+                Storing(spool, file.relied_on_by(registrar.register), journaling, quarantining),
                 limits=limits,
                 on_event=registrar.on_event,
                 admission=admits,
@@ -115,6 +117,13 @@ def _journaling(
         rows = OwedRows(journal, spool, file.relied_on_by(registrar.register_together))
         with closing(rows):
             yield Journaling(journal, rows)
+
+
+def _quarantining(settings: Settings) -> Quarantining | None:
+    """Return what keeps faulty objects; None where it is off."""
+    if not settings.listener.quarantine_bytes:
+        return None
+    return Quarantining(Quarantine(settings.quarantine_dir), settings.listener.quarantine_bytes)
 
 
 def _ports(settings: Settings, *, are_shared: bool) -> list[Port]:
