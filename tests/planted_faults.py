@@ -392,4 +392,255 @@ def drop_from_segment(report: Dataset, name: str) -> None:
     group.ContentSequence = [c for c in group.ContentSequence if c not in given.named(group, name)]
 
 
-ALL = (*EVERY_OBJECT, *REPORTS, *MEASUREMENTS, *SEGMENTATIONS, *FALLBACKS, *CAD_REPORTS, *OPTIONS)
+def described(words: str) -> Change:
+    return having("SeriesDescription", words)
+
+
+def reworded(before: str, after: str) -> Change:
+    """Replace words in every text of a report."""
+
+    def reword(report: Dataset) -> None:
+        for child in given.content_items(report):
+            if "TextValue" in child:
+                child.TextValue = str(child.TextValue).replace(before, after)
+
+    return reword
+
+
+def doubled(name: str, parent: str = "125007") -> Change:
+    """Repeat the first child of a name below the first item of another name."""
+
+    def double(report: Dataset) -> None:
+        above = item(report, parent)
+        above.ContentSequence = [*above.ContentSequence, given.named(above, name)[0]]
+
+    return double
+
+
+def moved(name: str, columns: float, rows: float) -> Change:
+    def move(report: Dataset) -> None:
+        place = item(report, name)
+        data = list(place.GraphicData)
+        place.GraphicData = [value + (rows if index % 2 else columns) for index, value in enumerate(data)]
+
+    return move
+
+
+def incomplete(report: Dataset) -> None:
+    report.CompletionFlag = "PARTIAL"
+    report.CompletionFlagDescription = "not everything"
+
+
+def replacing(uid: str | None, sop_class_uid: str = ENHANCED_SR) -> Change:
+    """Let a report name a predecessor; itself without a UID."""
+
+    def replace(report: Dataset) -> None:
+        reference = Dataset()
+        reference.ReferencedSOPInstanceUID = report.SOPInstanceUID if uid is None else uid
+        reference.ReferencedSOPClassUID = sop_class_uid
+        series = Dataset()
+        series.ReferencedSOPSequence = [reference]
+        study = Dataset()
+        study.ReferencedSeriesSequence = [series]
+        report.PredecessorDocumentsSequence = [study]
+
+    return replace
+
+
+def lose_the_entry_of_a_region(report: Dataset) -> None:
+    """Take the image of the first region out of the image library."""
+    image = item(report, "111030").ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+    for group in given.named(report, "126200"):
+        group.ContentSequence = [
+            entry
+            for entry in group.ContentSequence
+            if "ReferencedSOPSequence" not in entry
+            or entry.ReferencedSOPSequence[0].ReferencedSOPInstanceUID != image
+        ]
+
+
+def closed_line(report: Dataset) -> None:
+    """Make of a region a line that goes forth and back."""
+    region = item(report, "111030")
+    data = list(region.GraphicData)
+    region.GraphicData = [*data[:4], *data[:2]]
+
+
+def region_beside_a_segment(report: Dataset) -> None:
+    group = next(g for g in given.named(report, "125007") if given.named(g, "121214"))
+    region = Dataset()
+    region.RelationshipType, region.ValueType, region.GraphicType = "CONTAINS", "SCOORD", "POINT"
+    region.ConceptNameCodeSequence = [code_item(Code("111030", "DCM", "Image Region"))]
+    region.GraphicData = [1.0, 1.0]
+    group.ContentSequence = [*group.ContentSequence, region]
+
+
+def text_object(change: Change) -> Change:
+    return annotation(lambda noted: change(noted.TextObjectSequence[0]))
+
+
+def no_words(state: Dataset) -> None:
+    for noted in state.GraphicAnnotationSequence:
+        if "TextObjectSequence" in noted:
+            del noted.TextObjectSequence
+
+
+LONG = "x" * 65
+REPORT, STATE, PICTURE, PDF = (
+    "measurement_report",
+    "presentation_state",
+    "secondary_capture",
+    "encapsulated_pdf",
+)
+TITLE_OF_A_PERSON = code_item(Code("121008", "DCM", "Person Observer Name"))
+FRACTIONAL = "fractional_segmentation"
+# A rule with several conditions sees each of them broken alone.
+CONDITIONS = (
+    Planted("UID of 65 characters", "text_report", "OBJ-01", having(
+        "InstanceCreatorUID", "2.25." + "1" * 60)),
+    Planted("inner UID with a leading zero", "text_report", "OBJ-01", processing(
+        having("DeviceUID", "1.02"))),
+    Planted("series of another root", "text_report", "OBJ-02", having("SeriesInstanceUID", "1.2.826.1")),
+    Planted("series description beyond ASCII", "text_report", "OBJ-05", described(
+        "AI \u00fc (not verified)")),
+    Planted("long series description", "text_report", "OBJ-05", described(f"{'x' * 50} (not verified)")),
+    Planted("no contributing equipment", "segmentation", "OBJ-06", without("ContributingEquipmentSequence")),
+    Planted("algorithm without Device UID", "segmentation", "OBJ-06", processing(without("DeviceUID"))),
+    Planted("another version in the header", "segmentation", "OBJ-07", having("SoftwareVersions", "9.9")),
+    Planted("a class that the node makes not", "segmentation", "OBJ-08", having("SOPClassUID", "1.2.3")),
+    Planted("content of another day", "text_report", "OBJ-10", having("ContentDate", "19990101")),
+    Planted("made at another time", "segmentation", "OBJ-10", having("InstanceCreationTime", "000000")),
+    Planted("state of another time", STATE, "OBJ-10", having("PresentationCreationTime", "000000")),
+    Planted("code without meaning", REPORT, "OBJ-11", on("111047", lambda number: setattr(
+        number.ConceptNameCodeSequence[0], "CodeMeaning", ""))),
+    Planted("code meaning of 65 characters", REPORT, "OBJ-11", on("111047", lambda number: setattr(
+        number.ConceptNameCodeSequence[0], "CodeMeaning", LONG))),
+    Planted("meta information of another class", "text_report", "OBJ-12", lambda ds: setattr(
+        ds.file_meta, "MediaStorageSOPClassUID", OTHER_UID)),
+    Planted("meta information without a syntax", "text_report", "OBJ-12", lambda ds: delattr(
+        ds.file_meta, "TransferSyntaxUID")),
+    Planted("an operator", "segmentation", "OBJ-13", having("OperatorsName", "Doe^Jane")),
+    Planted("the last series of images", "segmentation", "OBJ-14", having("SeriesNumber", 9000)),
+    Planted("invented other IDs", "segmentation", "SRC-01", having("OtherPatientIDsSequence", [Dataset()])),
+    Planted("a root that is no container", "text_report", "SR-01", having("ValueType", "TEXT")),
+    Planted("a template of another's", "text_report", "SR-01", lambda ds: setattr(
+        ds.ContentTemplateSequence[0], "MappingResource", "99LOCAL")),
+    Planted("incomplete without words", "text_report", "SR-02", lambda ds: [
+        incomplete(ds), delattr(ds, "CompletionFlagDescription")]),
+    Planted("no content date", "text_report", "SR-02", without("ContentDate")),
+    Planted("no content time", "text_report", "SR-02", without("ContentTime")),
+    Planted("a verifying observer", "text_report", "SR-03", having("VerifyingObserverSequence", [Dataset()])),
+    Planted("item without type", "text_report", "SR-06", on("121073", without("ValueType"))),
+    Planted("code without value", REPORT, "SR-06", on("121058", without("ConceptCodeSequence"))),
+    Planted("number without value", REPORT, "SR-06", on("111047", without("MeasuredValueSequence"))),
+    Planted("UID without value", REPORT, "SR-06", on("112040", having("UID", ""))),
+    Planted("shape of another kind", REPORT, "SR-08", on("111030", having("GraphicType", "MULTIPOINT"))),
+    Planted("two points as one", REPORT, "SR-08", on("111030", lambda region: [
+        setattr(region, "GraphicType", "POINT"), setattr(region, "GraphicData", [1.0, 1.0, 2.0, 2.0])])),
+    Planted("line of one point", REPORT, "SR-08", on("111030", having("GraphicData", [1.0, 1.0]))),
+    Planted("region right of the image", REPORT, "SR-09", moved("111030", 5000, 0)),
+    Planted("region below the image", REPORT, "SR-09", moved("111030", 0, 5000)),
+    Planted("region left of the image", REPORT, "SR-09", moved("111030", -5000, 0)),
+    Planted("region above the image", REPORT, "SR-09", moved("111030", 0, -5000)),
+    Planted("probability below nothing", REPORT, "SR-11", measured(having("NumericValue", "-1"))),
+    Planted("a person's name", "text_report", "SR-12", on("121073", having("ValueType", "PNAME"))),
+    Planted("an item that names a person", "text_report", "SR-12", on("121073", having(
+        "ConceptNameCodeSequence", [TITLE_OF_A_PERSON]))),
+    Planted("language of a part alone", "text_report", "SR-13", on("121049", having(
+        "RelationshipType", "CONTAINS"))),
+    Planted("another algorithm's name", REPORT, "SR-14", on("111001", having("TextValue", "Other"))),
+    Planted("another model observed", "text_report", "SR-14", on("121015", having("TextValue", "Other"))),
+    Planted("side of another scheme", REPORT, "SR-15", coded(
+        "272741003", Code("24028007", "99LOCAL", "Right"))),
+    Planted("a report that replaces itself", "text_report", "SR-17", replacing(None)),
+    Planted("a predecessor without class", "text_report", "SR-17", replacing(OTHER_UID, "")),
+    Planted("observer without UID", "text_report", "SR-20", at_root("121012")),
+    Planted("observer as content", "text_report", "SR-20", on("121005", having(
+        "RelationshipType", "CONTAINS"))),
+    Planted("nothing said to be of AI", "text_report", "TXT-01", reworded("AI result", "Result")),
+    Planted("nothing said of verification", "text_report", "TXT-01", reworded("Not verified", "Read")),
+    Planted("gaps that are not named", "text_report", "TXT-02", incomplete),
+    Planted("no section", "text_report", "TXT-03", lambda ds: [at_root(n)(ds) for n in ("121070", "121072")]),
+    Planted("image library without images", REPORT, "MR-03", lambda ds: setattr(
+        item(ds, "126200"), "ContentSequence", [])),
+    Planted("region in an image beyond the library", REPORT, "MR-03", lose_the_entry_of_a_region),
+    Planted("empty group", REPORT, "MR-04", on("125007", having("ContentSequence", []))),
+    Planted("no group", REPORT, "MR-04", on("126010", having("ContentSequence", []))),
+    Planted("two tracking identifiers", REPORT, "MR-05", doubled("112039")),
+    Planted("no algorithm version", REPORT, "MR-06", dropping("111003")),
+    Planted("two regions in a group", REPORT, "MR-07", doubled("111030")),
+    Planted("line forth and back", REPORT, "MR-09", closed_line),
+    Planted("region as a circle", REPORT, "MR-09", on("111030", having("GraphicType", "CIRCLE"))),
+    Planted("region for another purpose", REPORT, "MR-10", coded("130400", SOURCE)),
+    Planted("two finding sites", REPORT, "MR-11", doubled("363698007")),
+    Planted("two probabilities", REPORT, "MR-12", doubled("111047")),
+    Planted("gaps that no comment names", REPORT, "MR-13", incomplete),
+    Planted("region beside a segment", SEGMENTS, "MR-07", region_beside_a_segment),
+    Planted("frame of another class", SEGMENTS, "MR-15", on("121214", lambda i: setattr(
+        i.ReferencedSOPSequence[0], "ReferencedSOPClassUID", ENHANCED_SR))),
+    Planted("no maximum of fractions", FRACTIONAL, "SEG-01", without("MaximumFractionalValue")),
+    Planted("fractions of something", FRACTIONAL, "SEG-01", having("SegmentationFractionalType", "OTHER")),
+    Planted("no segment label", "segmentation", "SEG-04", segment(without("SegmentLabel"))),
+    Planted("no property category", "segmentation", "SEG-04", segment(
+        without("SegmentedPropertyCategoryCodeSequence"))),
+    Planted("no algorithm name", "segmentation", "SEG-05", segment(without("SegmentAlgorithmName"))),
+    *(
+        Planted(f"algorithm without {keyword}", "segmentation", "SEG-05", segment(
+            lambda one, keyword=keyword: delattr(
+                one.SegmentationAlgorithmIdentificationSequence[0], keyword)))
+        for keyword in ("AlgorithmFamilyCodeSequence", "AlgorithmName", "AlgorithmVersion")
+    ),
+    Planted("no tracking identifier of a segment", "segmentation", "SEG-06", segment(without("TrackingID"))),
+    Planted("frame from another image", "segmentation", "SEG-09", frame(lambda one: setattr(
+        one.DerivationImageSequence[0].SourceImageSequence[0], "ReferencedSOPInstanceUID", OTHER_UID))),
+    Planted("frame of another segment", "segmentation", "SEG-10", frame(lambda one: setattr(
+        one.SegmentIdentificationSequence[0], "ReferencedSegmentNumber", 99))),
+    Planted("another width", "segmentation", "SEG-13", having("Columns", given.COLUMNS + 1)),
+    Planted("more indices than dimensions", "segmentation", "SEG-15", frame(lambda one: setattr(
+        one.FrameContentSequence[0], "DimensionIndexValues", [1] * 9))),
+    *(
+        Planted(f"state without {keyword}", STATE, "PR-01", without(keyword))
+        for keyword in (
+            "PresentationCreationDate",
+            "PresentationCreationTime",
+            "ReferencedSeriesSequence",
+            "DisplayedAreaSelectionSequence",
+        )
+    ),
+    Planted("annotation of another image", STATE, "PR-02", annotation(lambda noted: setattr(
+        noted.ReferencedImageSequence[0], "ReferencedSOPInstanceUID", OTHER_UID))),
+    Planted("mark of more points", STATE, "PR-03", graphic(having("NumberOfGraphicPoints", 99))),
+    Planted("mark left of the image", STATE, "PR-03", graphic(lambda drawn: setattr(
+        drawn, "GraphicData", [value - 5000 for value in drawn.GraphicData]))),
+    Planted("state without words", STATE, "PR-04", no_words),
+    Planted("words beyond ASCII", STATE, "PR-04", text_object(having("UnformattedTextValue", "\u00dcbel"))),
+    Planted("words outside the image", STATE, "PR-04", text_object(lambda words: [
+        setattr(words, "AnchorPointAnnotationUnits", "PIXEL"),
+        setattr(words, "AnchorPoint", [0.0, 5000.0])])),
+    Planted("state of a third side", STATE, "PR-05", having("Laterality", "B")),
+    Planted("picture from elsewhere", PICTURE, "SC-01", having("ConversionType", "DI")),
+    Planted("picture of unknown making", PICTURE, "SC-01", without("DerivationDescription")),
+    Planted("picture as an original", PICTURE, "SC-01", having("ImageType", ["ORIGINAL", "SECONDARY"])),
+    Planted("deeper pixels", PICTURE, "SC-04", having("BitsAllocated", 16)),
+    Planted("short picture", PICTURE, "SC-04", lambda ds: setattr(ds, "PixelData", ds.PixelData[:-2])),
+    Planted("reason of two lines", "key_objects", "KO-01", on("113012", having("TextValue", "a\nb"))),
+    Planted("blank reason", "key_objects", "KO-01", on("113012", having("TextValue", "  "))),
+    Planted("document of another type", PDF, "PDF-01", having("MIMETypeOfEncapsulatedDocument", "text/xml")),
+    Planted("PDF without its end", PDF, "PDF-01", lambda ds: setattr(
+        ds, "EncapsulatedDocument", ds.EncapsulatedDocument[:-40])),
+    Planted("PDF of another length", PDF, "PDF-01", lambda ds: setattr(
+        ds, "EncapsulatedDocumentLength", ds.EncapsulatedDocumentLength - 2)),
+    Planted("pages said to name nobody", PDF, "PDF-02", having("BurnedInAnnotation", "NO")),
+    Planted("pages without a title", PDF, "PDF-02", without("DocumentTitle")),
+)  # fmt: skip
+
+ALL = (
+    *EVERY_OBJECT,
+    *REPORTS,
+    *MEASUREMENTS,
+    *SEGMENTATIONS,
+    *FALLBACKS,
+    *CAD_REPORTS,
+    *OPTIONS,
+    *CONDITIONS,
+)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from io import BytesIO
@@ -23,6 +25,8 @@ from tests.planted_faults import ALL, Planted
 KINDS = {**RESULT_BUILDERS, **OPTION_BUILDERS}
 PLANTED = [planted for planted in ALL if planted.kind in KINDS]
 LEAST_FAULTS = 40
+REPORT_CLASSES = ("1.2.840.10008.5.1.4.1.1.88.22", "1.2.840.10008.5.1.4.1.1.88.34")
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
 @cache
@@ -62,13 +66,58 @@ def test_every_kind_of_object_is_built_and_without_fault() -> None:
 
 
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: f"{planted.kind}: {planted.name}")
-@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.filterwarnings("ignore:Invalid value for VR", "ignore:The value length")
 def test_a_planted_fault_is_named_by_its_rule(planted: Planted) -> None:
     everything, target = spoilt(planted)
     faults = check_objects(everything, context().sources)
     assert planted.rule in {fault.rule for fault in faults if fault.sop_instance_uid == target.SOPInstanceUID}
     for fault in faults:
         assert "Phantom" not in str(fault)
+
+
+def rules_broken_by(objects: list[Dataset], sources: Iterable[Dataset] = ()) -> dict[str, set[str]]:
+    """Hold objects against the rules; give the objects that break each of them."""
+    found: dict[str, set[str]] = {}
+    for fault in check_objects(objects, sources):
+        found.setdefault(fault.rule, set()).add(fault.sop_instance_uid)
+    return found
+
+
+def test_two_objects_of_one_identity_are_named() -> None:
+    one, *others = objects()
+    uids = {str(one.SOPInstanceUID)}
+    assert rules_broken_by([one, one, *others])["SET-01"] == uids
+
+
+def test_a_report_in_the_series_of_another_is_named_and_pictures_may_share_one() -> None:
+    text, measurements = (next(o for o in objects() if o.SOPClassUID == uid) for uid in REPORT_CLASSES)
+    measurements.SeriesInstanceUID = text.SeriesInstanceUID
+    both = {str(text.SOPInstanceUID), str(measurements.SOPInstanceUID)}
+    assert rules_broken_by([text, measurements])["SET-02"] == both
+    picture = next(o for o in objects() if o.SOPClassUID == SECONDARY_CAPTURE)
+    other = deepcopy(picture)
+    other.SOPInstanceUID = "2.25.1"
+    assert "SET-02" not in rules_broken_by([picture, other])
+
+
+def test_a_place_in_an_image_of_several_frames_needs_the_frame() -> None:
+    report = next(o for o in objects() if o.SOPClassUID == REPORT_CLASSES[1])
+    several = [deepcopy(source) for source in context().sources]
+    for source in several:
+        source.NumberOfFrames = 2
+    assert rules_broken_by([report], several)["SR-19"] == {str(report.SOPInstanceUID)}
+
+
+@pytest.mark.parametrize(
+    ("zone", "differs"), [("+0530", True), ("-0000", False), ("half past", False), ("", False)]
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+def test_a_result_has_the_zone_of_its_images_where_they_name_one(zone: str, differs: bool) -> None:
+    first, *others = (deepcopy(source) for source in context().sources)
+    first.TimezoneOffsetFromUTC = zone
+    report = objects()[0]
+    assert report.TimezoneOffsetFromUTC != zone
+    assert ("SRC-03" in rules_broken_by([report], [first, *others])) is differs
 
 
 def test_faults_of_every_kind_are_planted() -> None:
