@@ -120,7 +120,7 @@ OF_THE_LOG: Mapping[str, str] = {
     "listener.backlog_unknown": "waiting jobs could not be counted",
     "listener.cannot_accept": "this machine has no room for one more connection (open files); tried again",
     "listener.connection_failed": "a connection became no association, and why",
-    "listener.event_not_told": "an error in telling the trail of a refusal or an end; the peer's answer stands",
+    "listener.event_not_told": "an error kept a refusal or an end out of the trail; the answer stands",
     "listener.few_open_files": "the limit of open files allows fewer associations than the settings",
     "listener.ready": "the listener accepts",
     "listener.refusal_not_audited": "a refusal could not be written into the trail",
