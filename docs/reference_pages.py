@@ -32,6 +32,7 @@ from dicom_node.listener.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, VER
 from dicom_node.results.encoding import TRANSFER_SYNTAX_UID
 from training import reader_reports
 from training.datasets import readers
+from workers.exit_statuses import WorkerExit
 from workers.stored_files import UnsoundFile
 
 HELP_WIDTH = "100"
@@ -113,6 +114,7 @@ def training_options() -> str:
 def exit_statuses() -> str:
     """Return the exit statuses."""
     meanings = comments(inspect.getsource(ExitCode))
+    worker_meanings = comments(inspect.getsource(WorkerExit))
     return "\n\n".join(
         [
             "# Exit statuses",
@@ -121,10 +123,12 @@ def exit_statuses() -> str:
                 ("status", "name", "meaning"),
                 [(str(int(m)), code(m.name), meanings[m.name]) for m in ExitCode],
             ),
-            "Two more come from worker processes, and `serve` starts those again: 75, one job outlasted "
-            "`jobs.hard_limit_s`; 76, the broker's messages no longer arrived. A score worker that is "
-            "recycled ends with 0, and has to be started again, too ([why](../explanation/jobs.md"
-            "#the-queue-is-a-table)).",
+            "With these a worker ends itself, to be started again by `serve` or whatever runs it "
+            "([why](../explanation/jobs.md#the-queue-is-a-table)):",
+            table(
+                ("status", "name", "meaning"),
+                [(str(int(m)), code(m.name), worker_meanings[m.name]) for m in WorkerExit],
+            ),
         ]
     )
 

@@ -19,8 +19,8 @@ from db.errors import DatabaseError, DatabaseUnavailableError, LeaseLostError
 from db.jobs import Claim, renew
 from db.session import Database
 from dicom_node.errors import NodeError
+from workers.exit_statuses import WorkerExit
 
-HARD_LIMIT_EXIT = 75
 LAST_WORDS_S = 1.0
 COMMIT_AGAIN_S = 1.0
 
@@ -139,7 +139,7 @@ class Lease:
         )
         words.start()
         words.join(LAST_WORDS_S)
-        os._exit(HARD_LIMIT_EXIT)
+        os._exit(WorkerExit.HARD_LIMIT)
 
     def _renew(self) -> None:
         try:

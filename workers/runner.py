@@ -16,12 +16,12 @@ from db.errors import DatabaseError, DatabaseUnavailableError
 from db.lifecycle import JobKind
 from db.session import Database
 from workers.claim_loop import ClaimLoop
+from workers.exit_statuses import WorkerExit
 from workers.recycling import Recycling, keep_place, take_place
 
 LOOK_EVERY_S = 0.1
 SIGN_OF_LIFE_S = 10.0
 DEAF_AFTER_S = 60.0
-DEAF_EXIT = 76
 GIVE_BACK_S = 3.0
 LONGEST_STOP_S = 28.0  # 'serve' kills what is left after 30
 
@@ -103,7 +103,7 @@ class SignOfLife:
             missed_s = self._hearing.missed_s(SIGN_OF_LIFE_S) if self._hearing else 0.0
             if missed_s >= DEAF_AFTER_S:
                 log.error("worker.deaf", seconds=missed_s)
-                os._exit(DEAF_EXIT)
+                os._exit(WorkerExit.DEAF)
 
     def _sign(self) -> None:
         try:

@@ -28,7 +28,7 @@ def command(
     settings = load_settings(data_dir, config)
     from dicom_node.cli.processes.worker import run
 
-    run(settings, kinds)
+    raise typer.Exit(run(settings, kinds))
 
 
 def _kinds(queues: str) -> tuple[JobKind, ...]:

@@ -24,7 +24,8 @@ from db.session import Database
 from db.tables import Job
 from tests.steered_node import LISTENER, RULES, SteeredNode, four_views, on_sqlite
 from tests.steered_node import WORKER as OWNER
-from workers.lease import HARD_LIMIT_EXIT, Lease
+from workers.exit_statuses import WorkerExit
+from workers.lease import Lease
 
 LEASE_S = 0.6
 HARD_LIMIT_S = 600
@@ -152,7 +153,7 @@ def test_a_job_that_outlasts_the_hard_limit_ends_its_process_and_another_gets_it
     url = node.database.engine.url.render_as_string(hide_password=False)
     key = tmp_path / "keys" / "audit.key"
     ended = subprocess.run([sys.executable, "-c", child, url, str(key)], timeout=120, check=False)
-    assert ended.returncode == HARD_LIMIT_EXIT == 75
+    assert ended.returncode == WorkerExit.HARD_LIMIT == 75
     opened = Database(url, AuditTrail(AuditKey.load(key)))
     (job,) = node.jobs()
     assert (job.state, job.lease_owner) == (JobState.RUNNING, "hanging@host:1")
@@ -189,7 +190,7 @@ def test_the_hard_limit_holds_while_the_database_hangs_and_the_heartbeat_with_it
     url = node.database.engine.url.render_as_string(hide_password=False)
     key = tmp_path / "keys" / "audit.key"
     ended = subprocess.run([sys.executable, "-c", child, url, str(key)], timeout=120, check=False)
-    assert ended.returncode == HARD_LIMIT_EXIT
+    assert ended.returncode == WorkerExit.HARD_LIMIT
 
 
 @on_sqlite

@@ -17,6 +17,7 @@ from tests.databases import PostgresServer
 from tests.redis_server import RedisServer, redis_server
 from tests.running_node import START_S, WORK_S, RunningNode, until
 from training.datasets.phantom_objects import study
+from workers.exit_statuses import WorkerExit
 
 __all__ = ["redis_server"]
 
@@ -58,8 +59,8 @@ def doctors_word_on_processes(node: RunningNode) -> tuple[str, str]:
     return finding["verdict"], finding["found"]
 
 
-def ended_in_good_order(worker: subprocess.Popen[bytes], node: RunningNode) -> None:
-    assert worker.wait(WORK_S) == 0
+def made_room(worker: subprocess.Popen[bytes], node: RunningNode) -> None:
+    assert worker.wait(WORK_S) == WorkerExit.RECYCLED == 79
     name = f":{worker.pid}"
     with node.database.reading() as session:
         heard, silent = processes.alive(session, node.database.now_in(session))
@@ -82,20 +83,22 @@ def test_serve_starts_another_after_so_many_jobs_and_every_study_is_scored_once(
     assert [job["attempts"] for job in node.jobs()] == [1] * 5
     assert doctors_word_on_processes(node)[0] == "ok"
     events = [json.loads(line) for line in node.log.splitlines()]
-    ends = [event for event in events if event["event"] == "part.died"]
-    assert [(end["part"], end["status"]) for end in ends] == [("score-1", 0)] * 2, "no other part ended"
+    of_parts = [event for event in events if event["event"] in ("part.recycled", "part.died")]
+    assert [(each["event"], each["level"], each["part"]) for each in of_parts] == [
+        ("part.recycled", "info", "score-1")
+    ] * 2, "nothing died"
     assert "job.given_back" not in node.log
     assert "part.leases_ended" not in node.log
     assert node.verify_audit().ok
 
 
-def test_a_worker_without_a_supervisor_ends_with_status_0_and_the_next_one_goes_on(
+def test_a_worker_without_a_supervisor_tells_by_its_status_that_it_made_room_and_the_next_one_goes_on(
     node: RunningNode,
 ) -> None:
     node.start("listen")
     node.wait_for_processes({"listen"})
     send_studies(node, 1, 2, 3)
-    ended_in_good_order(node.start("work", "--queues", "score"), node)
+    made_room(node.start("work", "--queues", "score"), node)
     assert states(node) == [JobState.DONE, JobState.DONE, JobState.QUEUED]
 
     second = node.start("work", "--queues", "score")
@@ -122,11 +125,11 @@ def test_a_worker_that_a_broker_rings_for_ends_alike(
         node.wait_for_processes({"listen", "dispatch", "score"})
         until(lambda: '"worker.ready"' in node.log, START_S, "the worker's ear")
         send_studies(node, 1, 2, 3, 4)
-        ended_in_good_order(rung, node)
+        made_room(rung, node)
         assert states(node) == [JobState.DONE] * 2 + [JobState.QUEUED] * 2
 
         # What waited is done before the first doorbell is answered.
-        ended_in_good_order(node.start("work", "--queues", "score"), node)
+        made_room(node.start("work", "--queues", "score"), node)
         assert states(node) == [JobState.DONE] * 4
         assert [job["attempts"] for job in node.jobs()] == [1] * 4
         assert "Traceback" not in node.log

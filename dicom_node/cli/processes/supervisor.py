@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from dicom_node.parent_death import ended_with_parent
+from workers.exit_statuses import WorkerExit
 
 SHORTEST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
@@ -78,7 +79,7 @@ class _Running:
         log.info("part.started", part=self.part.name, pid=self.process.pid)
 
     def look(self) -> None:
-        """Start a part that is down and due; note one that just died."""
+        """Start a part that is down and due, or made room for a fresh one; note one that just died."""
         if self._unsettled and time.monotonic() >= self._tell_again_at:
             self._settle()
         if self.process is None:
@@ -88,8 +89,13 @@ class _Running:
         status = self.process.poll()
         if status is None:
             return
-        self._pause(lived_s=time.monotonic() - self.started_at)
         pid, self.process = self.process.pid, None
+        if status == WorkerExit.RECYCLED:
+            # It holds no lease, and it did its work: nothing is to be settled or waited for.
+            log.info("part.recycled", part=self.part.name)
+            self.start()
+            return
+        self._pause(lived_s=time.monotonic() - self.started_at)
         again = {} if status in LASTING_STATUSES else {"again_in_s": self.pause_s}
         log.error("part.died", part=self.part.name, **_told(status), **again)
         self._unsettled.append(pid)

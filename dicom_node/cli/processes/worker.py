@@ -11,6 +11,7 @@ from pathlib import Path
 from db.lifecycle import JobKind
 from db.session import Database
 from dicom_node import installation
+from dicom_node.cli.exit_codes import ExitCode
 from dicom_node.cli.processes.journals import recover_journals
 from dicom_node.cli.processes.stopping import when_told_to_stop
 from dicom_node.cli.wiring import (
@@ -26,8 +27,22 @@ from dicom_node.settings import Settings
 from workers.claim_loop import ClaimLoop, Handler, Terms
 
 
-def run(settings: Settings, kinds: tuple[JobKind, ...]) -> None:
-    """Do jobs of these kinds until SIGTERM."""
+def run(settings: Settings, kinds: tuple[JobKind, ...]) -> int:
+    """Do jobs of these kinds until SIGTERM, or until a fresh process is to take this one's place.
+
+    Parameters
+    ----------
+    settings : Settings
+        The node's.
+    kinds : tuple of JobKind
+        What to work on.
+
+    Returns
+    -------
+    int
+        The exit status, which tells the two ends apart.
+    """
+    from workers.exit_statuses import WorkerExit
     from workers.recycling import Limits, Recycling
     from workers.runner import run_embedded
 
@@ -66,6 +81,7 @@ def run(settings: Settings, kinds: tuple[JobKind, ...]) -> None:
                 stop_deadline_s=deadline_s,
                 recycling=recycling,
             )
+    return ExitCode.OK if recycling.reason is None else WorkerExit.RECYCLED
 
 
 def terms_of(kind: JobKind, terms: Terms) -> Terms:
