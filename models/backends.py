@@ -64,6 +64,7 @@ class TorchBackend:
         self._network = network
         self._device = device
         self._may_use_cpu = may_use_cpu
+        self._batches = 0
         self._cpu_batches = 0
 
     @property
@@ -88,7 +89,13 @@ class TorchBackend:
                 f"The {self._device.type} had no memory left for a batch of {len(batch)}: end what else runs "
                 "there, or start fewer score workers."
             )
+        self._batches += 1
         return answers
+
+    @property
+    def batches(self) -> int:
+        """How many batches were answered, by the device or by the CPU."""
+        return self._batches
 
     @property
     def cpu_batches(self) -> int:

@@ -136,8 +136,13 @@ class Classifier:
 
     @property
     def device(self) -> str:
-        """The processor in use, ``"cpu"`` or ``"cuda"``."""
+        """The processor that was chosen, ``"cpu"`` or ``"cuda"``; see :attr:`cpu_batches`."""
         return self._device.type
+
+    @property
+    def batches(self) -> int:
+        """How many batches torch has answered since the bundle was loaded, on whichever processor."""
+        return self._torch.batches
 
     @property
     def cpu_batches(self) -> int:

@@ -107,14 +107,16 @@ class ScoringNode:
             )
         return str(images[0].StudyInstanceUID)
 
-    def worker(self, *, shadowed_devices: tuple[str, ...] = (), terms: Terms = TERMS) -> ClaimLoop:
+    def worker(
+        self, *, shadowed_devices: tuple[str, ...] = (), terms: Terms = TERMS, device: str = "cpu"
+    ) -> ClaimLoop:
         """Start a score worker that has loaded nothing yet."""
         scorer = Scorer(
             self.steered.database,
             spool=self.spool,
             results=self.results,
             reader=self.reader,
-            classifiers=ClassifierCache(self.store.path_of, device="cpu", threads=1),
+            classifiers=ClassifierCache(self.store.path_of, device=device, threads=1),
             reporting=Reporting(
                 node=NodeIdentity("AI_NODE", "1", "test", "test 1"),
                 routes=(Route(DESTINATION, BUILT_IN[UNKNOWN]),),

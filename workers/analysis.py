@@ -23,6 +23,8 @@ def document_of(
     classifier: Classifier,
     prediction: StudyPrediction | SlideStudyPrediction,
     durations_s: Mapping[str, float],
+    *,
+    device: str,
 ) -> dict[str, Any]:
     """Return everything that explains a score: inputs, model, configuration, outputs, durations.
 
@@ -38,6 +40,8 @@ def document_of(
         What it said.
     durations_s : Mapping of str to float
         Stage to the seconds that it took.
+    device : str
+        The processors that computed the answer, as :func:`device_of` names them.
 
     Returns
     -------
@@ -47,9 +51,31 @@ def document_of(
     return {
         **_answer(prediction),
         **_inputs(work),
-        **_origin(classifier),
+        **_origin(classifier, device),
         **_attempt(claim, durations_s),
     }
+
+
+def device_of(chosen: str, *, batches: int, on_cpu: int) -> str:
+    """Name the processors that computed an answer.
+
+    Parameters
+    ----------
+    chosen : str
+        The one that was to compute it, ``"cpu"`` or ``"cuda"``.
+    batches : int
+        Batches of the answer.
+    on_cpu : int
+        Those of them that the CPU took for want of memory.
+
+    Returns
+    -------
+    str
+        ``"cpu"``, ``"cuda"``, or ``"cuda+cpu"`` where each computed a part.
+    """
+    if on_cpu == 0 or chosen == "cpu":
+        return chosen
+    return "cpu" if on_cpu == batches else f"{chosen}+cpu"
 
 
 def _answer(prediction: StudyPrediction | SlideStudyPrediction) -> dict[str, Any]:
@@ -117,7 +143,7 @@ def _inputs(work: ScoreInput) -> dict[str, Any]:
     }
 
 
-def _origin(classifier: Classifier) -> dict[str, Any]:
+def _origin(classifier: Classifier, device: str) -> dict[str, Any]:
     """Return who answered: the bundle, and the machine and program that ran it."""
     bundle = classifier.identity
     return {
@@ -128,7 +154,7 @@ def _origin(classifier: Classifier) -> dict[str, Any]:
             "configuration_digest": bundle.configuration_digest,
             "demonstration": bundle.demonstration,
         },
-        "device": classifier.device,
+        "device": device,
         "host": platform.node(),
         "software_version": __version__,
     }

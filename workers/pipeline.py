@@ -34,7 +34,7 @@ from models.classifier import Classifier, PreparedStudy, predict_prepared, prepa
 from models.contract import SlideStudyPrediction, StudyPrediction
 from models.errors import GoldenMismatchError
 from workers import devices, inputs, routing, slides, whole_images
-from workers.analysis import document_of
+from workers.analysis import device_of, document_of
 from workers.classifier_cache import ClassifierCache, takes_back
 from workers.lease import Lease
 from workers.shadowing import Shadow
@@ -91,9 +91,12 @@ class Reporting:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What is kept of a score job beside the prediction."""
+    """What a score job found, and what it is kept with."""
 
+    classifier: Classifier
     role: DeploymentRole
+    prediction: StudyPrediction | SlideStudyPrediction
+    device: str
     withheld: bool
     observation: Observation
 
@@ -153,7 +156,7 @@ class Scorer:
         wanted_by = _wanted_by(classifier)
         kinds = kinds_for(self._reporting.routes, wanted_by)
         prepared = None
-        moved_before = classifier.cpu_batches
+        batches_before, moved_before = classifier.batches, classifier.cpu_batches
         if classifier.task.slides is None:
             context: ResultContext | SlideStudyContext
             context, prepared = self._images(claim, work, classifier, kinds, watch, lease)
@@ -161,13 +164,15 @@ class Scorer:
             context = self._slides(claim, work, classifier, watch, lease)
         if moved := classifier.cpu_batches - moved_before:
             log.warning("score.moved_to_cpu", job_id=claim.job_id, batches=moved)
+        device = device_of(classifier.device, batches=classifier.batches - batches_before, on_cpu=moved)
         crashpoint("score.predicted")
         lease.check()
         withheld = devices.is_shadowed(context.sources, self._reporting.shadowed_devices)
         with watch("results"):
             built, deliveries = self._build(work, context, kinds, wanted_by, withheld=withheld)
         views = prepared.verdict.accepted if prepared is not None else ()
-        found = _Found(role, withheld, devices.observation_of(context.sources, views))
+        observation = devices.observation_of(context.sources, views)
+        found = _Found(classifier, role, context.prediction, device, withheld, observation)
         stored: list[NewResult] = []
         with self._removed_on_failure(stored):
             with watch("store"):
@@ -175,8 +180,7 @@ class Scorer:
                     stored.append(self._store(ordinal, item))
             crashpoint("score.files_written")
             lease.check()
-            commit = partial(self._commit, claim, work, classifier, context.prediction)
-            lease.commit(partial(commit, found, stored, deliveries, watch))
+            lease.commit(partial(self._commit, claim, work, found, stored, deliveries, watch))
         if prepared is not None and isinstance(context.prediction, StudyPrediction):
             self._shadow.follow(claim, classifier, prepared, context.prediction)
 
@@ -324,21 +328,22 @@ class Scorer:
         self,
         claim: Claim,
         work: ScoreInput,
-        classifier: Classifier,
-        prediction: StudyPrediction | SlideStudyPrediction,
         found: _Found,
         stored: Sequence[NewResult],
         deliveries: Sequence[DeliveryOrder],
         watch: Stopwatch,
     ) -> None:
+        bundle, prediction = found.classifier.identity.digest, found.prediction
         with self._database.transaction(claim.owner) as tx:
             scoring.finish_scoring(
                 tx,
                 claim,
-                bundle=classifier.identity.digest,
+                bundle=bundle,
                 outcome=prediction.outcome.value,
                 study_probability=prediction.study_probability,
-                document=document_of(claim, work, classifier, prediction, watch.seconds)
+                document=document_of(
+                    claim, work, found.classifier, prediction, watch.seconds, device=found.device
+                )
                 | {"answered_as": found.role.value, "withheld": found.withheld},
                 results=stored,
                 deliveries=deliveries,
@@ -347,7 +352,7 @@ class Scorer:
                 tx,
                 claim,
                 found.observation,
-                bundle=classifier.identity.digest,
+                bundle=bundle,
                 study_probability=prediction.study_probability,
                 withheld=found.withheld,
             )

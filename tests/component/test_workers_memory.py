@@ -1,10 +1,15 @@
-"""A study for whose network there is no memory: tried later, moved to the CPU, told in plain words."""
+"""A study for whose network there is no memory: tried later, moved to the CPU, told in plain words.
+
+No GPU is needed: what is sent to it stays where it is, and the memory runs out as often as a test says.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +24,81 @@ from workers.retry import Policy
 
 TERMS = Terms(lease_s=60, hard_limit_s=300, policy=Policy(attempts=3, backoff_max_s=8))
 FAR = 60.0  # longer than any backoff of these terms
+
+
+@dataclass
+class StandIn:
+    """What takes the place of a GPU.
+
+    Attributes
+    ----------
+    shortages : int
+        Transfers to it that find no memory from now on.
+    """
+
+    shortages: int = 0
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """Let torch take a stand-in for a GPU."""
+    stand_in = StandIn()
+    of_tensors, of_networks = torch.Tensor.to, nn.Module.to
+
+    def is_gpu(target: object) -> bool:
+        return isinstance(target, torch.device) and target.type == "cuda"
+
+    def tensor_to(tensor: torch.Tensor, target: Any, *more: Any, **options: Any) -> torch.Tensor:
+        if not is_gpu(target):
+            return of_tensors(tensor, target, *more, **options)
+        if stand_in.shortages:
+            stand_in.shortages -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return tensor
+
+    def network_to(network: nn.Module, target: Any, *more: Any, **options: Any) -> nn.Module:
+        return network if is_gpu(target) else of_networks(network, target, *more, **options)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "to", tensor_to)
+    monkeypatch.setattr(nn.Module, "to", network_to)
+    return stand_in
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("shortages", "device"),
+    [(0, "cuda"), (1, "cuda"), (2, "cuda+cpu"), (8, "cpu")],
+    ids=["none", "for a moment", "for one of four images", "for all of them"],
+)
+def test_the_analysis_names_the_device_that_computed_the_answer(
+    node: SteeredNode, tmp_path: Path, gpu: StandIn, shortages: int, device: str
+) -> None:
+    with scoring_node(node, tmp_path) as scoring:
+        scoring.change("activate", scoring.add(write_small_bundle(tmp_path / "bundle")))
+        loop = scoring.worker(device="cuda")
+        before = scoring.receive(images_of(1))
+        loop.drain()
+        gpu.shortages = shortages
+        study = scoring.receive(images_of(2))
+        loop.drain()
+        assert gpu.shortages == 0
+        assert scoring.document_of(before)["device"] == "cuda"
+        assert scoring.document_of(study)["device"] == device
+
+
+@on_sqlite
+def test_a_study_that_was_refused_names_the_device_that_would_have_answered(
+    node: SteeredNode, tmp_path: Path, gpu: StandIn
+) -> None:
+    with scoring_node(node, tmp_path) as scoring:
+        of_others = write_small_bundle(tmp_path / "bundle", scanner_models=("ANOTHER",))
+        scoring.change("activate", scoring.add(of_others))
+        loop = scoring.worker(device="cuda")
+        study = scoring.receive(images_of(1))
+        loop.drain()
+        document = scoring.document_of(study)
+    assert (document["outcome"], document["device"]) == ("refused", "cuda")
 
 
 @on_sqlite

@@ -73,7 +73,7 @@ def test_the_answer_is_the_same_however_often_the_memory_ran_out(failures: int) 
     logits, maps = backend.run(batch_of(2))
     assert logits.tolist() == [[16.0], [32.0]]
     assert maps is None
-    assert backend.cpu_batches == (failures == 2)
+    assert (backend.batches, backend.cpu_batches) == (1, failures == 2)
 
 
 @pytest.mark.parametrize("count", [2, 3, 64])
@@ -85,7 +85,7 @@ def test_a_batch_that_does_not_fit_is_answered_in_halves_and_not_by_the_cpu(coun
     assert maps is not None
     assert maps.tolist() == batch_of(count).tolist()
     assert network.passages == [(count,), ((count + 1) // 2,), (count // 2,)]
-    assert backend.cpu_batches == 0
+    assert (backend.batches, backend.cpu_batches) == (1, 0)
 
 
 def test_an_image_that_does_not_fit_is_tried_once_more_and_then_on_the_cpu() -> None:
