@@ -11,8 +11,15 @@ from dataclasses import dataclass
 
 from db.errors import DatabaseUnavailableError
 from dicom_node.errors import DestinationAwayError, DestinationUnavailableError, NodeError, SpoolError
+from models.errors import DeviceMemoryError
 from workers.inputs import DamagedInputError
 from workers.training_run import TrainingRefusedError
+
+FIRST_S = 1.0
+"""Wait after a first failed attempt of which nothing else is known."""
+
+FULL_GPU_S = 60.0
+"""Wait after the first attempt that found no memory on the GPU; who has it has it for minutes."""
 
 HELD_UP_S = 1.0
 """An attempt that a destination ended no sooner has held its worker up."""
@@ -103,7 +110,8 @@ def decide(error: Exception, attempt: int, policy: Policy) -> Verdict:
         return GiveUp()
     # An unreachable PACS, database or disk comes back one day: results wait for it without limit.
     waits_for_others = isinstance(error, DestinationUnavailableError | DatabaseUnavailableError | SpoolError)
-    delay_s = backoff_s(attempt, policy.backoff_max_s)
+    first_s = FULL_GPU_S if isinstance(error, DeviceMemoryError) else FIRST_S
+    delay_s = backoff_s(attempt, policy.backoff_max_s, first_s=first_s)
     if isinstance(error, RefusalDoubtedError):
         # Refusals are counted by object, whatever else the job met before.
         doubt_s = backoff_s(error.refusals, policy.backoff_max_s, first_s=DOUBTED_REFUSAL_S)
@@ -149,7 +157,7 @@ def is_refusal_believed(refusals: int, refused_tries: int) -> bool:
     return refusals >= refused_tries
 
 
-def backoff_s(attempt: int, longest_s: float, *, first_s: float = 1.0) -> float:
+def backoff_s(attempt: int, longest_s: float, *, first_s: float = FIRST_S) -> float:
     """Return the wait before the next attempt: doubling from the first, capped, with up to a fifth of jitter.
 
     Jitter keeps many jobs that failed together from coming back together.
@@ -169,6 +177,8 @@ def reason_of(error: Exception) -> str:
 
     Our own errors are written without; anybody else's text is not trusted and stays in the exception chain.
     """
+    if isinstance(error, DeviceMemoryError):
+        return f"{error} Then 'dicom-node job retry' tries it at once."
     module = type(error).__module__.partition(".")[0]
     if module in {"db", "dicom_node", "models", "workers"}:
         return str(error)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from db import listing
 from db.lifecycle import JobState
 from tests.scoring_node import images_of, scoring_node
 from tests.steered_node import SteeredNode, on_sqlite
@@ -24,6 +25,8 @@ from workers.retry import Policy
 
 TERMS = Terms(lease_s=60, hard_limit_s=300, policy=Policy(attempts=3, backoff_max_s=8))
 FAR = 60.0  # longer than any backoff of these terms
+LOOK_EVERY_S = 20
+FAR_FROM_A_FULL_GPU = 400.0  # longer than the longest wait for one
 
 
 @dataclass
@@ -99,6 +102,39 @@ def test_a_study_that_was_refused_names_the_device_that_would_have_answered(
         loop.drain()
         document = scoring.document_of(study)
     assert (document["outcome"], document["device"]) == ("refused", "cuda")
+
+
+@on_sqlite
+@pytest.mark.parametrize("lasts_min", [10, 20], ids=["for ten minutes", "for longer"])
+def test_a_job_for_a_full_gpu_waits_for_minutes_and_then_for_a_person(
+    node: SteeredNode, tmp_path: Path, gpu: StandIn, lasts_min: int
+) -> None:
+    with scoring_node(node, tmp_path) as scoring:
+        for_gpus = write_small_bundle(tmp_path / "bundle", processors=("cuda",))
+        scoring.change("activate", scoring.add(for_gpus))
+        loop = scoring.worker(device="cuda", terms=Terms(60, 300, Policy(attempts=5, backoff_max_s=300)))
+        scoring.receive(images_of(1))
+        loop.drain()
+        gpu.shortages = 1000
+        scoring.receive(images_of(2))
+        for _ in range(lasts_min * 60 // LOOK_EVERY_S):
+            loop.drain()
+            node.clock.advance(LOOK_EVERY_S)
+        with node.reading() as session:
+            (row,) = [row for row in listing.jobs(session) if row["error"]]
+        gpu.shortages = 0
+        node.clock.advance(FAR_FROM_A_FULL_GPU)
+        loop.drain()
+        states = [job.state for job in node.jobs()]
+    assert row["error"].startswith("DEVICE_MEMORY: The cuda had no memory left")
+    assert "end what else runs there" in row["error"]
+    assert "job retry" in row["error"]
+    if lasts_min == 10:
+        assert (row["state"], row["attempts"], row["next_try_at"] is None) == (JobState.QUEUED, 4, False)
+        assert states == [JobState.DONE] * 2
+    else:
+        assert (row["state"], row["attempts"], row["next_try_at"]) == (JobState.FAILED, 5, None)
+        assert JobState.FAILED in states
 
 
 @on_sqlite

@@ -12,6 +12,7 @@ from dicom_node.errors import (
     SpoolError,
     SpoolFullError,
 )
+from models.errors import DeviceMemoryError
 from workers.inputs import DamagedInputError, MissingInputError
 from workers.retry import (
     GiveUp,
@@ -45,9 +46,18 @@ def test_what_fails_for_an_unknown_reason_is_tried_again_at_first(error: Excepti
     assert isinstance(decide(error, attempt, POLICY), TryLater)
 
 
+@pytest.mark.parametrize(("attempt", "seconds"), [(1, 60), (2, 120), (3, 240), (4, 300)])
+def test_a_gpu_without_memory_is_left_to_others_for_minutes(attempt: int, seconds: float) -> None:
+    verdict = decide(DeviceMemoryError("full"), attempt, POLICY)
+    assert isinstance(verdict, TryLater)
+    assert 0.9 * seconds <= verdict.delay_s <= 1.1 * seconds
+
+
 @pytest.mark.parametrize("attempt", [5, 6, 500])
 @pytest.mark.parametrize(
-    "error", [ResultError("x"), ForeignError("x"), MemoryError()], ids=lambda error: type(error).__name__
+    "error",
+    [ResultError("x"), ForeignError("x"), MemoryError(), DeviceMemoryError("x")],
+    ids=lambda error: type(error).__name__,
 )
 def test_what_keeps_failing_is_given_up_at_the_last_attempt(error: Exception, attempt: int) -> None:
     assert isinstance(decide(error, attempt, POLICY), GiveUp)
