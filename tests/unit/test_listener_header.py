@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
 from dicom_node.errors import UnfitObjectError
 from dicom_node.listener.contexts import TRANSFER_SYNTAX_BY_UID
@@ -135,10 +136,49 @@ def test_a_bomb_of_open_sequences_is_refused_quickly() -> None:
     assert time.thread_time() - started < 2
 
 
-def test_too_many_elements_are_refused() -> None:
-    elements = b"".join(struct.pack("<HH2sH", 0x0009, number, b"LO", 0) for number in range(101))
+@pytest.mark.parametrize(
+    ("form", "rest", "syntax"),
+    [
+        ("<HH2sH", (b"LO", 0), EXPLICIT_LITTLE),
+        ("<HH2sHL", (b"UT", 0, 0), EXPLICIT_LITTLE),
+        ("<HHL", (0,), IMPLICIT_LITTLE),
+        (">HH2sH", (b"LO", 0), EXPLICIT_BIG),
+    ],
+    ids=["short length", "long length", "implicit", "big endian"],
+)
+def test_as_many_elements_as_allowed_are_read_and_one_more_is_refused(
+    form: str, rest: tuple[bytes | int, ...], syntax: str
+) -> None:
+    elements = [struct.pack(form, 0x0009, 0x1001 + number, *rest) for number in range(101)]
+    with pytest.raises(UnfitObjectError, match="missing"):
+        read(b"".join(elements[:100]), syntax, max_elements=100)
     with pytest.raises(UnfitObjectError, match="too many"):
-        read(elements, max_elements=100)
+        read(b"".join(elements), syntax, max_elements=100)
+
+
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little endian", "big endian"])
+def test_an_element_of_every_value_representation_is_followed_to_its_end(order: str) -> None:
+    syntax = TRANSFER_SYNTAX_BY_UID[EXPLICIT_LITTLE if order == "<" else EXPLICIT_BIG]
+    heads = [("HH2sH", vr, 8) for vr in EXPLICIT_VR_LENGTH_16]
+    heads += [("HH2s2xL", vr, 12) for vr in EXPLICIT_VR_LENGTH_32 if vr != "SQ"]
+    data, places = b"", {}
+    for number, (form, vr, size) in enumerate(heads, start=0x1001):
+        places[0x00090000 | number] = (len(data), len(data) + size, len(data) + size + 4, False)
+        data += struct.pack(order + form, 0x0009, number, vr.encode(), 4) + bytes(4)
+    assert walk(memoryview(data), syntax, ListenerLimits()).elements == places
+
+
+def test_an_item_outside_a_sequence_is_refused_whatever_it_says_that_it_is() -> None:
+    element = struct.pack("<HH2sH", 0xFFFE, 0xE000, b"LO", 0)
+    with pytest.raises(UnfitObjectError):
+        read(encoded(mammogram()) + element)
+
+
+def test_padding_is_tolerated_up_to_64_kib() -> None:
+    data = encoded(mammogram())
+    assert read(data + bytes(1 << 16)).modality == "MG"
+    with pytest.raises(UnfitObjectError):
+        read(data + bytes((1 << 16) + 2))
 
 
 def test_lengths_beyond_the_end_allocate_nothing() -> None:
