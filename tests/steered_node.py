@@ -17,6 +17,8 @@ import pytest
 from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import Session
 
+from db import deliveries
+from db.deliveries import OutgoingObject
 from db.handoff import (
     Completeness,
     ReceivedInstance,
@@ -25,8 +27,8 @@ from db.handoff import (
     complete_study,
     register_instance,
 )
-from db.jobs import Claim, claim
-from db.lifecycle import JobKind
+from db.jobs import Claim, claim, finish
+from db.lifecycle import DeliveryEvent, JobKind
 from db.scoring import DeliveryOrder, NewResult, OrderedObject, finish_scoring
 from db.session import Database, Transaction
 from db.tables import AuditEvent, Base, Job, Revision
@@ -144,6 +146,17 @@ class SteeredNode:
                 results=results,
                 deliveries=[*orders, *(every(results, destination) for destination in destinations)],
             )
+
+    def deliver(
+        self, claimed: Claim, event: DeliveryEvent = DeliveryEvent.ACCEPTED
+    ) -> tuple[OutgoingObject, ...]:
+        """Let the same become of all that a deliver job sends, and end the job; return what it sent."""
+        with self.transaction(claimed.owner) as tx:
+            sent = deliveries.outgoing(tx.session, claimed)
+            for item in sent:
+                deliveries.record(tx, claimed, item.delivery_id, event, status=0x0000, detail="")
+            finish(tx, claimed)
+        return sent
 
     def rows(self, table: type[Base], *where: Any) -> list[Any]:
         """Return the rows of a table in the order of their primary key."""

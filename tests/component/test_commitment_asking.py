@@ -42,11 +42,8 @@ NEVER_S = 3600.0
 def deliver(node: SteeredNode, destination: str) -> None:
     """Let the destination take everything that waits for it, and the node want it committed."""
     claimed = node.claimed(JobKind.DELIVER)
-    waiting = outgoing(node, claimed)
+    node.deliver(claimed)
     with node.transaction(claimed.owner) as tx:
-        for item in waiting:
-            deliveries.record(tx, claimed, item.delivery_id, DeliveryEvent.ACCEPTED, status=0x0000, detail="")
-        jobs.finish(tx, claimed)
         commitments.queue_request(tx, claimed)
     assert claimed.destination == destination
 

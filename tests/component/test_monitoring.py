@@ -15,12 +15,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.orm import Session
 
-from db import deliveries, processes
+from db import processes
 from db.audit.keys import AuditKey
 from db.audit.trail import AuditTrail
 from db.census import LATEST_DELIVERIES, census, refused_results
-from db.jobs import finish, give_up
-from db.lifecycle import DeliveryEvent, JobKind, JobState
+from db.jobs import give_up
+from db.lifecycle import JobKind, JobState
 from db.session import Database
 from db.workload import score_workload
 from dicom_node.cli.exit_codes import ExitCode
@@ -56,10 +56,7 @@ def deliver(node: SteeredNode, after_s: float) -> None:
     """Let a deliver worker bring what is due to its destination."""
     claimed = node.claimed(JobKind.DELIVER)
     node.clock.advance(after_s)
-    with node.transaction(WORKER) as tx:
-        for item in deliveries.outgoing(tx.session, claimed):
-            deliveries.record(tx, claimed, item.delivery_id, DeliveryEvent.ACCEPTED, status=0, detail="")
-        finish(tx, claimed)
+    node.deliver(claimed)
 
 
 def test_a_node_that_did_nothing_is_told_of_in_zeros(scraped: Callable[[], dict[str, Values]]) -> None:

@@ -53,11 +53,7 @@ def score(node: SteeredNode, bundle: str = BUNDLE, *destinations: str) -> list[N
 
 def deliver(node: SteeredNode, event: DeliveryEvent = DeliveryEvent.ACCEPTED) -> None:
     """Deliver the due job's objects."""
-    claimed = node.claimed(JobKind.DELIVER)
-    with node.transaction(WORKER) as tx:
-        for item in deliveries.outgoing(tx.session, claimed):
-            deliveries.record(tx, claimed, item.delivery_id, event, status=0, detail="")
-        jobs.finish(tx, claimed)
+    node.deliver(node.claimed(JobKind.DELIVER), event)
 
 
 def input_of(node: SteeredNode, claimed: Claim) -> ScoreInput:

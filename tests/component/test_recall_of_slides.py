@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, dcmread
 
-from db import deliveries, jobs, recall
+from db import recall
 from db.handoff import Completeness, Route, complete_study
-from db.lifecycle import DeliveryEvent, JobKind
+from db.lifecycle import JobKind
 from dicom_node.results.checks.checker import check_analyses
 from dicom_node.results.rejection_note import KEY_OBJECT_SELECTION
 from models.tasks import task_named
@@ -17,7 +17,7 @@ from tests import results_contexts as given
 from tests.idc_bundle import write_idc_bundle
 from tests.scoring_node import ScoringNode, scoring_node
 from tests.slide_phantoms import slide_object, slide_pixels
-from tests.steered_node import WORKER, SteeredNode, on_sqlite
+from tests.steered_node import SteeredNode, on_sqlite
 
 RULES = Completeness(frozenset(), 60, (Route("idc", task_named("idc").scored_sop_classes),))
 REJECTED_FOR_PATIENT_SAFETY = "113037"
@@ -31,12 +31,7 @@ def deploy(node: ScoringNode, version: str) -> str:
 
 def delivered(node: ScoringNode) -> list[Dataset]:
     """Deliver what is due and give it, in the order of sending."""
-    claim = node.steered.claimed(JobKind.DELIVER)
-    with node.steered.transaction(WORKER) as tx:
-        sent = deliveries.outgoing(tx.session, claim)
-        for item in sent:
-            deliveries.record(tx, claim, item.delivery_id, DeliveryEvent.ACCEPTED, status=0, detail="")
-        jobs.finish(tx, claim)
+    sent = node.steered.deliver(node.steered.claimed(JobKind.DELIVER))
     return [dcmread(node.results.path_of(item.file_name)) for item in sent]
 
 
