@@ -9,6 +9,7 @@
     ├── BundleStoreError         a bundle cannot be stored, for want of room or by a fault of the disk
     ├── SpoolError               an object could not be made durable
     │   └── SpoolFullError       ... because there is no room
+    ├── JournalDamagedError      the journal does not hold what was written to it
     ├── SinkUnavailableError     the syslog sink of the audit trail did not take what it was sent: try again
     ├── UnfitObjectError         a received data set cannot be what it says it is
     ├── ImageError               one stored image cannot become an ImageView (final: never tried again)
@@ -81,6 +82,10 @@ class SpoolError(NodeError):
 
 class SpoolFullError(SpoolError):
     """The spool's disk is full; free some space; sender or node tries again."""
+
+
+class JournalDamagedError(NodeError):
+    """The journal does not hold what was written to it."""
 
 
 class SinkUnavailableError(NodeError):

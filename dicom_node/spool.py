@@ -26,9 +26,9 @@ from dicom_node.spool_writer import (
     PART_PREFIX,
     Bytes,
     SpoolWriter,
-    copy_unsynced,
     sync_directory,
     write_durably,
+    write_unsynced,
 )
 
 _SHARDS = "[0-9a-f][0-9a-f]"
@@ -189,17 +189,15 @@ class Spool:
         name = new_name()
         return NewFile(f"{self._folder}/{name[:2]}", name)
 
-    def place(self, name: str, source: int, begin: int, size_bytes: int) -> None:
+    def place(self, name: str, image: Bytes) -> None:
         """Write a whole file without making it durable, for who keeps its bytes elsewhere.
 
         Parameters
         ----------
         name : str
             A new one, see :func:`new_name`.
-        source : int
-            Descriptor of the file that keeps the bytes.
-        begin, size_bytes : int
-            Where in it they lie.
+        image : bytes-like
+            All its bytes.
 
         Raises
         ------
@@ -207,7 +205,7 @@ class Spool:
             If the disk refuses. Nothing is left behind.
         """
         with translated_errors():
-            copy_unsynced(f"{self._folder}/{name[:2]}/{name}", source, begin, size_bytes)
+            write_unsynced(f"{self._folder}/{name[:2]}/{name}", image)
 
     def write_again(self, name: str, image: Bytes) -> None:
         """Write a file of this spool again, durably, from its bytes that were kept elsewhere.

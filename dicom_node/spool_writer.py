@@ -8,7 +8,6 @@ whole under a final name; nobody was told of it, no row names it, and a later sw
 from __future__ import annotations
 
 import ctypes
-import errno
 import fcntl
 import mmap
 import os
@@ -57,10 +56,7 @@ class SpoolWriter:
 
     def write(self, data: Bytes) -> int:
         """Append bytes; return how many there were."""
-        left = memoryview(data).cast("B")
-        size_bytes = len(left)
-        while left:
-            left = left[os.write(self._descriptor, left) :]
+        size_bytes = _write_all(self._descriptor, data)
         self._written += size_bytes
         if self._written - self._on_its_way >= _WRITE_BACK_BYTES:
             # The disk works while the rest comes in, so that the final sync is short. An advice: the final
@@ -159,17 +155,15 @@ def write_durably(path: Path, content: Bytes) -> None:
         writer.close()
 
 
-def copy_unsynced(path: str, source: int, begin: int, size_bytes: int) -> None:
-    """Write a new file under its final name at once, from where its bytes are kept until it is synced.
+def write_unsynced(path: str, content: Bytes) -> None:
+    """Write a new file under its final name at once, whose bytes are kept elsewhere until it is synced.
 
     Parameters
     ----------
     path : str
         Its name; there is no such file.
-    source : int
-        Descriptor of an open file, which the kernel copies from.
-    begin, size_bytes : int
-        Where in it the bytes lie.
+    content : bytes-like
+        All its bytes.
 
     Raises
     ------
@@ -178,13 +172,7 @@ def copy_unsynced(path: str, source: int, begin: int, size_bytes: int) -> None:
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        end = begin + size_bytes
-        while begin < end:
-            # Not copy_file_range: it may share the blocks, and the source's would be rewritten elsewhere.
-            copied = os.sendfile(descriptor, source, begin, end - begin)
-            if copied == 0:
-                raise OSError(errno.EIO, "the bytes are not where they were kept")
-            begin += copied
+        _write_all(descriptor, content)
     except BaseException:
         Path(path).unlink(missing_ok=True)
         raise
@@ -214,3 +202,11 @@ def sync_directory(directory: Path | str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write_all(descriptor: int, content: Bytes) -> int:
+    left = memoryview(content).cast("B")
+    size_bytes = len(left)
+    while left:
+        left = left[os.write(descriptor, left) :]
+    return size_bytes

@@ -22,14 +22,15 @@ def main(port: int, folder: Path, *, is_synced: bool) -> None:
     # As 'dicom-node listen' does, before anything imports pydicom.
     forbid_unused_libraries()
     from db.handoff import ReceivedInstance, Registration
-    from dicom_node.listener.journal import LARGEST_JOURNALED_BYTES, SEGMENTS, Journal, Kept
+    from dicom_node.listener.journal import LARGEST_JOURNALED_BYTES, SEGMENTS, Journal, Kept, Use
+    from dicom_node.listener.journal_segment import JournaledFile, Record
     from dicom_node.listener.limits import ListenerLimits
     from dicom_node.listener.owed_rows import Journaling, OwedRows
     from dicom_node.listener.server import Listener, Storing
     from dicom_node.listener.transport import Port
     from dicom_node.logs import configure_logs
     from dicom_node.settings.sections import ListenerSettings
-    from dicom_node.spool import Spool, SpooledFile
+    from dicom_node.spool import Spool, SpooledFile, content_digest
 
     class Unkept(Journal):
         """Takes the files that a journal takes, and keeps none of them."""
@@ -40,18 +41,19 @@ def main(port: int, folder: Path, *, is_synced: bool) -> None:
         def takes(self, image_bytes: int) -> bool:
             return image_bytes <= LARGEST_JOURNALED_BYTES
 
-        def append(self, file: SpooledFile, image: memoryview) -> Kept:
-            spool.path_of(file.name).write_bytes(image)
-            return nowhere
+        def append(self, file: JournaledFile) -> Kept:
+            spool.place(file.name, file.image)
+            return Kept(file.name, nowhere, Record(0, file.content_bytes))
 
-        def place(self, kept: Kept) -> None:
-            """It has its place."""
+        def place(self, kept: Kept) -> SpooledFile:
+            size_bytes = kept.record.size_bytes
+            return SpooledFile(kept.name, content_digest(spool.path_of(kept.name), size_bytes), size_bytes)
 
         def release(self, kept: Kept) -> None:
             """Nothing is held."""
 
     configure_logs("listen")
-    nowhere = cast("Kept", None)
+    nowhere = cast("Use", None)
     rows: set[str] = set()
 
     def register(received: ReceivedInstance) -> Registration:

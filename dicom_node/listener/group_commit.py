@@ -57,8 +57,15 @@ class GroupCommit(Generic[Item, Outcome]):
         self._is_led = False
         self._queue: list[_Waiting[Item, Outcome]] = []
 
-    def submit(self, item: Item) -> Outcome:
+    def submit(self, item: Item, *, meanwhile: Callable[[], object] | None = None) -> Outcome:
         """Commit an item, with others where others wait.
+
+        Parameters
+        ----------
+        item : Item
+            The item.
+        meanwhile : callable, optional
+            What its thread may do while it waits for another's commit; not called where it waits for none.
 
         Returns
         -------
@@ -75,6 +82,8 @@ class GroupCommit(Generic[Item, Outcome]):
             self._queue.append(waiting)
             must_wait, self._is_led = self._is_led, True
         if must_wait:
+            if meanwhile is not None:
+                meanwhile()
             # Let go by the leader: either it is done, or it is this thread's turn to lead.
             waiting.turn.acquire()
         if not waiting.is_done:

@@ -5,7 +5,7 @@
     wire --> buffer, file --> header --> spool (file, directory) --> register (row) --> Success
                    |            |     |        |                          |
                   A700  C000, A900    |       A700                       A700
-                                      +--> small: journal --> Success, and file and row after it
+                                      +--> small: journal --> Success, and digest, file and row after it
                                                      |
                                                     A700
 
@@ -26,8 +26,9 @@ from dicom_node.crashpoints import crashpoint
 from dicom_node.errors import NodeError
 from dicom_node.listener.contexts import TRANSFER_SYNTAX_BY_UID
 from dicom_node.listener.header import InstanceHeader, check_against_command, read_header
+from dicom_node.listener.journal_segment import JournaledFile
 from dicom_node.listener.limits import ListenerLimits
-from dicom_node.listener.owed_rows import Journaling
+from dicom_node.listener.owed_rows import Describe, Journaling
 from dicom_node.listener.part10 import Origin, file_preface
 from dicom_node.listener.quarantine import Quarantining
 from dicom_node.listener.reception import IncomingObject, Reception
@@ -148,18 +149,19 @@ class StorageHandler:
             self._journaling.rows.settle()
 
     def _store(self, request: StoreRequest, incoming: IncomingObject, header: InstanceHeader) -> None:
+        def describe(file: SpooledFile) -> ReceivedInstance:
+            return received_instance(header, request.origin, file, request.peer_address)
+
+        if not self._is_journaled(request, incoming, describe):
+            self._register_now(describe(incoming.commit()))
+
+    def _is_journaled(self, request: StoreRequest, incoming: IncomingObject, describe: Describe) -> bool:
+        """Leave an object to the journal; return False where it is not for it, or has no room there."""
         journaling = self._journaling
         if journaling is None or not journaling.takes(incoming.image_bytes):
-            file = incoming.commit()
-            self._register_now(self._received(request, header, file))
-            return
-        file = incoming.named()
-        received = self._received(request, header, file)
-        if not journaling.keep(file, incoming.image(), received):
-            self._register_now(received)
-
-    def _received(self, request: StoreRequest, header: InstanceHeader, file: SpooledFile) -> ReceivedInstance:
-        return received_instance(header, request.origin, file, request.peer_address)
+            return False
+        file = JournaledFile(incoming.named(), incoming.image(), incoming.size_bytes, request.peer_address)
+        return journaling.keep(file, describe)
 
     def _register_now(self, received: ReceivedInstance) -> None:
         """Commit the row of a file that is durable by itself."""

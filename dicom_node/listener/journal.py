@@ -2,18 +2,19 @@
 
 ::
 
-    record (synced, together) --> Success --> file (not synced) --> row (committed, seen by all)
+    record (synced, together) --> Success --> digest --> file (not synced) --> row (committed, seen by all)
         |
         +-- behind their backs: files and rows synced, many at once --> segment cleared
 
 What a machine's crash takes of files and rows is put back from the records when the next process starts, see
 :mod:`dicom_node.listener.journal_recovery`. There are two segments: one is filled while the other is emptied.
-A file for which there is no room is synced by itself, and so is every file once the disk has failed.
+A file for which there is no room is synced by itself, as is every file once the disk has failed.
 """
 
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 import re
 import secrets
@@ -27,9 +28,15 @@ from typing import NamedTuple
 import structlog
 
 from db.errors import DatabaseError
-from dicom_node.errors import SpoolError
+from dicom_node.errors import JournalDamagedError, SpoolError
 from dicom_node.listener.group_commit import GroupCommit
-from dicom_node.listener.journal_segment import JournaledFile, Segment
+from dicom_node.listener.journal_segment import (
+    HEAD_BYTES,
+    JournaledFile,
+    Record,
+    Segment,
+    checksum_of,
+)
 from dicom_node.listener.reception import MEMORY_BYTES
 from dicom_node.spool import Spool, SpooledFile, translated_errors
 from dicom_node.spool_writer import FileSystem, sync_directory
@@ -40,6 +47,8 @@ LARGEST_JOURNALED_BYTES = MEMORY_BYTES
 A longer one is synced by itself: to write its bytes twice would take longer than two syncs.
 """
 
+LARGEST_RECORD_BYTES = HEAD_BYTES + LARGEST_JOURNALED_BYTES
+
 SUFFIX = ".journal"
 SET_ASIDE_SUFFIX = ".refused"
 SEGMENTS = 2
@@ -48,6 +57,10 @@ EMPTIED_AFTER_S = 2.0
 ROOM_WAIT_S = 2.0
 """How long files wait for room; then each is synced by itself until there is some."""
 
+_DAMAGED = (
+    "the journal does not hold what was written to it; look at this machine's memory and disk, and have the "
+    "studies that came in last sent again"
+)
 _NEXT_TRY_S = 1.0
 _FIRST_LINUX = 5, 8
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -82,14 +95,16 @@ class Kept(NamedTuple):
         Its name in the spool.
     use : Use
         Which segment holds it.
-    begin, size_bytes : int
-        Where in the segment it lies.
+    record : Record
+        Where in the segment.
+    spooled : SpooledFile or None
+        What is registered of it, where there was time to hash it while others were synced.
     """
 
     name: str
     use: Use
-    begin: int
-    size_bytes: int
+    record: Record
+    spooled: SpooledFile | None = None
 
 
 class Journal:
@@ -134,6 +149,9 @@ class Journal:
         self._is_given_up = self._is_behind = self._is_closing = False
         # A common sync that failed tells of no file, and the next one tells nothing of it.
         self._is_each_written_again = False
+        # Read, not mapped: what is mapped of a segment counts as this process's memory. From a page's start:
+        # the kernel copies to other places several times slower.
+        self._read = memoryview(mmap.mmap(-1, LARGEST_RECORD_BYTES))
         segments: list[Segment] = []
         with translated_errors(), ExitStack() as undo:
             # Before any file is written: the kernel tells of the errors since then.
@@ -157,41 +175,52 @@ class Journal:
         """Whether a file of this length is to be journaled; any other is to be synced by itself."""
         return image_bytes <= self._largest_bytes and not self._is_given_up and not self._is_behind
 
-    def append(self, file: SpooledFile, image: memoryview) -> Kept | None:
+    def append(self, file: JournaledFile) -> Kept | None:
         """Make a file durable.
 
         Parameters
         ----------
-        file : SpooledFile
-            The name that it has in the spool, where it is not yet, and what its content is.
-        image : memoryview
-            All its bytes.
+        file : JournaledFile
+            The file, under the name that it has in the spool, where it is not yet.
 
         Returns
         -------
         Kept or None
             Its record, to be released when the file has its place and its row is committed: both are as
-            durable as the record then. None where there was no room: the file was synced in its place.
+            durable as the record then. None where there was no room, and nothing was done.
 
         Raises
         ------
         SpoolError
             If the disk refuses. Nothing is promised of the file then.
         """
-        kept = self._appends.submit(JournaledFile(file, image))
-        if kept is None:
-            self._spool.write_again(file.name, image)
-        return kept
+        hashed: list[SpooledFile] = []
+        kept = self._appends.submit(
+            (file, checksum_of(file.image)), meanwhile=lambda: hashed.append(file.spooled())
+        )
+        return kept._replace(spooled=hashed[0]) if kept is not None and hashed else kept
 
-    def place(self, kept: Kept) -> None:
-        """Write a file to its place, without making it durable there.
+    def place(self, kept: Kept) -> SpooledFile:
+        """Write a file to its place, without making it durable there; by one thread at a time.
+
+        Returns
+        -------
+        SpooledFile
+            What is registered of it.
 
         Raises
         ------
         SpoolError
             If the disk refuses. Nothing is left behind.
+        JournalDamagedError
+            If the record is not what was written.
         """
-        kept.use.segment.place(kept.name, kept.begin, kept.size_bytes, self._spool)
+        with translated_errors():
+            file = kept.use.segment.read(kept.record, self._read)
+        if file is None:
+            raise JournalDamagedError(_DAMAGED)
+        self._spool.place(file.name, file.image)
+        return kept.spooled or file.spooled()
 
     def release(self, kept: Kept) -> None:
         """Note that a file has its place, and its row is committed."""
@@ -216,21 +245,20 @@ class Journal:
                     use.segment.close(remove=use.segment.is_empty)
         self._file_system.close()
 
-    def _append_together(self, files: Sequence[JournaledFile]) -> list[Kept | None]:
-        """Write and sync records; None stands for a file that is to be synced by itself."""
+    def _append_together(self, files: Sequence[tuple[JournaledFile, bytes]]) -> list[Kept | None]:
+        """Write and sync records of files with their checksums; None stands for a file without room."""
         uses: list[Use] = []
         outcomes: list[Kept | None] = []
         with self._appending:
             try:
                 with translated_errors():
-                    for each in files:
-                        size_bytes = len(each.image)
-                        use = self._use_for(size_bytes)
+                    for file, checksum in files:
+                        use = self._use_for(len(file.image))
                         if use is None:
                             outcomes.append(None)
                             continue
                         uses.append(use)
-                        outcomes.append(Kept(each.file.name, use, use.segment.write(each), size_bytes))
+                        outcomes.append(Kept(file.name, use, use.segment.write(file, checksum)))
                     self._sync({use.segment for use in uses})
             except BaseException:
                 for use in uses:
@@ -313,7 +341,7 @@ class Journal:
                 self._make_durable(use.segment)
                 self._sync_rows()
                 use.segment.clear()
-        except (SpoolError, DatabaseError) as error:
+        except (SpoolError, JournalDamagedError, DatabaseError) as error:
             _log.warning("journal.not_emptied", reason=str(error))
             return False
         except Exception:  # noqa: BLE001 - the end of this thread would be the end of the journal
@@ -332,15 +360,15 @@ class Journal:
             write_again(segment.files(), self._spool)
 
 
-def write_again(files: Iterable[JournaledFile], spool: Spool) -> None:
+def write_again(files: Iterable[JournaledFile | None], spool: Spool) -> None:
     """Make journaled files durable one by one, after a common sync that failed.
 
     Nobody says which file it was, and what memory shows of one need not be on the disk.
 
     Parameters
     ----------
-    files : iterable of JournaledFile
-        What the journal holds of them.
+    files : iterable of JournaledFile or None
+        What the journal holds of them; None stands for one that is not whole.
     spool : Spool
         Where they lie, but for those that were removed since.
 
@@ -348,10 +376,14 @@ def write_again(files: Iterable[JournaledFile], spool: Spool) -> None:
     ------
     SpoolError
         If the disk refuses.
+    JournalDamagedError
+        If one is not whole.
     """
     for each in files:
-        if spool.path_of(each.file.name).exists():
-            spool.write_again(each.file.name, each.image)
+        if each is None:
+            raise JournalDamagedError(_DAMAGED)
+        if spool.path_of(each.name).exists():
+            spool.write_again(each.name, each.image)
 
 
 def _require_told_errors(folder: Path) -> None:

@@ -2,8 +2,8 @@
 
 A crash of the machine can take the end of what was answered with Success from the spool and from the
 database, never from the journal. To put back what is there changes nothing, so that a recovery that is itself
-cut off is simply done again. A journal with a record that is refused is set aside: its bytes may be all that
-is left of an object that was answered with Success.
+cut off is simply done again. A journal with a record that is refused or damaged is set aside: its bytes may
+be all that is left of an object that was answered with Success.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from dicom_node.listener.contexts import TRANSFER_SYNTAX_BY_UID
 from dicom_node.listener.handlers import Register, received_instance
 from dicom_node.listener.header import read_header
 from dicom_node.listener.journal import SET_ASIDE_SUFFIX, SUFFIX, locked
-from dicom_node.listener.journal_segment import JournaledFile, files_of, use_of
+from dicom_node.listener.journal_segment import JournaledFile, files_of, is_of_known_form, use_of
 from dicom_node.listener.limits import ListenerLimits
 from dicom_node.listener.part10 import origin_of
-from dicom_node.spool import Spool, content_digest, translated_errors
+from dicom_node.spool import Spool, translated_errors
 from dicom_node.spool_writer import FileSystem, sync_file
 
 _log = structlog.get_logger(__name__)
@@ -82,21 +82,26 @@ class JournalRecovery:
                     dead.append((use_of(descriptor), path, descriptor))
             # In the order in which they were filled: of two different objects under one UID the first counts.
             for _, path, descriptor in sorted(dead):
-                if self._recover(descriptor, is_synced=is_synced):
+                if is_of_known_form(descriptor) and self._recover(descriptor, is_synced=is_synced):
                     path.unlink(missing_ok=True)
                 else:
                     _set_aside(path)
 
     def _recover(self, descriptor: int, *, is_synced: bool) -> bool:
         """Put back what a journal holds; return whether nothing of it was refused."""
-        mended = registered = duplicates = refused = 0
+        mended = registered = duplicates = refused = damaged = not_whole = 0
         for kept in files_of(descriptor):
-            is_known = bool(self.registered([kept.file.name]))
+            if kept is None:
+                not_whole += 1
+                continue
+            # What is not whole and stands before what is was no crash's.
+            damaged = not_whole
+            is_known = bool(self.registered([kept.name]))
             is_there = is_synced and self._is_whole(kept)
             if is_known and is_there:
                 continue
             if not is_there:
-                self.spool.write_again(kept.file.name, kept.image)
+                self.spool.write_again(kept.name, kept.image)
                 mended += 1
             if not is_known:
                 registration = self._registration(kept)
@@ -104,7 +109,7 @@ class JournalRecovery:
                 refused += registration is None
                 registered += registration not in (Registration.DUPLICATE, None)
                 if registration in (Registration.DUPLICATE, None):
-                    self.spool.remove(kept.file.name)
+                    self.spool.remove(kept.name)
         self.sync_rows()
         _log.info(
             "journal.recovered",
@@ -112,26 +117,25 @@ class JournalRecovery:
             registered=registered,
             duplicates=duplicates,
             refused=refused,
+            damaged=damaged,
         )
-        return refused == 0
+        return refused == damaged == 0
 
     def _is_whole(self, kept: JournaledFile) -> bool:
-        path = self.spool.path_of(kept.file.name)
+        path = self.spool.path_of(kept.name)
         with suppress(OSError):
             # Memory may show what the disk refused: a file tells of it when it is synced by itself.
             sync_file(path)
-            is_complete = path.stat().st_size == len(kept.image)
-            return is_complete and content_digest(path, kept.file.size_bytes) == kept.file.sha256
+            return path.read_bytes() == bytes(kept.image)
         return False
 
     def _registration(self, kept: JournaledFile) -> Registration | None:
         """Give a file its row; return None where it is refused."""
-        begin = len(kept.image) - kept.file.size_bytes
         try:
-            origin = origin_of(bytes(kept.image[:begin]))
+            origin = origin_of(bytes(kept.preface))
             syntax = TRANSFER_SYNTAX_BY_UID[origin.transfer_syntax_uid]
-            header = read_header(kept.image[begin:], syntax, ListenerLimits())
-            return self.register(received_instance(header, origin, kept.file))
+            header = read_header(kept.content, syntax, ListenerLimits())
+            return self.register(received_instance(header, origin, kept.spooled(), kept.peer_address))
         except (DatabaseUnavailableError, SpoolError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever one record is, the node has to start
@@ -174,13 +178,14 @@ def _pass_over(path: Path) -> None:
 
 
 def _set_aside(path: Path) -> None:
-    # Refused before, or by a database that is damaged: who can tell looks at the log and at the file.
+    # Refused before, or by a database that is damaged, or not to be read: who can tell looks at log and file.
     path.rename(path.with_suffix(SET_ASIDE_SUFFIX))
     _log.error(
         "journal.set_aside",
         name=path.with_suffix(SET_ASIDE_SUFFIX).name,
-        advice="a journal holds what could not be registered; see that the database is sound ('dicom-node db "
-        f"check'), give the file its suffix {SUFFIX} again, and start the node once more; or remove it",
+        advice="a journal holds what could not be registered, or a later version wrote it, or the disk "
+        "damaged it; see that the database is sound ('dicom-node db check') and the version right, give the "
+        f"file its suffix {SUFFIX} again, and start the node once more; or remove it",
     )
 
 

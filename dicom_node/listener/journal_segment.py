@@ -19,20 +19,28 @@ import secrets
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
-from dicom_node.spool import Spool, SpooledFile
+from xxhash import xxh3_128_digest
+
+from dicom_node.spool import SpooledFile
 
 _PAGE_BYTES = 4096
 _ZEROS_BYTES = 1 << 20
-_MAGIC = b"DNJRNL01"
-# Magic, the use's number, the record's ordinal, the file's name and digest, length of content and file.
-_HEADER = struct.Struct("<8s16sL16s32sQQ")
+_MAGIC = b"DNJRNL02"
+# Magic, the use's number, the record's ordinal, the file's name and checksum, the sender's address, length of
+# content and file.
+_HEADER = struct.Struct("<8s16sL16s16s64sQQ")
+_EARLIER_MAGIC = b"DNJRNL01"
+# The same with the content's SHA-256, and nothing of the sender.
+_EARLIER_HEADER = struct.Struct("<8s16sL16s32sQQ")
 _CHECKSUM = struct.Struct("<L")
-_HEAD_BYTES = _HEADER.size + _CHECKSUM.size
+HEAD_BYTES = _HEADER.size + _CHECKSUM.size
+"""What a record takes besides its file and the padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +49,49 @@ class JournaledFile:
 
     Attributes
     ----------
-    file : SpooledFile
-        Its name, and the digest and length of its content.
+    name : str
+        Its name in the spool.
     image : memoryview
         The whole file: preface and content.
+    content_bytes : int
+        Length of the content.
+    peer_address : str or None
+        Network address of the sender, where it is known.
     """
 
-    file: SpooledFile
+    name: str
     image: memoryview
+    content_bytes: int
+    peer_address: str | None = None
+
+    @property
+    def preface(self) -> memoryview:
+        """The Part 10 header."""
+        return self.image[: len(self.image) - self.content_bytes]
+
+    @property
+    def content(self) -> memoryview:
+        """What stands behind the preface."""
+        return self.image[len(self.image) - self.content_bytes :]
+
+    def spooled(self) -> SpooledFile:
+        """Return what is registered of the file; this hashes its content."""
+        return SpooledFile(self.name, sha256(self.content).hexdigest(), self.content_bytes)
+
+
+class Record(NamedTuple):
+    """Where in a segment a record lies.
+
+    Attributes
+    ----------
+    begin : int
+        Its first byte.
+    size_bytes : int
+        Its length, without padding.
+    """
+
+    begin: int
+    size_bytes: int
 
 
 class Segment:
@@ -93,56 +136,58 @@ class Segment:
 
     def has_room(self, image_bytes: int) -> bool:
         """Whether a file of this length fits."""
-        return self._end + _record_bytes(image_bytes) <= self._capacity_bytes
+        return self._end + _padded(HEAD_BYTES + image_bytes) <= self._capacity_bytes
 
-    def write(self, kept: JournaledFile) -> int:
-        """Append a record, which :meth:`sync` makes durable; return where in the segment its file begins."""
-        file, image = kept.file, kept.image
-        size_bytes = _record_bytes(len(image))
+    def write(self, file: JournaledFile, checksum: bytes) -> Record:
+        """Append a record, which :meth:`sync` makes durable.
+
+        Parameters
+        ----------
+        file : JournaledFile
+            The file.
+        checksum : bytes
+            Of its bytes, see :func:`checksum_of`.
+        """
         header = _HEADER.pack(
             _MAGIC,
             self._use,
             self._ordinal,
             bytes.fromhex(file.name.removesuffix(".dcm")),
-            bytes.fromhex(file.sha256),
-            file.size_bytes,
-            len(image),
+            checksum,
+            (file.peer_address or "").encode(),
+            file.content_bytes,
+            len(file.image),
         )
-        # Of the content there is a digest already.
-        checksum = zlib.crc32(image[: len(image) - file.size_bytes], zlib.crc32(header))
-        parts = (header + _CHECKSUM.pack(checksum), image)
-        if os.pwritev(self._descriptor, parts, self._end) != _HEAD_BYTES + len(image):
+        record = Record(self._end, HEAD_BYTES + len(file.image))
+        parts = (header + _CHECKSUM.pack(zlib.crc32(header)), file.image)
+        if os.pwritev(self._descriptor, parts, record.begin) != record.size_bytes:
             raise OSError(errno.ENOSPC, "the journal was written in part")
-        begin = self._end + _HEAD_BYTES
-        self._end += size_bytes
+        self._end += _padded(record.size_bytes)
         self._ordinal += 1
-        return begin
+        return record
 
-    def place(self, name: str, begin: int, size_bytes: int, spool: Spool) -> None:
-        """Give a file that was written here its place in the spool, not synced.
+    def read(self, record: Record, into: memoryview) -> JournaledFile | None:
+        """Read a record that was written here; None where it is not what was written.
 
         Parameters
         ----------
-        name : str
-            Its name.
-        begin, size_bytes : int
-            Where it lies.
-        spool : Spool
-            Where it belongs.
-
-        Raises
-        ------
-        SpoolError
-            If the disk refuses. Nothing is left behind.
+        record : Record
+            What :meth:`write` returned.
+        into : memoryview
+            Where its bytes go, long enough; what is returned lies there.
         """
-        spool.place(name, self._descriptor, begin, size_bytes)
+        into = into[: record.size_bytes]
+        if os.preadv(self._descriptor, (into,), record.begin) != record.size_bytes:
+            return None
+        head = _head_of(into)
+        return None if head is None else head.file_in(into)
 
     def sync(self) -> None:
         """Make all records durable."""
         os.fdatasync(self._descriptor)
 
-    def files(self) -> Iterator[JournaledFile]:
-        """Read the records back."""
+    def files(self) -> Iterator[JournaledFile | None]:
+        """Read all records back, as :func:`files_of` does."""
         return files_of(self._descriptor)
 
     def clear(self) -> None:
@@ -161,17 +206,31 @@ class Segment:
             self._descriptor = -1
 
 
+def checksum_of(image: memoryview) -> bytes:
+    """Return what tells a file that was written in part: 16 bytes, quick to take, no secret.
+
+    Parameters
+    ----------
+    image : memoryview
+        The whole file.
+    """
+    return xxh3_128_digest(image)
+
+
 def use_of(descriptor: int) -> bytes:
     """Return the number of a segment's use; of two, the greater is the later one's."""
-    head = os.pread(descriptor, _HEAD_BYTES, 0)
-    if len(head) < _HEAD_BYTES:
-        return b""
-    magic, use, *_ = _HEADER.unpack_from(head)
-    return use if magic == _MAGIC else b""
+    head = _head_of(memoryview(os.pread(descriptor, HEAD_BYTES, 0)))
+    return b"" if head is None else head.use
 
 
-def files_of(descriptor: int) -> Iterator[JournaledFile]:
-    """Read the records of a segment, up to the first that is not whole.
+def is_of_known_form(descriptor: int) -> bool:
+    """Whether a segment is empty or begins as this version, or the one before it, writes them."""
+    magic = os.pread(descriptor, len(_MAGIC), 0)
+    return not any(magic) or magic in (_MAGIC, _EARLIER_MAGIC)
+
+
+def files_of(descriptor: int) -> Iterator[JournaledFile | None]:
+    """Read the records of a segment, up to where no other begins.
 
     Parameters
     ----------
@@ -180,34 +239,91 @@ def files_of(descriptor: int) -> Iterator[JournaledFile]:
 
     Yields
     ------
-    JournaledFile
-        In the order in which they were written.
+    JournaledFile or None
+        In the order in which they were written. None stands for one that is not whole: a crash leaves such a
+        record at the end, and nothing was promised of it.
     """
     size_bytes = os.fstat(descriptor).st_size
-    if size_bytes < _HEAD_BYTES:
+    if size_bytes == 0:
         return
     content = memoryview(mmap.mmap(descriptor, size_bytes, prot=mmap.PROT_READ))
     use: bytes | None = None
     begin = ordinal = 0
-    while begin + _HEAD_BYTES <= size_bytes:
-        head = content[begin : begin + _HEAD_BYTES]
-        magic, of_use, number, name, digest, content_bytes, image_bytes = _HEADER.unpack_from(head)
-        use = use or of_use
-        image = content[begin + _HEAD_BYTES : begin + _HEAD_BYTES + image_bytes]
-        is_next = magic == _MAGIC and of_use == use and number == ordinal
-        if not is_next or len(image) != image_bytes or content_bytes > image_bytes:
+    while (head := _head_of(content[begin:])) is not None:
+        use = use or head.use
+        if head.use != use or head.ordinal != ordinal:
             return
-        checksum = zlib.crc32(image[: image_bytes - content_bytes], zlib.crc32(head[: _HEADER.size]))
-        is_whole = checksum == _CHECKSUM.unpack_from(head, _HEADER.size)[0]
-        if not is_whole or sha256(image[image_bytes - content_bytes :]).digest() != digest:
-            return
-        yield JournaledFile(SpooledFile(f"{name.hex()}.dcm", digest.hex(), content_bytes), image)
-        begin += _record_bytes(image_bytes)
+        yield head.file_in(content[begin:])
+        begin += _padded(head.size_bytes + head.image_bytes)
         ordinal += 1
 
 
-def _record_bytes(image_bytes: int) -> int:
-    return -(-(_HEAD_BYTES + image_bytes) // _PAGE_BYTES) * _PAGE_BYTES
+class _Head(NamedTuple):
+    """The header of a record."""
+
+    size_bytes: int
+    use: bytes
+    ordinal: int
+    name: str
+    peer_address: str | None
+    content_bytes: int
+    image_bytes: int
+    is_whole: Callable[[JournaledFile], bool]
+
+    def file_in(self, record: memoryview) -> JournaledFile | None:
+        """Return the file that a record holds; None where it is not whole."""
+        image = record[self.size_bytes : self.size_bytes + self.image_bytes]
+        file = JournaledFile(self.name, image, self.content_bytes, self.peer_address)
+        return file if len(image) == self.image_bytes and self.is_whole(file) else None
+
+
+def _head_of(record: memoryview) -> _Head | None:
+    """Read the header that a record begins with; None where none is there."""
+    magic = bytes(record[: len(_MAGIC)])
+    if magic == _EARLIER_MAGIC:
+        return _earlier_head_of(record)
+    if magic != _MAGIC or len(record) < HEAD_BYTES:
+        return None
+    if zlib.crc32(record[: _HEADER.size]) != _CHECKSUM.unpack_from(record, _HEADER.size)[0]:
+        return None
+    _, use, ordinal, name, checksum, address, content_bytes, image_bytes = _HEADER.unpack_from(record)
+    return _Head(
+        size_bytes=HEAD_BYTES,
+        use=use,
+        ordinal=ordinal,
+        name=f"{name.hex()}.dcm",
+        peer_address=address.rstrip(b"\0").decode() or None,
+        content_bytes=content_bytes,
+        image_bytes=image_bytes,
+        is_whole=lambda file: checksum_of(file.image) == checksum,
+    )
+
+
+def _earlier_head_of(record: memoryview) -> _Head | None:
+    """Read the header of a record that was written before the node was brought up to this version."""
+    size_bytes = _EARLIER_HEADER.size + _CHECKSUM.size
+    if len(record) < size_bytes:
+        return None
+    _, use, ordinal, name, digest, content_bytes, image_bytes = _EARLIER_HEADER.unpack_from(record)
+    # Its checksum is of the preface, too.
+    preface_end = size_bytes + image_bytes - content_bytes
+    checksum = zlib.crc32(record[size_bytes:preface_end], zlib.crc32(record[: _EARLIER_HEADER.size]))
+    if content_bytes > image_bytes or checksum != _CHECKSUM.unpack_from(record, _EARLIER_HEADER.size)[0]:
+        return None
+    return _Head(
+        size_bytes=size_bytes,
+        use=use,
+        ordinal=ordinal,
+        name=f"{name.hex()}.dcm",
+        peer_address=None,
+        content_bytes=content_bytes,
+        image_bytes=image_bytes,
+        is_whole=lambda file: sha256(file.content).digest() == digest,
+    )
+
+
+def _padded(size_bytes: int) -> int:
+    return -(-size_bytes // _PAGE_BYTES) * _PAGE_BYTES
 
 
 def _new_use() -> bytes:

@@ -1,10 +1,10 @@
-"""Files and rows of journaled objects: made together, shortly after Success, by a thread of their own.
+"""Digests, files and rows of journaled objects: made shortly after Success, by a thread of their own.
 
 ::
 
-    association: record synced --> owe --> Success                     settle --> release answered
-                                    |                                    ^
-    this thread:                    +--> 20 ms, or 64, or who waits --> files --> one commit --> record may go
+    association: record synced --> owe --> Success                             settle --> release answered
+                                    |                                            ^
+    this thread:                    +--> 20 ms, or 64, or who waits --> digests, files --> one commit
 
 The record holds the file and what the row is made of, so that what a crash takes, or disk or database refuse
 now, is made from it; see :mod:`dicom_node.listener.journal_recovery`. While one of them refuses, or is slower
@@ -25,6 +25,7 @@ from dicom_node.crashpoints import crashpoint
 from dicom_node.errors import NodeError, SpoolError
 from dicom_node.listener.group_commit import MOST_TOGETHER
 from dicom_node.listener.journal import Journal, Kept
+from dicom_node.listener.journal_segment import JournaledFile
 from dicom_node.spool import Spool, SpooledFile
 
 COMMITTED_AFTER_S = 0.02
@@ -35,6 +36,7 @@ MOST_OWED = 512
 
 _NEXT_TRY_S = 1.0
 
+Describe = Callable[[SpooledFile], ReceivedInstance]
 RegisterTogether = Callable[[Sequence[ReceivedInstance]], Sequence[Registration]]
 
 _log = structlog.get_logger(__name__)
@@ -44,9 +46,10 @@ _log = structlog.get_logger(__name__)
 class _Owed:
     """A row that is to be committed, and the record that holds it until then."""
 
-    received: ReceivedInstance
+    describe: Describe
     kept: Kept
-    has_file: bool = False
+    received: ReceivedInstance | None = None
+    """What is registered, once the file has its place."""
 
 
 class OwedRows:
@@ -90,20 +93,20 @@ class OwedRows:
         """Whether the last commit failed: until one succeeds, rows are to come before Success."""
         return self._is_behind
 
-    def owe(self, received: ReceivedInstance, kept: Kept) -> None:
+    def owe(self, describe: Describe, kept: Kept) -> None:
         """Have a journaled file in its place, and its row committed, soon.
 
         Parameters
         ----------
-        received : ReceivedInstance
-            What is registered.
+        describe : callable
+            Returns what is registered of the file, when its digest is known.
         kept : Kept
             What the journal returned for the file; released when the row is committed.
         """
         with self._changed:
             if len(self._owed) >= MOST_OWED:
                 self._changed.wait_for(lambda: len(self._owed) < MOST_OWED or self._is_behind)
-            self._owed.append(_Owed(received, kept))
+            self._owed.append(_Owed(describe, kept))
             self._count += 1
             if len(self._owed) in (1, MOST_TOGETHER):
                 self._changed.notify_all()
@@ -168,17 +171,18 @@ class OwedRows:
 
     def _commit_together(self, batch: list[_Owed]) -> None:
         crashpoint("listener.owed")
-        for each in batch:
-            if not each.has_file:
-                self._journal.place(each.kept)
-                each.has_file = True
-                crashpoint("listener.placed")
-        outcomes = self._register_together([each.received for each in batch])
+        outcomes = self._register_together([self._placed(each) for each in batch])
         crashpoint("listener.committed")
         for each, outcome in zip(batch, outcomes, strict=True):
             if outcome is Registration.DUPLICATE:
-                self._remove(each.received.spool_name)
+                self._remove(each.kept.name)
             self._journal.release(each.kept)
+
+    def _placed(self, owed: _Owed) -> ReceivedInstance:
+        if owed.received is None:
+            owed.received = owed.describe(self._journal.place(owed.kept))
+            crashpoint("listener.placed")
+        return owed.received
 
     def _remove(self, name: str) -> None:
         try:
@@ -191,7 +195,7 @@ class OwedRows:
         # Whatever keeps their rows for hours: the sweep that comes after it must not find orphans.
         try:
             for each in owed:
-                self._spool.keep_young(each.received.spool_name)
+                self._spool.keep_young(each.kept.name)
         except NodeError as error:
             _log.warning("rows.files_grow_old", reason=str(error))
 
@@ -227,32 +231,29 @@ class Journaling:
         """Whether a file of this length goes this way now."""
         return self.journal.takes(image_bytes) and not self.rows.is_behind
 
-    def keep(self, file: SpooledFile, image: memoryview, received: ReceivedInstance) -> bool:
+    def keep(self, file: JournaledFile, describe: Describe) -> bool:
         """Make a file durable, and have its row committed soon.
 
         Parameters
         ----------
-        file : SpooledFile
-            The name that it has in the spool, where it is not yet, and what its content is.
-        image : memoryview
-            All its bytes.
-        received : ReceivedInstance
-            What is registered of it.
+        file : JournaledFile
+            The file, under the name that it has in the spool, where it is not yet.
+        describe : callable
+            Returns what is registered of the file, when its digest is known.
 
         Returns
         -------
         bool
-            False where the journal had no room: the file has its place, durable by itself, and its row is the
-            caller's.
+            False where the journal had no room, and nothing was done.
 
         Raises
         ------
         SpoolError
             If the disk refuses. Nothing is promised of the file then.
         """
-        kept = self.journal.append(file, image)
+        kept = self.journal.append(file)
         if kept is None:
             return False
         crashpoint("listener.durable")
-        self.rows.owe(received, kept)
+        self.rows.owe(describe, kept)
         return True

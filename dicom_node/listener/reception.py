@@ -160,6 +160,11 @@ class IncomingObject:
             data = data[size:]
 
     @property
+    def size_bytes(self) -> int:
+        """Length of the data set."""
+        return self._size_bytes
+
+    @property
     def image_bytes(self) -> int:
         """Length of the whole file: its head and the data set."""
         return self._head_bytes + self._size_bytes
@@ -181,20 +186,19 @@ class IncomingObject:
         """
         if not self._is_long:
             return self.image()[self._head_bytes :]
-        self._hash_filled()
+        self._hash_up_to(self._filled)
         return self._whole_file().mapped()[self._head_bytes :]
 
-    def named(self) -> SpooledFile:
-        """Give an object that is in memory the name of its file, for who writes that later.
+    def named(self) -> str:
+        """Give an object that is in memory the name of its file, for who writes and hashes that later.
 
         Raises
         ------
         SpoolFullError
             If there would be no room for it.
         """
-        self._hash_filled()
         self._spool.require_room(self.image_bytes, reserve_bytes=self._min_free_bytes)
-        return SpooledFile(new_name(), self._reception.digest(), self._size_bytes)
+        return new_name()
 
     def commit(self) -> SpooledFile:
         """Make the object's file durable.
@@ -205,7 +209,7 @@ class IncomingObject:
             If the disk refuses. Nothing is left behind.
         """
         try:
-            self._hash_filled()
+            self._hash_up_to(self._filled)
             file = self._whole_file()
             crashpoint("listener.part_written")
             return SpooledFile(file.commit(), self._reception.digest(), self._size_bytes)
@@ -237,20 +241,22 @@ class IncomingObject:
             self._file = None
 
     def _make_room(self) -> None:
-        self._hash_filled()
         if self._filled < MEMORY_BYTES and not self._is_long:
             self._end = MEMORY_BYTES
             return
+        # The first time there are two blocks: one is hashed beside the write, the other beside what follows.
+        self._hash_up_to(self._filled if self._is_long else BLOCK_BYTES)
         self._is_long = True
         self._write_filled()
+        self._hash_up_to(self._filled)
         # From now on block by block; what lay in the next one is hashed, as something was given since.
         self._begin = self._hashed = self._filled = self._filled % MEMORY_BYTES
         self._end = self._begin + BLOCK_BYTES
 
-    def _hash_filled(self) -> None:
-        if self._hashed < self._filled:
-            self._reception.hash(self._memory[self._hashed : self._filled])
-            self._hashed = self._filled
+    def _hash_up_to(self, end: int) -> None:
+        if self._hashed < end:
+            self._reception.hash(self._memory[self._hashed : end])
+            self._hashed = end
 
     def _write_filled(self) -> None:
         part, self._begin = self._memory[self._begin : self._filled], self._filled

@@ -60,7 +60,7 @@ def journaled(node: RunningNode) -> set[str]:
     names: set[str] = set()
     for path in journals(node):
         with path.open("rb") as file:
-            names |= {each.file.name for each in files_of(file.fileno())}
+            names |= {each.name for each in files_of(file.fileno()) if each is not None}
     return names
 
 

@@ -19,6 +19,7 @@ from db.handoff import ReceivedInstance, Registration
 from dicom_node.listener import owed_rows
 from dicom_node.listener.group_commit import MOST_TOGETHER
 from dicom_node.listener.journal import Journal
+from dicom_node.listener.journal_segment import JournaledFile
 from dicom_node.listener.owed_rows import MOST_OWED, Journaling, OwedRows
 from dicom_node.spool import Spool, SpooledFile, new_name
 from tests.captured_log import log
@@ -67,12 +68,12 @@ class Receiving:
 
     def keep(self, content: bytes = b"an object") -> str:
         """Make a small file durable, its place and its row being owed; return its name."""
-        file = SpooledFile(new_name(), "00" * 32, len(content))
-        assert self.journaling.keep(file, memoryview(content), received(file.name))
-        return file.name
+        name = new_name()
+        assert self.journaling.keep(JournaledFile(name, memoryview(content), len(content)), received)
+        return name
 
 
-def received(name: str) -> ReceivedInstance:
+def received(file: SpooledFile) -> ReceivedInstance:
     return ReceivedInstance(
         sop_instance_uid="2.25.1",
         sop_class_uid="2.25.2",
@@ -85,9 +86,9 @@ def received(name: str) -> ReceivedInstance:
         laterality="L",
         view="CC",
         for_presentation=True,
-        spool_name=name,
-        sha256="00" * 32,
-        size_bytes=9,
+        spool_name=file.name,
+        sha256=file.sha256,
+        size_bytes=file.size_bytes,
         calling_ae_title="SCANNER",
         peer_address="192.0.2.1",
     )

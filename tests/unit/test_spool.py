@@ -110,14 +110,9 @@ def write_again(spool: Spool, content: bytes) -> str:
 
 
 def place(spool: Spool, content: bytes) -> str:
-    """Write a file from where a journal keeps it."""
+    """Write a file whose bytes are kept elsewhere."""
     name = new_name()
-    journal = os.memfd_create("journal")
-    try:
-        os.pwrite(journal, b"before" + content + b"after", 0)
-        spool.place(name, journal, len(b"before"), len(content))
-    finally:
-        os.close(journal)
+    spool.place(name, content)
     return name
 
 
@@ -135,11 +130,8 @@ WAYS = pytest.mark.parametrize(
 def test_a_disk_that_takes_a_part_at_a_time_gets_all_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Spool, bytes], str]
 ) -> None:
-    spool, content, whole, copied = Spool(tmp_path), os.urandom(10_000), os.write, os.sendfile
+    spool, content, whole = Spool(tmp_path), os.urandom(10_000), os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: whole(descriptor, data[:999]))
-    monkeypatch.setattr(
-        os, "sendfile", lambda target, source, begin, size: copied(target, source, begin, min(size, 999))
-    )
     assert spool.path_of(write(spool, content)).read_bytes() == content
 
 
@@ -147,7 +139,7 @@ def test_a_disk_that_takes_a_part_at_a_time_gets_all_of_it(
 def test_whatever_is_written_a_disk_that_becomes_full_keeps_nothing_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Spool, bytes], str]
 ) -> None:
-    spool, whole, copied = Spool(tmp_path), os.write, os.sendfile
+    spool, whole = Spool(tmp_path), os.write
     parts = [1000, 0]
 
     def until_full(descriptor: int, data: memoryview) -> int:
@@ -155,23 +147,9 @@ def test_whatever_is_written_a_disk_that_becomes_full_keeps_nothing_of_it(
             raise OSError(errno.ENOSPC, "full")
         return whole(descriptor, data[:size])
 
-    def copied_until_full(target: int, source: int, begin: int, _size: int) -> int:
-        if not (size := parts.pop(0)):
-            raise OSError(errno.ENOSPC, "full")
-        return copied(target, source, begin, size)
-
     monkeypatch.setattr(os, "write", until_full)
-    monkeypatch.setattr(os, "sendfile", copied_until_full)
     with pytest.raises(SpoolFullError):
         write(spool, bytes(10_000))
-    assert files(tmp_path) == []
-
-
-def test_a_file_that_is_not_where_it_was_kept_is_no_file(tmp_path: Path) -> None:
-    spool, journal = Spool(tmp_path), os.memfd_create("journal")
-    with pytest.raises(SpoolError, match="EIO"):
-        spool.place(new_name(), journal, 0, 100)
-    os.close(journal)
     assert files(tmp_path) == []
 
 
