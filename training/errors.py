@@ -6,6 +6,7 @@
     ├── DataSetError       a folder is not what its reader needs: every problem at once
     ├── ImageFileError     one image of a data set cannot be read
     ├── LeakError          one woman's images would be on both sides of a split
+    ├── ProvenanceError    nobody can tell whose images starting weights have seen
     ├── SplitError         the images cannot be split as asked, or a split file is not one
     ├── PredictionsError   a table of predictions is not what it must be
     ├── EvaluationError    what was asked cannot be measured on these predictions
@@ -33,6 +34,10 @@ class ImageFileError(TrainingError):
 
 class LeakError(TrainingError):
     """The same woman is in two parts of a split; split by woman."""
+
+
+class ProvenanceError(TrainingError):
+    """The weights that a run starts from come from others of which nobody can tell whom they know."""
 
 
 class SplitError(TrainingError):

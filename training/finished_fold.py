@@ -10,7 +10,7 @@ from models import architectures
 from models.network_inputs import AnyParameters, parameters_class
 from models.networks import ImageNetwork
 from models.tasks import Task, task_named
-from training import data_manifest, predictions, run_folder, splits
+from training import data_manifest, predictions, run_folder, splits, starting_weights
 from training.errors import PackagingError
 from training.fold import FoldResult, read_result, read_weights
 from training.predictions import Predictions
@@ -18,6 +18,7 @@ from training.records import DataSet
 from training.run_config import TrainingConfig
 from training.run_folder import RunFolder
 from training.splits import SplitPlan
+from training.starting_weights import Seen
 
 MADE_UP = frozenset({"phantoms"})
 """Data sets of no real person: their bundles are demonstrations."""
@@ -49,6 +50,8 @@ class FinishedFold:
         Numbers of the fold.
     tested, validated : Predictions
         Answers for the fold's test and validation images.
+    started_from : tuple of Seen
+        What the weights know that the run started from, nearest first; empty where it used none.
     """
 
     folder: RunFolder
@@ -62,6 +65,7 @@ class FinishedFold:
     result: FoldResult
     tested: Predictions
     validated: Predictions
+    started_from: tuple[Seen, ...]
 
     @property
     def is_made_up(self) -> bool:
@@ -120,4 +124,5 @@ def read(folder: RunFolder, number: int) -> FinishedFold:
         plan=splits.read(folder.split),
         tested=predictions.read(files.predictions),
         validated=predictions.read(files.validation),
+        started_from=starting_weights.of_run(folder),
     )

@@ -1,9 +1,9 @@
 """What must hold before a number is believed: nothing that was tested had been seen in training.
 
 Women, image names, files and pictures (however turned, mirrored, inverted or brightened) never cross the
-parts of a fold, nobody is tested whom the starting weights know, and labels that mean nothing cannot be
-predicted. Findings name rows of the data set, never
-names of images or women: those may tell who somebody is.
+parts of a fold, nobody is tested whom the starting weights know or those that they come from, and labels that
+mean nothing cannot be predicted. Findings name rows of the data set, never names of images or women: those
+may tell who somebody is.
 """
 
 from __future__ import annotations
@@ -29,16 +29,14 @@ from training.starting_weights import Seen
 Images = Callable[[int], NDArray[Any]]
 """Gives the pixels of the record in this row: ``(rows, columns)`` or ``(channels, rows, columns)``."""
 
-NOTHING_SEEN = Seen()
-
+_WEIGHTS = "weights"
 _MEANINGS = {
     "group": "women or patients are",
     "image": "image names are",
     "file": "files of the same content are",
     "picture": "pictures (turned, mirrored or brightened copies among them) are",
-    "weights": "women or patients whom the starting weights know are",
+    _WEIGHTS: "women or patients whom the starting weights know are",
 }
-_STARTING_WEIGHTS = "starting weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ class Leak:
     ----------
     kind : str
         ``"group"``, ``"image"``, ``"file"``, ``"picture"``, or ``"weights"`` for women or patients whom the
-        weights know that the run starts from.
+        weights know that the run starts from, or the weights that those come from.
     fold : int
         Which fold, from 0.
     count : int
@@ -57,7 +55,7 @@ class Leak:
     rows : tuple of int
         Rows of the data set, from 0, of one example: one in each of `parts`.
     parts : tuple of str
-        Such as ``("training", "test")``.
+        Such as ``("training", "test")``; weights are named by the first digits of their digest.
     """
 
     kind: str
@@ -110,12 +108,12 @@ class GuardVerdict:
         return not self.leaks and (self.null is None or self.null.is_inside)
 
     def findings(self) -> tuple[str, ...]:
-        """One clause for each kind of thing found."""
-        found = tuple(
-            _finding(alike)
-            for kind in _MEANINGS
-            if (alike := [leak for leak in self.leaks if leak.kind == kind])
-        )
+        """One clause for each kind of thing found, and for each network that starting weights come from."""
+        alike: dict[tuple[str, str], list[Leak]] = {}
+        for leak in sorted(self.leaks, key=lambda leak: list(_MEANINGS).index(leak.kind)):
+            # Each network that the weights come from is named, of parts one is enough of an example.
+            alike.setdefault((leak.kind, leak.parts[0] if leak.kind == _WEIGHTS else ""), []).append(leak)
+        found = tuple(map(_finding, alike.values()))
         if self.null is None or self.null.is_inside:
             return found
         return (
@@ -136,7 +134,7 @@ class GuardVerdict:
 
     def _ways(self) -> list[str]:
         """What would end the leaks."""
-        others = [leak for leak in self.leaks if leak.kind != "weights"]
+        others = [leak for leak in self.leaks if leak.kind != _WEIGHTS]
         ways = []
         if others or not self.leaks:
             ways.append("Give copies one group in the data set and split again by group.")
@@ -181,7 +179,7 @@ def inspect(
     images: Images,
     *,
     seed: int = 0,
-    seen: Seen = NOTHING_SEEN,
+    seen: Sequence[Seen] = (),
     run_folds: int | None = None,
 ) -> GuardVerdict:
     """Look for everything that crosses the parts of a split.
@@ -197,8 +195,8 @@ def inspect(
         the network or as stored. Called once for each.
     seed : int
         Of the labels that mean nothing.
-    seen : Seen
-        What the weights know that the folds start from.
+    seen : sequence of Seen
+        What the weights know that the folds start from, then what those knew that they come from.
     run_folds : int or None
         How many of the folds start from them; all where None.
 
@@ -239,7 +237,7 @@ def guard(
     images: Images,
     *,
     seed: int = 0,
-    seen: Seen = NOTHING_SEEN,
+    seen: Sequence[Seen] = (),
     run_folds: int | None = None,
 ) -> GuardVerdict:
     """Inspect a split and refuse one that leaks, unless it is one ``as_written``, whose numbers are marked.
@@ -291,24 +289,32 @@ def crossings(
 
 
 def _known_to_weights(
-    folds: Sequence[Fold], records: Sequence[Record], rows: Mapping[str, int], seen: Seen
+    folds: Sequence[Fold], records: Sequence[Record], rows: Mapping[str, int], chain: Sequence[Seen]
 ) -> Iterator[Leak]:
-    """Find who is tested, or calibrates, though the starting weights were trained on them.
+    """Find who is tested, or calibrates, though a network was trained on them that the weights come from.
 
-    Those who stopped and calibrated the first training may do so again; they may not test.
+    Those who stopped and calibrated its training may do so again; they may not test.
     """
-    trained, known = seen.women(records)
     first = {record.group: row for row, record in reversed(list(enumerate(records)))}
-    for number, fold in enumerate(folds):
-        forbidden = (("test", fold.test, known), ("validation", fold.validation, trained))
-        crossing: dict[str, tuple[int, str]] = {}
-        for part, images, groups in forbidden:
-            for row in (rows[image] for image in images):
-                if records[row].group in groups:
-                    crossing.setdefault(records[row].group, (row, part))
-        if crossing:
-            group, (row, part) = next(iter(crossing.items()))
-            yield Leak("weights", number, len(crossing), (first[group], row), (_STARTING_WEIGHTS, part))
+    for steps, network in enumerate(chain):
+        trained, known = network.women(records)
+        for number, fold in enumerate(folds):
+            forbidden = (("test", fold.test, known), ("validation", fold.validation, trained))
+            crossing: dict[str, tuple[int, str]] = {}
+            for part, images, groups in forbidden:
+                for row in (rows[image] for image in images):
+                    if records[row].group in groups:
+                        crossing.setdefault(records[row].group, (row, part))
+            if crossing:
+                group, (row, part) = next(iter(crossing.items()))
+                parts = (_link_name(network, steps), part)
+                yield Leak(_WEIGHTS, number, len(crossing), (first[group], row), parts)
+
+
+def _link_name(network: Seen, steps: int) -> str:
+    if steps == 0:
+        return "starting weights"
+    return f"weights {network.name}, {steps} step{'s' * (steps > 1)} before the starting weights"
 
 
 def _keys(records: Sequence[Record], pictures: Sequence[str | None]) -> dict[str, list[str | None]]:

@@ -8,13 +8,10 @@ from dataclasses import asdict
 
 from models.calibration import OperatingPoint
 from models.manifest import LocalisationVerdict, Metric
-from models.network_inputs import AnyParameters
-from models.tasks import Task
 from training.bundle_numbers import BundleNumbers
 from training.evaluation import Evaluation
 from training.finished_fold import FinishedFold
 from training.fold import FoldResult
-from training.run_config import TrainingConfig
 
 
 def model_card(
@@ -44,7 +41,7 @@ def model_card(
         "**Demonstration, trained on made-up images. Not for clinical use.**"
         if fold.is_made_up
         else f"**{intended_use}**",
-        _what(fold.config, fold.task, fold.parameters),
+        _what(fold),
         _data(fold),
         _calibration(fold.result, numbers.point),
         _measured(numbers.metrics),
@@ -55,19 +52,19 @@ def model_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _what(config: TrainingConfig, task: Task, parameters: AnyParameters) -> str:
+def _what(fold: FinishedFold) -> str:
+    config, task, parameters = fold.config, fold.task, fold.parameters
     given = ", ".join(f"{key} {value}" for key, value in sorted(config.architecture_arguments.items()))
-    start = (
-        f"Started from weights with the digest `{config.weights_sha256}`."
-        if config.weights_sha256
-        else "Started from random weights."
+    start = ", these from ".join(
+        f"weights with the digest `{one.weights_sha256}`" for one in fold.started_from
     )
     sees = ", ".join(f"{key} {value}" for key, value in asdict(parameters).items() if key != "version")
     return (
         "## What it is\n"
         f"{task.title}: a network `{config.architecture}`{f' ({given})' if given else ''}, mode "
-        f"{config.mode}. {start} Its input is made by `{parameters.version}` ({sees}). Classes: "
-        f"{', '.join(task.classes)}; a case is positive for {task.target}."
+        f"{config.mode}. Started from {start or 'random weights'}. Its input is made by "
+        f"`{parameters.version}` ({sees}). Classes: {', '.join(task.classes)}; a case is positive for "
+        f"{task.target}."
     )
 
 

@@ -7,7 +7,7 @@ checkpoint is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from models.network_inputs import AnyParameters
 from models.tasks import task_named
-from training import leak_guard, predictions, run_folder
+from training import leak_guard, predictions, run_folder, starting_weights
 from training.answers import joined
 from training.data_manifest import write_manifest
 from training.determinism import deterministic
@@ -31,7 +31,7 @@ from training.resources import needs_of, require
 from training.run_config import TrainingConfig
 from training.run_folder import RunFolder, RunIdentity
 from training.run_log import RunLog
-from training.starting_weights import seen_by
+from training.starting_weights import Seen
 
 
 def run(
@@ -80,13 +80,15 @@ def run(
             require_packable(config, whole, parameters)
         arguments = _arguments(config, parameters)
         require(needs_of(config, arguments, parameters, len(whole.records)), path, device)
-        _try_starting_weights(config, arguments, parameters)
+        chain = _starting_weights(config, arguments, parameters)
 
         material = assemble(config, folder, whole, parameters, advance)
         if to_pack and config.leave_out_unusable:
             require_packable(config, material.dataset, parameters)
         _begin(folder, config, arguments, material)
-        _guard(folder, config, material, advance)
+        if chain:
+            starting_weights.write(chain, folder)
+        _guard(folder, config, material, chain, advance)
 
         log.write("started", options=config.result_options)
         for number in config.trained_folds:
@@ -104,12 +106,17 @@ def _arguments(config: TrainingConfig, parameters: AnyParameters) -> dict[str, A
     return full_arguments(config.architecture, config.architecture_arguments, task, parameters)
 
 
-def _try_starting_weights(
+def _starting_weights(
     config: TrainingConfig, arguments: Mapping[str, Any], parameters: AnyParameters
-) -> None:
-    """Load them into a network that is thrown away; each fold loads them into its own."""
-    if config.weights is not None:
-        load_starting_weights(fitting_network(config.architecture, arguments, parameters), config)
+) -> tuple[Seen, ...]:
+    """Try them in a network that is thrown away; return whom they know, see :mod:`training.starting_weights`.
+
+    Each fold loads them into its own network.
+    """
+    if config.weights is None or config.weights_sha256 is None:
+        return ()
+    load_starting_weights(fitting_network(config.architecture, arguments, parameters), config)
+    return starting_weights.seen_by(config.weights, config.weights_sha256)
 
 
 def _begin(
@@ -123,16 +130,17 @@ def _begin(
     plan.write(folder.split)
 
 
-def _guard(folder: RunFolder, config: TrainingConfig, material: Material, advance: Advance) -> None:
+def _guard(
+    folder: RunFolder, config: TrainingConfig, material: Material, chain: Sequence[Seen], advance: Advance
+) -> None:
     """Let the leak guard look at the split; a split by group that leaks ends the run."""
     total = len(material.images)
-    seen = leak_guard.NOTHING_SEEN if config.weights is None else seen_by(config.weights)
 
     def pixels(row: int) -> NDArray[np.float32]:
         advance("guarding", row + 1, total)
         return material.images[row]
 
-    leak_guard.guard(material.plan, material.dataset, pixels, seen=seen, run_folds=config.run_folds).write(
+    leak_guard.guard(material.plan, material.dataset, pixels, seen=chain, run_folds=config.run_folds).write(
         folder.guard
     )
     advance("guarding", total, total)

@@ -58,6 +58,11 @@ class RunFolder:
         return self.path / "guard.json"
 
     @property
+    def started_from(self) -> Path:
+        """What its starting weights know; absent where it used none."""
+        return self.path / "started-from.json"
+
+    @property
     def log(self) -> Path:
         """What happened, a JSON object in a line."""
         return self.path / "log.jsonl"
@@ -103,7 +108,7 @@ class RunFolder:
     def is_begun(self) -> bool:
         """Whether anything lies there beyond what a run leaves that ended before its first fold."""
         found = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
-        before = (self.log, self.cache, self.run, self.data, self.split, self.guard)
+        before = (self.log, self.cache, self.run, self.data, self.split, self.guard, self.started_from)
         return bool(found) and (_LOCK not in found or bool(found - {_LOCK, *(path.name for path in before)}))
 
     @contextmanager

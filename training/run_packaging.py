@@ -9,7 +9,7 @@ from models import bundle
 from models.manifest import FORMAT, Manifest
 from models.network_inputs import AnyParameters
 from models.tasks import Task
-from training import finished_fold, run_folder
+from training import finished_fold, run_folder, starting_weights
 from training.bundle_numbers import BundleNumbers, measure
 from training.determinism import deterministic
 from training.finished_fold import FinishedFold
@@ -18,10 +18,8 @@ from training.material import Advance, silent
 from training.model_card import model_card
 from training.packable import require_honest_split
 from training.packaging import Release, require_empty, require_identity, write_bundle
-from training.records import DataSet
 from training.run_folder import RunFolder
-from training.splits import SplitPlan
-from training.starting_weights import SPLIT
+from training.starting_weights import SPLIT, STARTED_FROM
 
 INTENDED_USE = "Research. Trained and measured on one data set; not validated for clinical use."
 
@@ -81,7 +79,7 @@ def package_run(
             _release(packed.task, packed.parameters, name, version),
             model_card(name, version, packed, numbers, licence=licence, intended_use=INTENDED_USE),
             lambda files: _manifest(packed, numbers, files, licence, trained_by),
-            more_files={SPLIT: _split_file(packed.dataset, packed.plan, fold)},
+            more_files={SPLIT: _split_file(packed)},
         )
 
 
@@ -129,14 +127,16 @@ def _release(task: Task, parameters: AnyParameters, name: str, version: str) -> 
     )
 
 
-def _split_file(dataset: DataSet, plan: SplitPlan, fold: int) -> bytes:
+def _split_file(fold: FinishedFold) -> bytes:
     """Return who was in which part, without names: images by digest, women and patients by number.
 
-    Whoever has the files finds every image; nobody else learns who somebody is.
+    Whoever has the files finds every image; nobody else learns who somebody is. What the starting weights
+    knew goes along: the bundle may become a start itself, where nothing else is left of them.
     """
-    digest = {record.image: record.digest for record in dataset.records}
+    plan = fold.plan
+    digest = {record.image: record.digest for record in fold.dataset.records}
     number = {group: index for index, group in enumerate(dict.fromkeys(plan.groups.values()))}
-    parts = plan.folds[fold].parts()
+    parts = plan.folds[fold.number].parts()
     content = {
         "format": 1,
         "protocol": plan.protocol,
@@ -147,4 +147,6 @@ def _split_file(dataset: DataSet, plan: SplitPlan, fold: int) -> bytes:
             for part, images in parts.items()
         },
     }
+    if fold.started_from:
+        content[STARTED_FROM] = starting_weights.told(fold.started_from)
     return (json.dumps(content, sort_keys=True) + "\n").encode("ascii")

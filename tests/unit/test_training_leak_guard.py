@@ -267,15 +267,15 @@ def test_nobody_is_tested_whom_the_starting_weights_know() -> None:
     with pytest.raises(
         LeakError, match=r"of 3 folds: .* the starting weights know .* Start from weights"
     ) as told:
-        guard(split, dataset, pictures.__getitem__, seen=seen)
+        guard(split, dataset, pictures.__getitem__, seen=[seen])
     assert "Give copies one group" not in str(told.value)
-    verdict = inspect(split, dataset, pictures.__getitem__, seen=seen)
+    verdict = inspect(split, dataset, pictures.__getitem__, seen=[seen])
     assert {leak.fold for leak in verdict.leaks} == {1, 2, 3}, "fold 0 tests whom they do not know"
     for leak in verdict.leaks:
         groups = {dataset.records[row].group for row in leak.rows}
         assert len(groups) == 1
         assert leak.parts[0] == "starting weights"
-    assert guard(split, dataset, pictures.__getitem__, seen=seen, run_folds=1).is_clean
+    assert guard(split, dataset, pictures.__getitem__, seen=[seen], run_folds=1).is_clean
 
 
 def test_who_stopped_the_first_training_may_stop_the_second_one_but_not_test_it() -> None:
@@ -283,13 +283,42 @@ def test_who_stopped_the_first_training_may_stop_the_second_one_but_not_test_it(
     split = plan(dataset, TASK, folds=4, seed=2)
     fold = split.folds[0]
     again = Seen(know(dataset, fold.training), know(dataset, fold.validation))
-    assert guard(split, dataset, pictures.__getitem__, seen=again, run_folds=1).is_clean
+    assert guard(split, dataset, pictures.__getitem__, seen=[again], run_folds=1).is_clean
     (image, *_), other = fold.test, fold.validation
     tested = inspect(
-        split, dataset, pictures.__getitem__, seen=Seen(validated=know(dataset, (image,))), run_folds=1
+        split, dataset, pictures.__getitem__, seen=[Seen(validated=know(dataset, (image,)))], run_folds=1
     )
     calibrating = inspect(
-        split, dataset, pictures.__getitem__, seen=Seen(trained=know(dataset, other[:1])), run_folds=1
+        split, dataset, pictures.__getitem__, seen=[Seen(trained=know(dataset, other[:1]))], run_folds=1
     )
     assert [leak.parts[1] for leak in (*tested.leaks, *calibrating.leaks)] == ["test", "validation"]
     assert [leak.count for leak in (*tested.leaks, *calibrating.leaks)] == [1, 1]
+
+
+def test_nobody_is_tested_whom_weights_know_that_the_starting_weights_come_from() -> None:
+    dataset, pictures = women(40, 3)
+    split = plan(dataset, TASK, folds=4, seed=3)
+    fold = split.folds[0]
+    of_old = Seen(trained=know(dataset, fold.test[:6:2]), weights_sha256="0123456789abcdef" * 4)
+    chain = [Seen(weights_sha256="a" * 64), Seen(weights_sha256="b" * 64), of_old]
+    with pytest.raises(
+        LeakError,
+        match=r"fold 0: 3 women .* \(weights 0123456789ab, 2 steps before the starting weights\) and row",
+    ):
+        guard(split, dataset, pictures.__getitem__, seen=chain, run_folds=1)
+    assert guard(split, dataset, pictures.__getitem__, seen=chain[:2], run_folds=1).is_clean
+
+
+def test_each_network_of_the_chain_that_knows_a_tested_woman_is_named() -> None:
+    dataset, pictures = women(40, 4)
+    split = plan(dataset, TASK, folds=4, seed=4)
+    one, other = (
+        Seen(trained=know(dataset, split.folds[0].test[: 2 * count : 2]), weights_sha256=digit * 64)
+        for count, digit in ((1, "a"), (2, "b"))  # two images of each woman
+    )
+    verdict = inspect(split, dataset, pictures.__getitem__, seen=[one, other], run_folds=1)
+    nearest, before = verdict.findings()
+    assert "fold 0: 1 women" in nearest
+    assert "(starting weights)" in nearest
+    assert "fold 0: 2 women" in before
+    assert "(weights bbbbbbbbbbbb, 1 step before the starting weights)" in before
