@@ -91,13 +91,13 @@ class LocalisationVerdict:
     Attributes
     ----------
     pointing_game : float
-        Share of lesions that the map's peak hits, 0..1.
+        Share of images with lesions whose map's peak hits one, 0..1.
     low, high : float
         Its 95 % interval.
     random_weights : float
         The same share for a network of random weights, 0..1.
     lesions : int
-        Number of lesions.
+        Number of images with lesions.
     is_better_than_random : bool
         The verdict; without it a bundle's map must be switched off.
     """

@@ -14,7 +14,7 @@ import numpy as np
 from models.calibration import OperatingPoint
 from models.class_scores import target_logits
 from models.errors import CalibrationError
-from models.manifest import LocalisationVerdict, Metric, SubgroupMetric
+from models.manifest import Metric, SubgroupMetric
 from models.network_inputs import AnyParameters
 from models.networks import ImageNetwork
 from models.preprocessing import Parameters
@@ -26,6 +26,7 @@ from training.evaluation import Evaluation, Targets, evaluate
 from training.finished_fold import FinishedFold
 from training.intervals import Resampling
 from training.levels import Cases
+from training.localisation import LocalisationQuality
 from training.material import Advance
 from training.network_maps import localisation_of
 from training.networks import untrained_network
@@ -46,15 +47,16 @@ class BundleNumbers:
     evaluation : Evaluation
         Of the fold's test part, with subgroups and notes.
     metrics : tuple of Metric
-        Those of them that the manifest states, and sensitivity and specificity at the threshold.
-    localisation : LocalisationVerdict or None
+        Those of them that the manifest states, sensitivity and specificity at the threshold, and in how many
+        women the map points at every image's lesion.
+    localisation : LocalisationQuality or None
         Whether the map points at lesions; None where no lesions were drawn.
     """
 
     point: OperatingPoint
     evaluation: Evaluation
     metrics: tuple[Metric, ...]
-    localisation: LocalisationVerdict | None
+    localisation: LocalisationQuality | None
 
     @property
     def subgroups(self) -> tuple[SubgroupMetric, ...]:
@@ -95,7 +97,11 @@ def measure(fold: FinishedFold, network: ImageNetwork, advance: Advance) -> Bund
     localisation = _localisation(fold, network, advance)
     evaluation = evaluate(fold.tested, seed=fold.config.seed)
     cases = scored_cases(target_predictions(fold.tested, fold.task), fold.parameters)
-    metrics = (*_metrics_of_levels(evaluation), *_metrics_at(point, cases, fold.config.seed))
+    metrics = (
+        *_metrics_of_levels(evaluation),
+        *_metrics_at(point, cases, fold.config.seed),
+        *_metrics_of_map(localisation),
+    )
     return BundleNumbers(point, evaluation, metrics, localisation)
 
 
@@ -160,7 +166,7 @@ def scored_cases(of_target: Predictions, parameters: AnyParameters) -> Cases:
     return counted if counted is not None else levels.images(of_target)
 
 
-def _localisation(fold: FinishedFold, network: ImageNetwork, advance: Advance) -> LocalisationVerdict | None:
+def _localisation(fold: FinishedFold, network: ImageNetwork, advance: Advance) -> LocalisationQuality | None:
     """Hold the network's map against the drawn lesions of its test images, where any are known."""
     dataset, config = fold.dataset, fold.config
     if not any(record.lesions for record in dataset.records):
@@ -192,3 +198,10 @@ def _metrics_at(point: OperatingPoint, cases: Cases, seed: int) -> Iterable[Metr
         if among.any():
             share = resampling.share(hits, among)
             yield Metric(name, cases.level, share.value, share.low, share.high, share.cases)
+
+
+def _metrics_of_map(localisation: LocalisationQuality | None) -> Iterable[Metric]:
+    """Tell of women what the manifest's verdict tells of images."""
+    if localisation is not None:
+        found = localisation.found.women
+        yield Metric("pointing_game", levels.WOMAN, found.value, found.low, found.high, found.cases)

@@ -68,6 +68,7 @@ NETWORK = "network"
 LOCALISATION_HEADS = (
     "map",
     "pointing game",
+    "women, in every image",
     "IoU",
     "lesions marked (mean of FROC)",
     "pointing game: network minus this",
@@ -254,6 +255,7 @@ def _localisation_json(quality: LocalisationQuality) -> dict[str, Any]:
         "maps": {
             name: {
                 "pointing_game": _interval_json(pointing.pointing_game),
+                "women": _interval_json(pointing.women),
                 "iou": _interval_json(pointing.iou),
                 "froc": list(pointing.froc),
                 "mean_froc": _interval_json(pointing.mean_froc),
@@ -271,6 +273,7 @@ def localisation_rows(quality: LocalisationQuality) -> list[list[str]]:
         [
             title,
             written(pointings[name].pointing_game),
+            written(pointings[name].women),
             written(pointings[name].iou),
             written(pointings[name].mean_froc),
             written(quality.advantage.get(name)),

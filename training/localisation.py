@@ -25,14 +25,14 @@ from models.manifest import LocalisationVerdict, strict_json
 from training.atomic_file import write_json
 from training.errors import EvaluationError
 from training.froc import froc
-from training.intervals import Interval, Resampling
+from training.intervals import Interval, Resampling, exact
 from training.lesion_areas import LocatedMap, on_grid, shuffled, touched
 
 RANDOM_PEAK, OTHER_WOMAN, RANDOM_WEIGHTS = "random_peak", "other_woman", "random_weights"
 SMALLEST = 20
 """Women with lesions below which no map is trusted, whatever the numbers say."""
 
-_FORMAT = 1
+_FORMAT = 2
 _SHOWN_SHARE = 0.5  # of the map's maximum: what counts as its area
 _SHUFFLES = 20
 
@@ -47,6 +47,8 @@ class Pointing:
     ----------
     pointing_game : Interval
         Share of images with lesions where the highest cell of the map touches one.
+    women : Interval
+        Share of women in whom that is so in every image with lesions: several views are no further chances.
     iou : Interval
         Mean intersection over union of the lesions and where the map exceeds half of its maximum.
     froc : tuple of float
@@ -56,6 +58,7 @@ class Pointing:
     """
 
     pointing_game: Interval
+    women: Interval
     iou: Interval
     froc: tuple[float, ...]
     mean_froc: Interval
@@ -74,7 +77,7 @@ class LocalisationQuality:
     baselines : Mapping of str to Pointing
         ``random_peak``, ``other_woman``, ``random_weights``.
     advantage : Mapping of str to Interval
-        Pointing game of the map minus that of each baseline, on the same images, by woman.
+        Pointing game of the map minus that of each baseline, on the same images, resampled by woman.
     """
 
     images: int
@@ -119,7 +122,10 @@ def read(path: Path) -> LocalisationQuality:
     try:
         raw = strict_json(path.read_bytes(), path.name)
         if raw.pop("format") != _FORMAT:
-            raise EvaluationError(f"{path.name} has a form that this program does not read: measure again.")
+            raise EvaluationError(
+                f"{path.name} has a form that this program does not read: measure again with "
+                "'dicom-node evaluate --maps'."
+            )
         return LocalisationQuality(
             images=int(raw["images"]),
             women=int(raw["women"]),
@@ -138,6 +144,7 @@ def read(path: Path) -> LocalisationQuality:
 def _read_pointing(raw: Mapping[str, Any]) -> Pointing:
     return Pointing(
         pointing_game=Interval(**raw["pointing_game"]),
+        women=Interval(**raw["women"]),
         iou=Interval(**raw["iou"]),
         froc=tuple(map(float, raw["froc"])),
         mean_froc=Interval(**raw["mean_froc"]),
@@ -180,9 +187,11 @@ def measure(
         images=len(with_lesions),
         women=resampling.women,
         lesions=sum(len(maps[row].areas) for row in with_lesions),
-        found=found.pointing(resampling),
-        baselines={name: answers.pointing(resampling) for name, answers in baselines.items()},
-        advantage={name: resampling.mean(found.hits - answers.hits) for name, answers in baselines.items()},
+        found=found.pointing(women, seed),
+        baselines={name: answers.pointing(women, seed) for name, answers in baselines.items()},
+        advantage={
+            name: resampling.mean(found.mean_hits - answers.mean_hits) for name, answers in baselines.items()
+        },
     )
 
 
@@ -201,28 +210,54 @@ class _Answers:
 
     Attributes
     ----------
-    hits, overlaps : numpy.ndarray
-        ``(n,)`` of each image with lesions: whether the peak touches one, or how often; intersection over
-        union.
+    hits : tuple of numpy.ndarray
+        Of each image with lesions, ``(draws,)``: whether the peak touches one, 1 or 0. A map answers once,
+        one that knows nothing in each of its draws; a woman's images have the same draws.
+    overlaps : numpy.ndarray
+        ``(n,)`` of each image with lesions: intersection over union.
     froc : tuple of float
         See :class:`Pointing`.
     mean_froc : Interval
         See :class:`Pointing`.
     """
 
-    hits: Array
+    hits: tuple[Array, ...]
     overlaps: Array
     froc: tuple[float, ...]
     mean_froc: Interval
 
     @classmethod
     def of(cls, maps: Sequence[LocatedMap], rows: Sequence[int], seed: int) -> _Answers:
-        return cls(_hits(maps, rows), _overlaps(maps, rows), *froc(maps, seed))
+        return cls(tuple(_hits(maps, rows)[:, np.newaxis]), _overlaps(maps, rows), *froc(maps, seed))
 
-    def pointing(self, resampling: Resampling) -> Pointing:
-        is_counted = bool(np.isin(self.hits, (0.0, 1.0)).all())
-        game = resampling.share(self.hits == 1.0) if is_counted else resampling.mean(self.hits)
-        return Pointing(game, resampling.mean(self.overlaps), self.froc, self.mean_froc)
+    @property
+    def mean_hits(self) -> Array:
+        """``(n,)`` how often each image's peak touches a lesion."""
+        return np.asarray([of_image.mean() for of_image in self.hits])
+
+    def pointing(self, women: Sequence[str], seed: int) -> Pointing:
+        """Sum up by image and by woman; `women` names the woman of each image."""
+        resampling, names = Resampling(women, seed=seed), sorted(set(women))
+        hits = self.mean_hits
+        of_women = np.asarray([self._mean_in_every_image(women, name) for name in names])
+        return Pointing(
+            pointing_game=resampling.share(hits == 1.0) if _are_counts(hits) else resampling.mean(hits),
+            women=exact(int(of_women.sum()), len(names))
+            if _are_counts(of_women)
+            else Resampling(names, seed=seed).mean(of_women),
+            iou=resampling.mean(self.overlaps),
+            froc=self.froc,
+            mean_froc=self.mean_froc,
+        )
+
+    def _mean_in_every_image(self, women: Sequence[str], name: str) -> float:
+        """Return the share of draws that hit in all images of a woman."""
+        hers = [of_image for woman, of_image in zip(women, self.hits, strict=True) if woman == name]
+        return float(np.min(hers, axis=0).mean())
+
+
+def _are_counts(hits: Array) -> bool:
+    return bool(np.isin(hits, (0.0, 1.0)).all())
 
 
 def _of_shuffled_maps(
@@ -230,9 +265,9 @@ def _of_shuffled_maps(
 ) -> _Answers:
     """Answer by the map's values at random places: the mean of many shuffles, the FROC curve of one."""
     mixed = [shuffled(maps, random) for _ in range(_SHUFFLES)]
-    hits = np.mean([_hits(one, rows) for one in mixed], axis=0)
+    hits = np.column_stack([_hits(one, rows) for one in mixed])
     overlaps = np.mean([_overlaps(one, rows) for one in mixed], axis=0)
-    return _Answers(hits, overlaps, *froc(mixed[0], seed))
+    return _Answers(tuple(hits), overlaps, *froc(mixed[0], seed))
 
 
 def _of_other_women(
@@ -243,9 +278,11 @@ def _of_other_women(
     for row in rows:
         one, others = maps[row], _other_women(maps, row, rows)
         peak, shown = _peak(one), _shown(one)
-        hits.append(np.mean([touched(other.union, one.activation.shape)[peak] for other in others]))
+        hits.append(
+            np.asarray([touched(other.union, one.activation.shape)[peak] for other in others], np.float64)
+        )
         overlaps.append(np.mean([_overlap(shown, other.union) for other in others]))
-    return _Answers(np.asarray(hits), np.asarray(overlaps), *froc(_exchanged(maps, rows, random), seed))
+    return _Answers(tuple(hits), np.asarray(overlaps), *froc(_exchanged(maps, rows, random), seed))
 
 
 def _other_women(maps: Sequence[LocatedMap], row: int, rows: Sequence[int]) -> list[LocatedMap]:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from models.calibration import OperatingPoint
-from models.manifest import LocalisationVerdict, Metric
+from models.manifest import Metric
 from training.bundle_numbers import BundleNumbers
 from training.evaluation import Evaluation
 from training.finished_fold import FinishedFold
 from training.fold import FoldResult
+from training.localisation import RANDOM_WEIGHTS, LocalisationQuality
 
 
 def model_card(
@@ -124,14 +125,18 @@ def _subgroups(evaluation: Evaluation) -> str:
     return "## Subgroups\n| subgroup | value | images | accuracy |\n|---|---|---|---|\n" + "\n".join(rows)
 
 
-def _map(localisation: LocalisationVerdict | None) -> str:
+def _map(localisation: LocalisationQuality | None) -> str:
     if localisation is None:
         return "## Map\nNo map is shown: it was not held against drawn lesions."
+    found, untrained = localisation.found, localisation.baselines[RANDOM_WEIGHTS]
+    game, women = found.pointing_game, found.women
     shown = "It is shown." if localisation.is_better_than_random else "It is not shown."
     return (
-        f"## Map\nThe map's peak lies in {localisation.pointing_game:.3f} ({localisation.low:.3f} to "
-        f"{localisation.high:.3f}) of {localisation.lesions} images with lesions; with random weights in "
-        f"{localisation.random_weights:.3f}. {shown}"
+        f"## Map\nThe map's peak lies in {game.value:.3f} ({game.low:.3f} to {game.high:.3f}) of "
+        f"{localisation.images} images with lesions; with random weights in "
+        f"{untrained.pointing_game.value:.3f}. It lies in a lesion in every such image of {women.value:.3f} "
+        f"({women.low:.3f} to {women.high:.3f}) of {localisation.women} women; with random weights of "
+        f"{untrained.women.value:.3f}. {shown}"
     )
 
 

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from models.class_scores import score_of
-from models.manifest import LocalisationVerdict
 from models.networks import ImageNetwork
 from models.preprocessing import Parameters
 from models.tasks import Task
@@ -18,7 +17,7 @@ from training.cache import PreparedImages
 from training.errors import EvaluationError
 from training.image_files import mask_values
 from training.lesion_areas import LocatedMap, Mask, lesion_area
-from training.localisation import measure
+from training.localisation import LocalisationQuality, measure
 from training.records import Lesion, Record
 
 
@@ -28,8 +27,8 @@ def localisation_of(
     task: Task,
     images: PreparedImages,
     positions: NDArray[np.int64],
-) -> LocalisationVerdict | None:
-    """Say whether a network's map points at the lesions of test images.
+) -> LocalisationQuality | None:
+    """Measure whether a network's map points at the lesions of test images.
 
     Parameters
     ----------
@@ -44,7 +43,7 @@ def localisation_of(
 
     Returns
     -------
-    LocalisationVerdict or None
+    LocalisationQuality or None
         None where there is nothing to judge: the network has no map, sees parts of images alone, or the
         lesions of two women are not known.
     """
@@ -52,7 +51,7 @@ def localisation_of(
     if pairs is None:
         return None
     try:
-        return measure([pair.trained for pair in pairs], [pair.untrained for pair in pairs]).verdict
+        return measure([pair.trained for pair in pairs], [pair.untrained for pair in pairs])
     except EvaluationError:
         return None
 

@@ -107,7 +107,7 @@ def _manifest(
         localises=numbers.map_is_shown,
         classes=fold.task.classes if fold.task.outputs > 1 else (),
         trained_by=trained_by,
-        localisation=numbers.localisation,
+        localisation=None if numbers.localisation is None else numbers.localisation.verdict,
         subgroups=numbers.subgroups,
     )
 

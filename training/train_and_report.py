@@ -95,5 +95,6 @@ def _of_maps(folder: RunFolder, advance: Advance) -> tuple[str, ...]:
     shown = "better than" if found.is_better_than_random else "not shown to be better than"
     return (
         f"Maps point at a lesion in {written(found.found.pointing_game)} of {found.images} images with "
-        f"lesions: {shown} chance, other women's lesions and random weights.",
+        f"lesions, and in every such image of {written(found.found.women)} of {found.women} women: {shown} "
+        "chance, other women's lesions and random weights.",
     )

@@ -269,12 +269,13 @@ def _maps(folder: Path) -> str:
         f"{found.images} images with malignant lesions of {found.women} women. The map is {verdict} all "
         "three answers that know nothing.",
         "",
-        "| map | pointing game | intersection over union |",
-        "| --- | --- | --- |",
+        "| map | pointing game | women, in every image | intersection over union |",
+        "| --- | --- | --- | --- |",
     ]
     for name, pointing in {"the network's": found.found, **found.baselines}.items():
         title = name.replace("_", " ")
-        lines.append(f"| {title} | {written(pointing.pointing_game)} | {written(pointing.iou)} |")
+        cells = map(written, (pointing.pointing_game, pointing.women, pointing.iou))
+        lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

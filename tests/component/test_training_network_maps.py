@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-from models.manifest import LocalisationVerdict
 from models.networks import ImageNetwork
 from models.preprocessing import Parameters
 from models.tasks import task_named
@@ -19,6 +18,7 @@ from tests.made_up_mammograms import draw_mammograms, spot_of
 from training import datasets
 from training.cache import PreparedImages
 from training.data_manifest import read_manifest, write_manifest
+from training.localisation import LocalisationQuality
 from training.material import silent
 from training.network_maps import localisation_of
 from training.networks import build_network
@@ -62,33 +62,33 @@ def with_spots(dataset: DataSet) -> DataSet:
     return DataSet(dataset.name, tuple(records), dataset.notes)
 
 
-def verdict(dataset: DataSet, cache: Path, network: ImageNetwork) -> LocalisationVerdict | None:
+def measured(dataset: DataSet, cache: Path, network: ImageNetwork) -> LocalisationQuality | None:
     images = PreparedImages(dataset, GRID, cache)
     return localisation_of(network, Brightness(-1.0), TASK, images, np.arange(len(images)))
 
 
 def test_a_map_that_points_at_lesions_beats_the_map_without_training(drawn: DataSet, tmp_path: Path) -> None:
-    found = verdict(drawn, tmp_path, Brightness(1.0))
+    found = measured(drawn, tmp_path, Brightness(1.0))
     assert found is not None
     assert found.is_better_than_random
-    assert found.pointing_game > 0.9
-    assert found.lesions == WOMEN // 2
+    assert found.verdict.pointing_game > 0.9
+    assert found.verdict.lesions == WOMEN // 2
 
 
 def test_a_map_that_points_elsewhere_does_not(drawn: DataSet, tmp_path: Path) -> None:
-    found = verdict(drawn, tmp_path, Brightness(-1.0))
+    found = measured(drawn, tmp_path, Brightness(-1.0))
     assert found is not None
     assert not found.is_better_than_random
 
 
 def test_there_is_no_verdict_without_a_map_or_without_lesions(drawn: DataSet, tmp_path: Path) -> None:
     arguments = {"rows": 48, "columns": 32, "channels": 1}
-    assert verdict(drawn, tmp_path, build_network("ann", arguments, GRID, seed=(1,))) is None
+    assert measured(drawn, tmp_path, build_network("ann", arguments, GRID, seed=(1,))) is None
     benign = tuple(
         replace(record, lesions=tuple(replace(lesion, is_malignant=False) for lesion in record.lesions))
         for record in drawn.records
     )
-    assert verdict(DataSet(drawn.name, benign), tmp_path, Brightness(1.0)) is None
+    assert measured(DataSet(drawn.name, benign), tmp_path, Brightness(1.0)) is None
 
 
 def test_a_bundle_of_a_network_that_learnt_nothing_shows_no_map(tmp_path: Path) -> None:
@@ -118,5 +118,8 @@ def test_a_bundle_of_a_network_that_learnt_nothing_shows_no_map(tmp_path: Path) 
     assert not built.manifest.localisation.is_better_than_random
     assert not built.manifest.evidence_enabled
     assert not built.manifest.localises
+    (of_women,) = [metric for metric in built.manifest.metrics if metric.name == "pointing_game"]
+    assert (of_women.level, of_women.cases) == ("woman", built.manifest.localisation.lesions)
     assert "It is not shown." in built.card
+    assert f"of {of_women.cases} women; with random weights of" in built.card
     shutil.rmtree(folder.path)

@@ -59,6 +59,8 @@ def test_maps_are_measured_on_the_images_that_each_network_had_not_seen(
     measured = column["localisation"]
     # Two views of the affected breast of each woman with a malignant lesion.
     assert (measured["women"], measured["images"]) == (MALIGNANT, 2 * MALIGNANT)
+    of_network = measured["maps"]["network"]
+    assert (of_network["pointing_game"]["cases"], of_network["women"]["cases"]) == (2 * MALIGNANT, MALIGNANT)
     assert not measured["is_better_than_random"]
     assert len(list((folder / "overlays").glob("*.png"))) == 8
     page = (folder / "report" / "index.html").read_text()

@@ -75,6 +75,40 @@ def test_a_map_that_sees_beats_everything_that_does_not() -> None:
     assert verdict.random_weights == found.baselines[RANDOM_WEIGHTS].pointing_game.value
 
 
+def test_a_woman_counts_once_and_only_where_every_image_of_hers_is_hit() -> None:
+    inside = np.ones(GRID, np.bool_)
+    area = np.zeros(GRID, np.bool_)
+    area[0:4, 0:4] = True
+
+    def located(woman: str, is_hit: bool) -> LocatedMap:
+        activation = np.zeros(CELLS)
+        activation[(0, 0) if is_hit else (6, 6)] = 1.0
+        return LocatedMap(woman, activation, (area,), inside)
+
+    # Both of a's images, one of b's two, c's one, none of d's.
+    answers = [("a", True), ("b", True), ("a", True), ("b", False), ("c", True), ("d", False)]
+    maps = [located(woman, is_hit) for woman, is_hit in answers]
+    found = measure(maps, maps).found
+    assert (found.pointing_game.value, found.pointing_game.cases) == (4 / 6, 6)
+    assert (found.women.value, found.women.cases) == (0.5, 4)
+    # Clopper and Pearson's bounds of 2 of 4.
+    assert (found.women.low, found.women.high) == (
+        pytest.approx(0.0676, abs=1e-4),
+        pytest.approx(0.9324, abs=1e-4),
+    )
+
+
+def test_answers_that_know_nothing_hit_all_images_of_a_woman_in_the_same_draw_or_not_at_all() -> None:
+    maps = [one for one in images("blind", women=30) for _ in range(2)]
+    found = measure(maps, maps)
+    # Two equal images are hit by the same others' lesions: her share is that of either.
+    others = found.baselines[OTHER_WOMAN]
+    assert others.women.value == pytest.approx(others.pointing_game.value)
+    # Random places are other ones in each of her images.
+    random = found.baselines[RANDOM_PEAK]
+    assert 0.0 <= random.women.value < random.pointing_game.value / 2
+
+
 def test_a_map_that_knows_nothing_is_hardly_ever_believed() -> None:
     believed = [
         measure(images("blind", seed=seed), images("blind", seed=100 + seed)).is_better_than_random
@@ -165,7 +199,7 @@ def test_what_was_measured_is_read_as_it_was_written(tmp_path: Path) -> None:
     found = measure(images("seeing"), images("blind", seed=5))
     localisation.write(found, tmp_path / "localisation.json")
     assert localisation.read(tmp_path / "localisation.json") == found
-    for content in ("{}", "[]", '{"format": 2}', '{"format": 1, "images": 1}'):
+    for content in ("{}", "[]", '{"format": 1}', '{"format": 2, "images": 1}'):
         (tmp_path / "other.json").write_text(content)
         with pytest.raises(EvaluationError, match=r"other\.json"):
             localisation.read(tmp_path / "other.json")
