@@ -29,6 +29,7 @@ from dicom_node.delivery.default_syntax import DEFAULT_TRANSFER_SYNTAX
 from dicom_node.delivery.status import STATUS_TABLE
 from dicom_node.listener import status as listener_status
 from dicom_node.listener.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
+from dicom_node.listener.quarantine import QuarantinedObject
 from dicom_node.results.encoding import TRANSFER_SYNTAX_UID
 from training import reader_reports
 from training.datasets import readers
@@ -189,6 +190,7 @@ ROWS: Mapping[str, Callable[..., Any]] = {
 RECORDS: Mapping[str, type[Any]] = {
     "audit query --json": AuditRow,
     "doctor --json": Finding,
+    "quarantine list --json": QuarantinedObject,
     "study verify --json": UnsoundFile,
 }
 
@@ -208,8 +210,8 @@ def json_rows() -> str:
     return "\n\n".join(
         [
             "# JSON rows",
-            "`--json` prints one document: a list of rows, newest first (`audit query`: oldest first). "
-            "Keys are not removed or renamed without a new major version; new ones may come. Times are ISO "
+            "`--json` prints one document: a list of rows, newest first (`audit query` and `quarantine "
+            "list`: oldest first). Keys are not removed or renamed without a new major version; new ones may come. Times are ISO "
             "8601 with their zone.",
             *sections,
             "## `audit verify --json`\nOne object: " + _bullets(verified),
