@@ -230,7 +230,6 @@ class IncomingObject:
         SpoolError
             If the disk refuses, or its reserve is reached. The object is discarded as any other then.
         """
-        self._spool.require_room(0, reserve_bytes=self._min_free_bytes)
         self._whole_file().move_to(path)
         self._file = None
 
