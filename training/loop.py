@@ -108,22 +108,10 @@ def train(
     epochs = _Epochs(examples, balance, _augmentation(examples, config, dihedral=dihedral), config, fold)
     started, first = time.monotonic(), standing.progress.epoch
     while not standing.is_finished(config):
-        epoch = standing.progress.epoch
         set_training(standing.network)
-        loss, rate = epochs.train(standing)
-        validated = epochs.validate(standing)
-        standing.end_epoch(validated, config)
+        told = epochs.take(standing)
         standing.to_checkpoint(fold).write(checkpoint_file)
-        log.write(
-            "epoch",
-            fold=fold,
-            epoch=epoch,
-            training_loss=loss,
-            log_loss=validated.log_loss,
-            auc=validated.auc,
-            learning_rate=rate,
-            best_epoch=standing.progress.best_epoch,
-        )
+        log.write("epoch", fold=fold, **told)
         advance(standing.progress.epoch)
     seconds = time.monotonic() - started
     return _kept(standing, seconds_per_epoch=seconds / max(1, standing.progress.epoch - first))
@@ -168,6 +156,21 @@ class _Epochs:
     augmentation: Augmentation
     config: TrainingConfig
     fold: int
+
+    def take(self, standing: Standing) -> dict[str, Any]:
+        """Train for one more epoch and look at the validation part; return what the log tells of it."""
+        epoch = standing.progress.epoch
+        loss, rate = self.train(standing)
+        validated = self.validate(standing)
+        standing.end_epoch(validated, self.config)
+        return {
+            "epoch": epoch,
+            "training_loss": loss,
+            "log_loss": validated.log_loss,
+            "auc": validated.auc,
+            "learning_rate": rate,
+            "best_epoch": standing.progress.best_epoch,
+        }
 
     def train(self, standing: Standing) -> tuple[float, float]:
         """Take the steps of the next epoch; return the mean loss and the last learning rate."""
