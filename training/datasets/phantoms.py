@@ -117,22 +117,34 @@ def draw(
     u = ((np.arange(columns, dtype=np.float32) + 0.5) * spacing)[None, :]
     v = ((np.arange(rows, dtype=np.float32) + 0.5) * spacing - FIELD_HEIGHT_MM / 2)[:, None]
 
-    inside = anatomy.inside_mm(u, v)
-    tissue = upsampled(phantom_anatomy.soft_tissue(anatomy, texture), rows, columns, spacing)
-    tissue += upsampled(
-        phantom_anatomy.fine_texture(texture, spacing), rows, columns, spacing, point_mm=GRID_MM / 2
-    )
+    tissue = _tissue(anatomy, texture, rows, columns, spacing)
     lesion = None
     if kind is not LesionKind.NORM:
         place = _lesion_place(kind, malignant, anatomy, breast, texture, columns * spacing)
         add_lesion(tissue, kind, malignant, place, u, v, np.random.default_rng([*of_breast, 2]), spacing)
-        column, row = place[0] / spacing, (place[1] + FIELD_HEIGHT_MM / 2) / spacing
-        column = column if side is Laterality.LEFT else columns - column
-        lesion = Lesion(kind, malignant, (column, row), place[2] / spacing)
-    pixels = phantom_anatomy.exposed(tissue, inside, spacing)
+        lesion = Lesion(kind, malignant, _centre(place, side, columns, spacing), place[2] / spacing)
+    pixels = phantom_anatomy.exposed(tissue, anatomy.inside_mm(u, v), spacing)
     if side is Laterality.RIGHT:
         pixels = np.ascontiguousarray(pixels[:, ::-1])
     return Phantom(pixels, side, view, lesion, spacing)
+
+
+def _tissue(
+    anatomy: Anatomy, texture: np.random.Generator, rows: int, columns: int, spacing: float
+) -> NDArray[np.float32]:
+    tissue = upsampled(phantom_anatomy.soft_tissue(anatomy, texture), rows, columns, spacing)
+    tissue += upsampled(
+        phantom_anatomy.fine_texture(texture, spacing), rows, columns, spacing, point_mm=GRID_MM / 2
+    )
+    return tissue
+
+
+def _centre(
+    place: tuple[float, float, float], side: Laterality, columns: int, spacing: float
+) -> tuple[float, float]:
+    """Return the column and row of a place in millimetres; right breasts are drawn as left ones, mirrored."""
+    column, row = place[0] / spacing, (place[1] + FIELD_HEIGHT_MM / 2) / spacing
+    return column if side is Laterality.LEFT else columns - column, row
 
 
 def _require_drawable(view: str, kind: LesionKind, malignant: bool, rows: int, columns: int) -> None:
