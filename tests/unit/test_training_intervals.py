@@ -12,7 +12,7 @@ from scipy import special, stats
 from training import metrics
 from training.delong import auc, auc_interval, covariance, paired_difference
 from training.errors import EvaluationError
-from training.intervals import Interval, Resampling, percentile_interval, ratio, wilson
+from training.intervals import Interval, Resampling, exact, percentile_interval, ratio, wilson
 
 SIMULATIONS = 2000
 PROMISED = (0.93, 0.97)
@@ -273,6 +273,17 @@ def test_wilsons_interval_is_that_of_the_textbook() -> None:
         found = wilson(hits, cases)
         assert (round(found.low, 4), round(found.high, 4)) == (low, high)
     assert np.isnan(wilson(0, 0).value)
+
+
+@pytest.mark.parametrize(
+    ("hits", "cases", "low", "high"),
+    [(0, 20, 0.0, 0.1684), (20, 20, 0.8316, 1.0), (9, 10, 0.5550, 0.9975), (81, 263, 0.2527, 0.3676)],
+)
+def test_the_exact_interval_is_that_of_the_textbook(hits: int, cases: int, low: float, high: float) -> None:
+    found = exact(hits, cases)
+    assert (found.value, found.cases) == (hits / cases, cases)
+    # 81 of 263: Newcombe 1998, method 5.
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
 
 
 def test_one_case_a_woman_gives_wilsons_interval_and_several_a_wider_one() -> None:
