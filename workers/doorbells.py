@@ -17,12 +17,17 @@ from celery.worker import state
 
 from db.lifecycle import JobKind
 from db.session import Database
+from dicom_node.errors import NodeError
 from workers.app import TASK_OF, create_app
 from workers.claim_loop import ClaimLoop
 from workers.recycling import Recycling
 from workers.runner import SignOfLife, StopDeadline
 
 log = structlog.get_logger(__name__)
+
+
+class CeleryEndedError(NodeError):
+    """Celery ended though nobody told it to stop; find out who else writes to the broker."""
 
 
 def run_with_broker(
@@ -49,6 +54,11 @@ def run_with_broker(
         See :func:`workers.app.create_app`.
     stop_deadline_s, recycling
         As for :func:`workers.runner.run_embedded`.
+
+    Raises
+    ------
+    CeleryEndedError
+        If nobody told it to stop.
     """
     app = create_app(broker_url, key_prefix=key_prefix)
     for kind, loop in loops.items():
@@ -63,8 +73,17 @@ def run_with_broker(
     with StopDeadline(loops.values(), stop_deadline_s), living:
         for loop in loops.values():
             loop.drain()  # what waited long is seldom rung for
-        if not any(loop.is_stopping for loop in loops.values()):
+        if not _is_stopping(loops):
             worker.start()
+            if not _is_stopping(loops):
+                raise CeleryEndedError(
+                    "Celery ended by itself, as it does over what is no message: find out who else writes to "
+                    "the broker"
+                )
+
+
+def _is_stopping(loops: Mapping[JobKind, ClaimLoop]) -> bool:
+    return any(loop.is_stopping for loop in loops.values())
 
 
 def _answer(app: Celery, kind: JobKind, loop: ClaimLoop) -> None:

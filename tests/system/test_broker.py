@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from db import processes
 from db.lifecycle import JobState
+from dicom_node.cli.exit_codes import ExitCode
 from dicom_node.crashpoints import VARIABLE
 from tests.databases import PostgresServer
 from tests.redis_server import RedisServer, Watcher, redis_server
@@ -229,12 +230,19 @@ def test_jobs_whose_messages_were_flushed_are_done_all_the_same(hospital: Hospit
 def seconds_until_restarted(node: RunningNode, part: str) -> float | None:
     """How long after its death ``serve`` started a part again; None where it did not yet."""
     died_at: datetime | None = None
-    for event in map(json.loads, node.log.splitlines()):
+    for event in (json.loads(line) for line in node.log.splitlines() if line.startswith("{")):
         if event.get("part") == part and event["event"] == "part.died":
             died_at = datetime.fromisoformat(event["timestamp"])
         elif event.get("part") == part and event["event"] == "part.started" and died_at is not None:
             return (datetime.fromisoformat(event["timestamp"]) - died_at).total_seconds()
     return None
+
+
+def ways_of_dying(node: RunningNode, part: str) -> list[tuple[str, int]]:
+    """Return level and status of each death that ``serve`` told of a part."""
+    events = [json.loads(line) for line in node.log.splitlines() if line.startswith("{")]
+    deaths = [event for event in events if (event["event"], event.get("part")) == ("part.died", part)]
+    return [(death["level"], death["status"]) for death in deaths]
 
 
 @pytest.mark.slow
@@ -251,6 +259,8 @@ def test_a_message_that_is_no_message_stops_no_study(hospital: Hospital, tmp_pat
                 client.lpush("NODE_B:score", "this is no JSON")
             until(lambda: seconds_until_restarted(other, "score-1") is not None, START_S, "the restart")
             assert (seconds_until_restarted(other, "score-1") or 0.0) < BACK_WITHIN_S
+            assert ways_of_dying(other, "score-1") == [("error", ExitCode.FAILED)]
+            assert "find out who else writes to the broker" in other.log
             images = study(seed=next(SEEDS), rows=640, columns=512)
             with Watcher(hospital.redis) as watcher:
                 other.send(images)
