@@ -205,6 +205,8 @@ def test_a_job_of_an_earlier_version_which_did_not_tell_what_it_was_to_send_is_c
 
 
 def test_what_was_told_before_the_beginning_that_was_removed_is_not_missed(hospital: Hospital) -> None:
+    with hospital.node.transaction("anna") as tx:
+        tx.audit("audit.verified")
     newest = hospital.node.audited()[-1].seq
     with hospital.node.database.engine.begin() as connection, guards.lifted(connection):
         connection.execute(delete(AUDIT_TABLE).where(AUDIT_TABLE.c.seq < newest))
