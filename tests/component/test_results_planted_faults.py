@@ -20,6 +20,7 @@ from dicom_node.results.checks.checker import RULES_OF_CLASS, check_objects, fau
 from dicom_node.results.checks.header import RULES as HEADER_RULES
 from dicom_node.results.context import BuiltObject, ResultContext
 from tests import localised_contexts as localised
+from tests import results_contexts as given
 from tests.planted_faults import ALL, Planted
 
 KINDS = {**RESULT_BUILDERS, **OPTION_BUILDERS}
@@ -27,6 +28,7 @@ PLANTED = [planted for planted in ALL if planted.kind in KINDS]
 LEAST_FAULTS = 40
 REPORT_CLASSES = ("1.2.840.10008.5.1.4.1.1.88.22", "1.2.840.10008.5.1.4.1.1.88.34")
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+PRESENTATION_STATE = "1.2.840.10008.5.1.4.1.1.11.1"
 
 
 @cache
@@ -106,6 +108,30 @@ def test_a_place_in_an_image_of_several_frames_needs_the_frame() -> None:
     for source in several:
         source.NumberOfFrames = 2
     assert rules_broken_by([report], several)["SR-19"] == {str(report.SOPInstanceUID)}
+
+
+def test_what_lies_on_the_border_of_its_image_lies_inside() -> None:
+    border = [0.0, 0.0, float(given.COLUMNS), 0.0, float(given.COLUMNS), float(given.ROWS), 0.0, 0.0]
+    report = next(o for o in objects() if o.SOPClassUID == REPORT_CLASSES[1])
+    for region in given.named(report, "111030"):
+        region.GraphicData = border
+    state = next(o for o in objects() if o.SOPClassUID == PRESENTATION_STATE)
+    for annotation in state.GraphicAnnotationSequence:
+        for drawn in annotation.get("GraphicObjectSequence", ()):
+            drawn.GraphicType, drawn.GraphicData, drawn.NumberOfGraphicPoints = "POLYLINE", border, 4
+        for number, words in enumerate(annotation.get("TextObjectSequence", ())):
+            words.AnchorPointAnnotationUnits = "PIXEL"
+            words.AnchorPoint = border[4:6] if number % 2 else border[:2]
+    broken = rules_broken_by([report, state], context().sources)
+    assert broken.keys().isdisjoint({"SR-08", "SR-09", "PR-03", "PR-04"})
+
+
+@pytest.mark.parametrize("percent", ["0", "100"])
+def test_a_probability_may_be_nothing_or_everything(percent: str) -> None:
+    report = next(o for o in objects() if o.SOPClassUID == REPORT_CLASSES[1])
+    for number in given.named(report, "111047"):
+        number.MeasuredValueSequence[0].NumericValue = percent
+    assert "SR-11" not in rules_broken_by([report])
 
 
 @pytest.mark.parametrize(
