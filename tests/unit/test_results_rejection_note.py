@@ -60,7 +60,7 @@ def test_title_and_words_tell_why_the_results_are_withdrawn(
     document = given.read(note(reason))
     assert document.SOPClassUID == KEY_OBJECT_SELECTION
     assert (document.Modality, document.SeriesNumber) == ("KO", 9511)
-    assert document.SeriesDescription == "AI results withdrawn"
+    assert document.SeriesDescription == "AI results withdrawn, revision 2 (not verified)"
     assert document.ConceptNameCodeSequence[0].CodeValue == title
     assert document.ContentTemplateSequence[0].TemplateIdentifier == "2010"
     (description,) = given.named(document, "113012")
