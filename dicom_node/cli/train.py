@@ -116,8 +116,13 @@ def run(
     chosen, trainer = load(file, flags), trained_by or person()
     if queue:
         _queue("run", _order(chosen, name, version, trainer), data_dir, config)
-        return
-    folder = _given(out)
+    else:
+        _train(chosen, _given(out), resume=resume, name=name, version=version, trainer=trainer)
+
+
+def _train(
+    chosen: TrainingConfig, folder: Path, *, resume: bool, name: str | None, version: str, trainer: str
+) -> None:
     from training.train_and_report import train_and_report
 
     with _stages() as advance:
