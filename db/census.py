@@ -11,10 +11,12 @@ from datetime import datetime
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, aliased
 
+from db.audit.trail import is_of_action
 from db.lifecycle import DeliveryState, JobKind, JobState, RevisionState
 from db.tables import AuditEvent, Delivery, Instance, Job, Revision, Study
 
 UNFINISHED = (JobState.QUEUED, JobState.RUNNING, JobState.FAILED)
+_OPEN_DELIVERIES = (DeliveryState.PENDING, DeliveryState.UNKNOWN, DeliveryState.REFUSED)
 LATEST_DELIVERIES = 50
 
 
@@ -80,9 +82,7 @@ def census(session: Session, now: datetime) -> Census:
         instances=_newest(session, select(func.max(Instance.id))),
         studies=_newest(session, select(func.max(Study.id))),
         audit_events=_newest(session, select(func.max(AuditEvent.seq))),
-        open_revisions=session.scalars(
-            select(func.count()).select_from(Revision).where(Revision.state == RevisionState.OPEN)
-        ).one(),
+        open_revisions=_open_revisions(session),
         jobs=jobs,
         oldest_waiting_s=oldest,
         deliveries={
@@ -95,16 +95,56 @@ def census(session: Session, now: datetime) -> Census:
 
 
 def refused_results(session: Session) -> int:
-    """Count the result objects that a destination refused: their deliver jobs are not done."""
-    refused = (
-        select(func.count())
+    """Count the result objects that a destination refused."""
+    return _open_deliveries(session).get(DeliveryState.REFUSED, 0)
+
+
+def unfinished(session: Session) -> dict[str, dict[str, int]]:
+    """Count what waits, runs or failed, in each state of it, and how much came; what is done is left out.
+
+    Instances and complete revisions are numbered, not counted: see :class:`Census`.
+    """
+    jobs = {kind: dict.fromkeys(map(str, UNFINISHED), 0) for kind in JobKind}
+    by_state = (
+        select(Job.kind, Job.state, func.count())
+        .where(Job.kind.in_(list(JobKind)), Job.state.in_(UNFINISHED))
+        .group_by(Job.kind, Job.state)
+    )
+    for kind, state, count in session.execute(by_state):
+        jobs[JobKind(kind)][state] = count
+    # Each has its event, and the trail's index knows where they are.
+    conflicts = session.scalars(select(func.count()).where(is_of_action("instance.conflict"))).one()
+    opened = _open_revisions(session)
+    deliveries = _open_deliveries(session)
+    return {
+        "instances": {
+            "stored": _newest(session, select(func.max(Instance.id))) - conflicts,
+            "conflicts": conflicts,
+        },
+        "revisions": {
+            RevisionState.OPEN.value: opened,
+            RevisionState.COMPLETE.value: _newest(session, select(func.max(Revision.id))) - opened,
+        },
+        **{f"{kind}_jobs": counted for kind, counted in jobs.items()},
+        "deliveries": {state.value: deliveries.get(state, 0) for state in _OPEN_DELIVERIES},
+    }
+
+
+def _open_revisions(session: Session) -> int:
+    is_open = Revision.state == RevisionState.OPEN
+    return session.scalars(select(func.count()).select_from(Revision).where(is_open)).one()
+
+
+def _open_deliveries(session: Session) -> dict[DeliveryState, int]:
+    """Count what did not arrive by its state: the deliver jobs of it are not done."""
+    found = session.execute(
+        select(Delivery.state, func.count())
         .select_from(Job)
         .join(Delivery, Delivery.job_id == Job.id)
-        .where(
-            Job.kind == JobKind.DELIVER, Job.state.in_(UNFINISHED), Delivery.state == DeliveryState.REFUSED
-        )
+        .where(Job.kind == JobKind.DELIVER, Job.state.in_(UNFINISHED), Delivery.state.in_(_OPEN_DELIVERIES))
+        .group_by(Delivery.state)
     )
-    return session.scalars(refused).one()
+    return {DeliveryState(state): count for state, count in found}
 
 
 def _newest(session: Session, query: Select[int]) -> int:

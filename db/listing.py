@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, CompoundSelect, Select, func, or_, select, union_all
 from sqlalchemy.orm import Session, aliased
 
+from db.census import UNFINISHED
 from db.deliveries import is_spare
 from db.lifecycle import DeliveryState, JobKind, JobState, RevisionState
 from db.tables import (
@@ -111,15 +112,18 @@ def jobs(
     limit: int = 1000,
 ) -> list[Row]:
     """Return a row per job, newest first; ``kind=None`` for every kind."""
-    conditions: list[ColumnElement[bool]] = []
-    if kind is not None:
-        conditions.append(Job.kind == kind)
-    if state is not None:
-        conditions.append(Job.state == state)
-    if study_instance_uid is not None:
-        conditions.append(Study.study_instance_uid == study_instance_uid)
+    kinds = tuple(JobKind) if kind is None else (kind,)
     if job_id is not None:
-        conditions.append(Job.id == job_id)
+        wanted: Select[Any] | CompoundSelect[Any] = select(Job.id).where(Job.id == job_id)
+    elif study_instance_uid is not None:
+        wanted = select(Job.id).join(Revision, Job.revision_id == Revision.id).join(Study)
+        wanted = wanted.where(Study.study_instance_uid == study_instance_uid)
+    else:
+        wanted = _among(kinds, state, limit)
+    # As expressions: SQLite would take an index of kinds or states rather than the few jobs that are wanted.
+    conditions: list[ColumnElement[bool]] = [Job.id.in_(wanted), Job.kind.concat("").in_(kinds)]
+    if state is not None:
+        conditions.append(Job.state.concat("") == state)
     query = (
         select(Job, Revision.number, Study.study_instance_uid, Analysis.outcome, Analysis.study_probability)
         .outerjoin(Revision, Job.revision_id == Revision.id)
@@ -149,6 +153,21 @@ def jobs(
         }
         for job, number, study, outcome, probability in session.execute(query)
     ]
+
+
+def _among(kinds: Sequence[JobKind], state: JobState | None, limit: int) -> CompoundSelect[str]:
+    """SQL: the jobs among which the newest are, found in an index of each kind.
+
+    Next to all jobs are done: of those, and where no state is asked for, the newest of each kind. Of the
+    others all: walking back in time for a few that failed would read all that there ever was.
+    """
+    of_kinds = [select(Job.id).where(Job.kind == kind) for kind in kinds]
+    if state in UNFINISHED:
+        return union_all(*(each.where(Job.state == state) for each in of_kinds))
+    if state is JobState.DONE:
+        of_kinds = [each.where(Job.state.not_in(UNFINISHED)) for each in of_kinds]
+    newest = (each.order_by(Job.created_at.desc(), Job.id).limit(limit).subquery() for each in of_kinds)
+    return union_all(*(select(each.c.id) for each in newest))
 
 
 def analysis(session: Session, job_id: str) -> str | None:
@@ -246,7 +265,10 @@ def waiting_score_jobs(session: Session, *, at_most: int) -> int:
 
 
 def counts(session: Session) -> dict[str, dict[str, int]]:
-    """Return how many revisions, jobs and deliveries there are in each state, and the number of instances."""
+    """Return how many revisions, jobs and deliveries there are in each state, and the number of instances.
+
+    Reads all of them: seconds on a node of years. :func:`db.census.unfinished` does not.
+    """
 
     def by(column: Any, members: Sequence[Any], *where: ColumnElement[bool]) -> dict[str, int]:
         rows = session.execute(select(column, func.count()).where(*where).group_by(column))

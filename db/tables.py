@@ -226,6 +226,8 @@ class Job(Base):
         ),
         Index("ix_job_due", "kind", "state", "next_try_at", "created_at"),
         Index("ix_job_revision", "revision_id"),
+        # Lists begin with the newest: no list of a node of years is to read and sort all that there ever was.
+        Index("ix_job_created", "kind", "created_at"),
     )
     id: Mapped[str] = mapped_column(
         String(32), primary_key=True

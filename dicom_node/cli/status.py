@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from dicom_node.cli.options import ConfigFile, DataDir, Json
 from dicom_node.cli.output import console, print_json, print_rows
 from dicom_node.cli.wiring import load_settings, open_database
 
 
-def command(data_dir: DataDir = None, config: ConfigFile = None, json: Json = False) -> None:
-    """Show the node's processes and how much work is in which state.
+def command(
+    with_done: Annotated[
+        bool, typer.Option("--all", help="Count what is done, too: seconds on a node of years.")
+    ] = False,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    json: Json = False,
+) -> None:
+    """Show the node's processes, how much came, and how much work waits, runs or failed.
 
     Work: studies, jobs and deliveries.
     """
-    from db import listing, processes
+    from db import census, listing, processes
 
     with open_database(load_settings(data_dir, config)) as database, database.reading() as session:
         alive, silent = processes.alive(session, database.now_in(session))
-        counts = listing.counts(session)
+        counts = listing.counts(session) if with_done else census.unfinished(session)
     rows = [
         {"process": p.name, "kind": p.kind, "alive": p in alive, "seen_at": p.seen_at.isoformat()}
         for p in (*alive, *silent)

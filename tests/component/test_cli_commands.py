@@ -133,10 +133,12 @@ def test_a_result_that_is_lost_is_not_told_as_removed(filled: Filled, tmp_path: 
 
 
 def test_status_counts(filled: Filled) -> None:
-    counts = command("status", "--json", "--data-dir", filled.data_dir).json
-    assert counts["instances"] == {"stored": 9, "conflicts": 0}
-    assert counts["deliver_jobs"]["failed"] == 1
-    assert {state: n for state, n in counts["deliveries"].items() if n} == {"delivered": 1, "refused": 1}
+    where = ("--json", "--data-dir", filled.data_dir)
+    waiting, everything = command("status", *where).json, command("status", "--all", *where).json
+    assert waiting["instances"] == everything["instances"] == {"stored": 9, "conflicts": 0}
+    assert waiting["deliver_jobs"] == {"queued": 0, "running": 0, "failed": 1}
+    assert waiting["deliveries"] == {"pending": 0, "unknown": 0, "refused": 1}
+    assert {state: n for state, n in everything["deliveries"].items() if n} == {"delivered": 1, "refused": 1}
     assert command("status", "--data-dir", filled.data_dir).status == 0
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from db import deliveries, listing
+from db import census, deliveries, listing
 from db.deployments import BundleFacts, activate, add_bundle
 from db.handoff import register_instance
 from db.jobs import give_up
@@ -21,6 +25,7 @@ from tests.steered_node import (
     SteeredNode,
     four_views,
     mammogram,
+    on_sqlite,
     result_object,
 )
 
@@ -282,6 +287,52 @@ def test_everything_is_counted_where_it_stands(scored: SteeredNode) -> None:
         "refused": 0,
         "not_needed": 0,
     }
+
+
+def test_what_is_not_done_is_counted_as_everything_is(scored: SteeredNode) -> None:
+    scored.receive(mammogram(sop_instance_uid=mammogram().sop_instance_uid, sha256="0" * 64))
+
+    with scored.reading() as session:
+        everything, found = listing.counts(session), census.unfinished(session)
+
+    assert found["instances"] == everything["instances"]
+    assert found["revisions"] == everything["revisions"]
+    assert {what: set(by) for what, by in found.items()} == {
+        "instances": {"stored", "conflicts"},
+        "revisions": {"open", "complete"},
+        **{f"{kind}_jobs": {"queued", "running", "failed"} for kind in JobKind},
+        "deliveries": {"pending", "unknown", "refused"},
+    }
+    assert all(
+        everything[what][state] == number for what, by in found.items() for state, number in by.items()
+    )
+
+
+@on_sqlite
+def test_no_list_of_jobs_and_no_status_walks_through_all_that_is_done(node: SteeredNode) -> None:
+    asked: list[tuple[str, Any]] = []
+    with node.reading() as session:
+        engine = session.get_bind()
+        event.listen(
+            engine, "before_cursor_execute", lambda _c, _k, text, values, *_: asked.append((text, values))
+        )
+        for kind in (None, JobKind.SCORE):
+            for state in (None, *JobState):
+                listing.jobs(session, kind=kind, state=state)
+            listing.jobs(session, kind=kind, study_instance_uid=STUDY)
+        census.unfinished(session)
+        plans = [
+            row[3]
+            for text, values in list(asked)
+            for row in session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)
+        ]
+
+    assert len(asked) > 10
+    assert not [
+        step for step in plans if re.match(r"SCAN (job|delivery|instance|revision|audit_event)\b", step)
+    ]
+    outer = [step for step in plans if "sqlite_autoindex_job_1" in step]
+    assert len(outer) >= 12, "the jobs that are wanted come by their ids"
 
 
 def test_lists_show_only_what_is_committed(node: SteeredNode) -> None:
