@@ -211,8 +211,8 @@ def json_rows() -> str:
         [
             "# JSON rows",
             "`--json` prints one document: a list of rows, newest first (`audit query` and `quarantine "
-            "list`: oldest first). Keys are not removed or renamed without a new major version; new ones may come. Times are ISO "
-            "8601 with their zone.",
+            "list`: oldest first). Keys are not removed or renamed without a new major version; new ones may "
+            "come. Times are ISO 8601 with their zone.",
             *sections,
             "## `audit verify --json`\nOne object: " + _bullets(verified),
             "## `audit verify-export --json`\nOne object: "
