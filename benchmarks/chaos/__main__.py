@@ -64,7 +64,7 @@ def run(folder: Path, *, database: str, seconds: float, seed: int, per_second: f
         faults.run(seconds)
         calm_at = time.monotonic()
         scanners.stop()
-        drained = _drain(victim)
+        drained = _drain(victim, studies=len(scanners.studies))
         drained_s = time.monotonic() - calm_at
         forced = victim.stop(supervisor)
         verdict = [
@@ -87,9 +87,12 @@ def run(folder: Path, *, database: str, seconds: float, seed: int, per_second: f
         }
 
 
-def _drain(victim: Hospital) -> bool:
+def _drain(victim: Hospital, *, studies: int) -> bool:
+    """Wait until every study is scored and delivered; return whether that came."""
+    # No job is unfinished, either, while the last images still wait for their rows.
+    jobs = studies * (1 + len(victim.destinations))
     deadline = time.monotonic() + DRAIN_S
-    while victim.unfinished() != 0:
+    while victim.unfinished() != 0 or victim.finished() < jobs:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.2)

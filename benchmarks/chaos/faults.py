@@ -36,6 +36,7 @@ MISBEHAVIOURS = (
     (Behaviour.HALF_RESPONSE, None),
     (Behaviour.WRONG_MESSAGE_ID, None),
     (Behaviour.ACCEPT, 0xA700),
+    (Behaviour.ACCEPT, 0xC001),
 )
 
 Heal = Callable[[], object]

@@ -12,6 +12,7 @@ from sqlalchemy import select
 from benchmarks.chaos.hospital import Hospital
 from benchmarks.chaos.scanner import CANARY
 from db import handoff, scoring
+from db.audit.agreement import compare_with_tables
 from db.lifecycle import DeliveryState, JobKind, JobState
 from db.tables import Delivery, Instance, Job, ResultObject, Revision, Study
 from dicom_node.spool import Spool
@@ -33,7 +34,7 @@ def checks(hospital: Hospital, acknowledged: Mapping[str, str], studies: Iterabl
         *_stored(hospital, acknowledged),
         *_jobs(hospital, sent),
         *_delivered(hospital),
-        _trail(hospital),
+        *_trail(hospital),
         *_leftovers(hospital),
         _nobody_told(hospital),
     ]
@@ -114,9 +115,18 @@ def _delivered(hospital: Hospital) -> list[Check]:
     return found
 
 
-def _trail(hospital: Hospital) -> Check:
+def _trail(hospital: Hospital) -> list[Check]:
     report = hospital.node.verify_audit()
-    return Check("audit chain", f"{report.events} events", report.ok)
+    agreement = compare_with_tables(hospital.node.database)
+    differing = len(agreement.disagreements)
+    return [
+        Check("audit chain", f"{report.events} events", report.ok),
+        Check(
+            "instances, scores and deliveries that are not what the trail says",
+            f"{differing} of {agreement.instances + agreement.scores + agreement.deliveries}",
+            differing == 0,
+        ),
+    ]
 
 
 def _leftovers(hospital: Hospital) -> list[Check]:
