@@ -462,6 +462,18 @@ def test_a_key_retired_by_rotation_no_longer_signs(node: Node) -> None:
     assert node.verify().first_bad_seq == 11
 
 
+def test_a_key_that_another_process_made_meanwhile_is_known(node: Node, audit_key: AuditKey) -> None:
+    seen_before = AuditKey.load(audit_key.path)
+    with node.database.transaction("admin") as tx:
+        node.database.trail.rotate_key(tx.connection, tx.actor)
+    node.write_events(1)
+
+    report = verify(node.database, seen_before, node.folder, node.checkpoint_key.public_key)
+
+    assert report.problem is None
+    assert report.events == 11
+
+
 def since_boot() -> timedelta:
     return timedelta(seconds=time.clock_gettime(time.CLOCK_BOOTTIME))
 
