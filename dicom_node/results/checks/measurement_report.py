@@ -13,14 +13,8 @@ from dicom_node.results.checks.tree import children, coded_value, concept, point
 
 RULES = RuleBook()
 
-_CLASSES = ("1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.34")
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 _REGION_TYPES = ("SCOORD", "SCOORD3D")
-
-
-@RULES.rule("MR-01", Level.IHE_AIR, "it is a Comprehensive 3D SR, or a Comprehensive SR for its viewers")
-def _class(subject: Subject) -> Iterator[str]:
-    yield from unless(subject.instance.get("SOPClassUID") in _CLASSES)
 
 
 @RULES.rule("MR-02", Level.IHE_AIR, "Procedure reported names the imaging procedure, not the algorithm")
