@@ -9,8 +9,9 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from db.lifecycle import JobKind, JobState
-from db.tables import Job
+from db.tables import Instance, Job
 
+_LATEST_INSTANCES = 50_000
 _LONGEST_WAIT = timedelta(days=7)  # what was due longer before it ended is not counted as finished
 
 
@@ -63,3 +64,17 @@ def _counted(session: Session, condition: ColumnElement[bool], *, due_since: dat
     """
     latest = (Job.kind == JobKind.SCORE, Job.state.in_(JobState), Job.next_try_at >= due_since)
     return session.scalars(select(func.count()).where(*latest, condition)).one()
+
+
+def received_bytes_per_day(session: Session, now: datetime) -> float:
+    """Return how many bytes a day came, by the latest instances alone: of a week, or of the last 50,000.
+
+    Of less than a day nothing is said of a whole one: it counts as a day.
+    """
+    latest = select(Instance.size_bytes, Instance.received_at).order_by(Instance.id.desc())
+    rows = latest.limit(_LATEST_INSTANCES).subquery()
+    recent = rows.c.received_at >= now - timedelta(days=7)
+    total, first = session.execute(
+        select(func.coalesce(func.sum(rows.c.size_bytes), 0), func.min(rows.c.received_at)).where(recent)
+    ).one()
+    return 0.0 if first is None else float(total) / max(1.0, (now - first) / timedelta(days=1))

@@ -26,7 +26,7 @@ from db.deployments import BundleFacts
 from db.handoff import register_instance
 from db.lifecycle import DeliveryEvent, JobKind
 from db.session import Database
-from db.tables import HostClock, Job, Process
+from db.tables import HostClock, Instance, Job, Process
 from dicom_node.listener.journal import SEGMENT_BYTES, Journal
 from dicom_node.listener.journal_segment import Segment
 from dicom_node.spool import Spool
@@ -318,6 +318,19 @@ def test_doctor_finds_a_disk_on_which_ordinary_objects_reach_into_the_reserve(no
     verdict, _, advice = node.found("disk")
 
     assert (verdict, "A700" in advice) == ("problem", True)
+
+
+def test_doctor_tells_in_time_that_the_disk_fills_and_nothing_goes(node: Node) -> None:
+    assert node.found("growth")[0] == "ok", "four small images fill no disk"
+    tenth = shutil.disk_usage(node.data_dir).free // 10
+    with node.database.transaction("anna") as tx:
+        tx.session.execute(update(Instance).values(size_bytes=tenth // 4))
+
+    verdict, found, advice = node.found("growth")
+
+    assert verdict == "warning"
+    assert "room for 10 days" in found or "room for 9 days" in found
+    assert "retention.received_days" in advice
 
 
 @pytest.mark.parametrize("kind", ["listen", "dispatch", "score", "deliver"])

@@ -26,6 +26,7 @@ from dicom_node.cli.health.node import (
     check_database,
     check_destinations,
     check_disk,
+    check_growth,
     check_keeping_up,
     check_processes,
     check_stored_bundles,
@@ -40,6 +41,7 @@ def examine(settings: Settings, database: Database) -> Iterator[Finding]:
     yield check_database(database)
     yield check_broker(settings)
     asked: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
+        ("growth", lambda: [check_growth(settings, database)]),
         ("processes", lambda: [check_processes(settings, database)]),
         ("listener", lambda: check_listener(settings, database)),
         ("work", lambda: [check_backlog(database)]),

@@ -9,13 +9,14 @@ from db.census import census, refused_results
 from db.errors import DatabaseError
 from db.lifecycle import JobKind, JobState
 from db.session import Database
-from db.workload import score_workload
+from db.workload import received_bytes_per_day, score_workload
 from dicom_node.cli.health.findings import Finding, Verdict
 from dicom_node.cli.wiring import requestor
 from dicom_node.settings import Settings
 
 LONGEST_WAIT_S = 600.0
 BACKLOG_PERIOD_S = 900.0
+FULL_WITHIN_DAYS = 365  # time enough to decide what may go, or to enlarge a disk
 ROOM_FOR_OBJECTS = 128 << 20  # bytes that must be left above the reserve: few objects are longer
 
 
@@ -35,6 +36,26 @@ def check_disk(settings: Settings) -> Finding:
     if usage.free < 5 * settings.listener.minimum_free_bytes:
         return Finding("disk", Verdict.WARNING, free, "plan for more room")
     return Finding("disk", Verdict.OK, free)
+
+
+def check_growth(settings: Settings, database: Database) -> Finding:
+    """Look whether the disk has room for what comes until files go, at the pace of the last days."""
+    with database.reading() as session:
+        a_day = received_bytes_per_day(session, database.now_in(session))
+    room = shutil.disk_usage(settings.data_dir).free - settings.listener.minimum_free_bytes
+    found = f"{a_day / (1 << 30):.2f} GiB of objects a day came lately"
+    if a_day <= 0 or room >= a_day * FULL_WITHIN_DAYS:
+        return Finding("growth", Verdict.OK, found)
+    days = max(0.0, room / a_day)
+    found += f"; at that pace the disk has room for {days:.0f} days"
+    kept = settings.retention.received_days
+    if kept is None:
+        advice = (
+            "nothing removes received files: set retention.received_days and retention.results_days "
+            "(docs/how-to/run-for-years.md), or enlarge the disk"
+        )
+        return Finding("growth", Verdict.WARNING, found, advice)
+    return Finding("growth", Verdict.OK, f"{found}, and files go after {kept} days")
 
 
 def check_database(database: Database) -> Finding:
