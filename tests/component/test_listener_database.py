@@ -18,6 +18,7 @@ from db.tables import Instance
 from dicom_node.listener import owed_rows, repeats
 from dicom_node.listener.backlog import Backlog
 from dicom_node.listener.journal import Journal
+from dicom_node.listener.journal_segment import JournaledFile
 from dicom_node.listener.owed_rows import Journaling, OwedRows
 from dicom_node.listener.registration import Registrar
 from dicom_node.spool import Spool, SpooledFile, new_name
@@ -105,15 +106,19 @@ def test_a_commit_of_which_nobody_knew_costs_no_file_and_makes_no_second_row(
     journal = Journal(tmp_path / "journal", spool, node.database.sync_commits)
     rows = OwedRows(journal, spool, register_together)
     content = b"an object"
-    file = SpooledFile(new_name(), hashlib.sha256(content).hexdigest(), len(content))
-    received = replace(mammogram(), spool_name=file.name, sha256=file.sha256, size_bytes=file.size_bytes)
-    assert Journaling(journal, rows).keep(file, memoryview(content), received)
+    name = new_name()
+
+    def describe(file: SpooledFile) -> ReceivedInstance:
+        return replace(mammogram(), spool_name=file.name, sha256=file.sha256, size_bytes=file.size_bytes)
+
+    assert Journaling(journal, rows).keep(JournaledFile(name, memoryview(content), len(content)), describe)
     assert is_caught_up.wait(60)
     rows.close()
     journal.close()
 
-    assert [row.spool_name for row in node.rows(Instance)] == [file.name]
-    assert spool.path_of(file.name).read_bytes() == content
+    (row,) = node.rows(Instance)
+    assert (row.spool_name, row.sha256) == (name, hashlib.sha256(content).hexdigest())
+    assert spool.path_of(name).read_bytes() == content
     assert node.actions() == ["instance.stored"]
     assert list((tmp_path / "journal").iterdir()) == []
 

@@ -30,7 +30,6 @@ pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 
 FILE_SYNC, DIRECTORY_SYNC, LOG_SYNC = "fsync:{}:when=1", "fsync:{}:when=2", "fdatasync:{}:when=1"
 FILE_WRITE, LOG_WRITE, RENAME = "write:{}:when=1", "pwrite64:{}:when=1", "rename:{}:when=1"
-PLACING = "sendfile:{}:when=1"
 JOURNAL_WRITE, JOURNAL_SYNC = "pwritev,pwritev2:{}:when=1", "fdatasync:{}:when=1"
 OUT_OF_RESOURCES = range(0xA700, 0xA800)
 
@@ -163,7 +162,7 @@ def test_a_process_that_dies_at_a_call_of_the_kernel_loses_nothing(
     assert_whole_and_registered_once(database, spool, (1, 2))
 
 
-@pytest.mark.parametrize("refused", [PLACING, LOG_WRITE], ids=["file", "row"])
+@pytest.mark.parametrize("refused", [FILE_WRITE, LOG_WRITE], ids=["file", "row"])
 def test_a_file_or_row_that_the_disk_refuses_after_success_is_written_when_it_takes_it(
     tmp_path: Path, database_url: str, audit_key: AuditKey, database: Database, refused: str
 ) -> None:
@@ -179,7 +178,7 @@ def test_a_file_or_row_that_the_disk_refuses_after_success_is_written_when_it_ta
     assert_whole_and_registered_once(database, spool, (1,))
 
 
-@pytest.mark.parametrize("died_at", [PLACING, LOG_WRITE], ids=["file", "row"])
+@pytest.mark.parametrize("died_at", [FILE_WRITE, LOG_WRITE], ids=["file", "row"])
 def test_a_process_that_dies_between_success_and_the_row_loses_nothing(
     tmp_path: Path, database_url: str, audit_key: AuditKey, database: Database, died_at: str
 ) -> None:
