@@ -164,7 +164,7 @@ def _log_warning(
 ) -> None:
     # The text is left out: pydicom's warnings quote the value that they warn of.
     structlog.get_logger("warnings").warning(
-        "warning", category=category.__name__, at=f"{Path(filename).name}:{lineno}"
+        "library.warned", category=category.__name__, at=f"{Path(filename).name}:{lineno}"
     )
 
 
@@ -177,9 +177,9 @@ def _format_warning(
 def _log_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         return
-    structlog.get_logger("crash").critical("process ended by an error", exc_info=error)
+    structlog.get_logger("crash").critical("process.crashed", exc_info=error)
 
 
 def _log_thread_crash(crash: threading.ExceptHookArgs) -> None:
     name = crash.thread.name if crash.thread is not None else ""
-    structlog.get_logger("crash").critical("thread ended by an error", thread=name, exc_info=crash.exc_value)
+    structlog.get_logger("crash").critical("process.thread_crashed", thread=name, exc_info=crash.exc_value)

@@ -116,12 +116,14 @@ OF_THE_LOG: Mapping[str, str] = {
     "journal.recovered": "what a crash left in journals was put back",
     "journal.set_aside": "a journal was refused and waits for a person",
     "journal.unavailable": "this process keeps no journal, and why",
+    "library.warned": "a library warned, of what kind and where; not its words, which may quote data",
     "listener.backlog": "so many jobs wait that associations are rejected, or no longer so many",
     "listener.backlog_unknown": "waiting jobs could not be counted",
     "listener.cannot_accept": "this machine has no room for one more connection (open files); tried again",
     "listener.connection_failed": "a connection became no association, and why",
     "listener.event_not_told": "an error kept a refusal or an end out of the trail; the answer stands",
     "listener.few_open_files": "the limit of open files allows fewer associations than the settings",
+    "listener.not_stored": "an error that nobody foresaw kept an object from being stored; answered A700",
     "listener.ready": "the listener accepts",
     "listener.refusal_not_audited": "a refusal could not be written into the trail",
     "listener.stopped": "the listener's port is closed, and its associations have ended",
@@ -138,10 +140,12 @@ OF_THE_LOG: Mapping[str, str] = {
     "part.recycled": "a score worker made room for a fresh one, which is started at once: no fault",
     "part.refused_to_run": "a part refused its settings or the database (status 3 or 7): the node stops",
     "part.started": "a part began",
+    "process.crashed": "an error that nobody foresaw ended a process",
     "process.database_away": "a process cannot give its sign of life",
     "process.no_goodbye": "a stop could not be told to the database",
     "process.runs_as_root": "the node runs as root",
     "process.stop_deadline": "a process that hangs in its stop ends itself",
+    "process.thread_crashed": "an error that nobody foresaw ended a thread; the process goes on",
     "quarantine.not_kept": "what was refused as faulty cannot be kept, and why; told until one is kept again",
     "rows.behind": "rows could not be committed, and why; until they are, each object waits for its row",
     "rows.caught_up": "all rows that were owed are committed",
@@ -169,7 +173,7 @@ def events() -> str:
     Raises
     ------
     ValueError
-        If a name has no meaning here, or a meaning no name.
+        If a name has no meaning here, a meaning no name, or a line of the log a sentence for its name.
     """
     _check("the audit trail", set(ACTIONS), set(OF_THE_TRAIL))
     _check("the log", set(logged()) - ACTIONS, set(OF_THE_LOG))
@@ -209,6 +213,10 @@ def _logged_in(path: Path) -> Iterator[str]:
         said = call.args[:1] if getattr(call.func, "attr", "") in _LEVELS else []
         if any(each.arg == "target" and getattr(each.value, "attr", "") in _LEVELS for each in call.keywords):
             said = [each.value for each in call.keywords if each.arg == "args"]  # told by a thread
+        if isinstance(first := next(iter(said), None), ast.Constant) and not _EVENT.fullmatch(
+            str(first.value)
+        ):
+            raise ValueError(f"{path.name}: {first.value!r} is no name of an event, such as listener.ready")
         for word in (each for part in said for each in ast.walk(part)):
             if isinstance(word, ast.Constant) and _EVENT.fullmatch(str(word.value)):
                 yield str(word.value)

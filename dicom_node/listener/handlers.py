@@ -197,7 +197,7 @@ class StorageHandler:
         # Only our own errors are known to carry no patient data.
         reason = str(error) if is_ours else type(error).__name__
         if not is_ours:
-            _log.error("object could not be stored", status=f"{status:04X}", exc_info=error)
+            _log.error("listener.not_stored", status=f"{status:04X}", exc_info=error)
         detail = {
             "calling_ae_title": request.origin.calling_ae_title,
             "peer_address": request.peer_address,

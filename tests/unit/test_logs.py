@@ -130,7 +130,7 @@ def test_a_dying_thread_is_logged_without_values(stream: io.StringIO) -> None:
     thread.start()
     thread.join()
     (event,) = lines(stream)
-    assert (event["event"], event["thread"]) == ("thread ended by an error", "worker-7")
+    assert (event["event"], event["thread"]) == ("process.thread_crashed", "worker-7")
     assert CANARY not in stream.getvalue()
 
 
@@ -160,7 +160,7 @@ def test_a_line_that_the_logs_disk_refuses_stops_nobody_and_is_told_nowhere_else
 ) -> None:
     with Path("/dev/full").open("w") as full:
         configure_logs("listen", stream=full)
-        structlog.get_logger("a").error("object could not be stored", exc_info=ValueError(CANARY))
+        structlog.get_logger("a").error("listener.not_stored", exc_info=ValueError(CANARY))
         configure_logs("listen", stream=stream)
         with contextlib.suppress(OSError):
             full.close()
