@@ -63,8 +63,7 @@ def export(
     settings = load_settings(data_dir, config)
     results = Spool(settings.results_dir)
     with open_database(settings) as database:
-        with database.reading() as session:
-            rows, gone = stored_files(session, results, study, job)
+        rows, gone = stored_files(database, results, study, job)
         out.mkdir(parents=True, exist_ok=True)
         for row in rows:
             # A UID of our own making: digits and dots, safe as a file name.

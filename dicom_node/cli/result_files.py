@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from sqlalchemy.orm import Session
 
 from db import listing
 from db.errors import FilesGoneError, UnknownRecordError
 from db.listing import Row
 from db.retention import RESULTS, Removed, removals
+from db.session import Database
 from dicom_node.cli.wiring import open_database
 from dicom_node.errors import ImageError
 from dicom_node.images.reader import ImageReader
@@ -47,7 +47,7 @@ def read_headers(paths: Iterable[Path]) -> list[Dataset]:
 
 
 def stored_files(
-    session: Session, results: Spool, study_instance_uid: str | None, job_id: str | None
+    database: Database, results: Spool, study_instance_uid: str | None, job_id: str | None
 ) -> tuple[list[Row], str]:
     """Find the files of the results of a study, a job, or all: a row each, newest first.
 
@@ -65,21 +65,23 @@ def stored_files(
     FilesGoneError
         When none of the files is there.
     """
-    listed = listing.results(session, study_instance_uid=study_instance_uid, job_id=job_id)
-    if not listed:
-        raise UnknownRecordError("no result matches; 'dicom-node result list' shows all")
-    rows = {row["sop_instance_uid"]: row for row in listed}.values()
-    there = [row for row in rows if results.path_of(row["file"]).exists()]
-    present = {row["file"] for row in there}
-    told = " ".join(_told_of(session, [row for row in rows if row["file"] not in present]))
+    with database.reading() as session:
+        listed = listing.results(session, study_instance_uid=study_instance_uid, job_id=job_id)
+        if not listed:
+            raise UnknownRecordError("no result matches; 'dicom-node result list' shows all")
+        rows = {row["sop_instance_uid"]: row for row in listed}.values()
+        there = [row for row in rows if results.path_of(row["file"]).exists()]
+        present = {row["file"] for row in there}
+        gone = [row for row in rows if row["file"] not in present]
+        removed = removals(session, RESULTS, {row["study_instance_uid"] for row in gone})
+    told = " ".join(_told_of(gone, removed))
     if not there:
         raise FilesGoneError(told)
     return there, told
 
 
-def _told_of(session: Session, gone: Sequence[Row]) -> Iterator[str]:
+def _told_of(gone: Sequence[Row], removed: Mapping[str, Removed]) -> Iterator[str]:
     """Say when the files of some rows were removed, by which rule, and what to do."""
-    removed = removals(session, RESULTS, {row["study_instance_uid"] for row in gone})
     by_rule: dict[str, list[Removed]] = {}
     lost = 0
     for row in gone:
@@ -112,10 +114,11 @@ def stored_objects(
     whose files are gone are left out.
     """
     results, spool = Spool(settings.results_dir), Spool(settings.spool_dir)
-    with open_database(settings) as database, database.reading() as session:
-        rows, told = stored_files(session, results, study_instance_uid, job_id)
+    with open_database(settings) as database:
+        rows, told = stored_files(database, results, study_instance_uid, job_id)
         studies = dict.fromkeys(row["study_instance_uid"] for row in rows)
-        images = [row["file"] for study in studies for row in listing.instances(session, study)]
+        with database.reading() as session:
+            images = [row["file"] for study in studies for row in listing.instances(session, study)]
     objects: list[Dataset] = [dcmread(results.path_of(row["file"])) for row in reversed(rows)]
     return objects, [path for path in map(spool.path_of, images) if path.exists()], told
 

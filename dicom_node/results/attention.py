@@ -56,7 +56,7 @@ def attention_segment(
     tracking: tuple[str, str],
     colour: CIELabColor,
 ) -> Dataset:
-    """Describe one segment of attention; the parameters are those of :func:`~dicom_node.results.segment_frames.segment`."""
+    """Describe one segment of attention; see :func:`~dicom_node.results.segment_frames.segment`."""
     return segment(
         context,
         score,

@@ -386,8 +386,8 @@ class RetentionSettings(Section):
     results_days: int | None = Field(
         None,
         ge=1,
-        description="Days after which the files of a study's results are removed, where its destinations have "
-        "them and all work on it is done; without it they stay.",
+        description="Days after which the files of a study's results are removed, where its destinations "
+        "have them and all work on it is done; without it they stay.",
         examples=[400],
     )
 
