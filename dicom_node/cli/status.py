@@ -19,7 +19,7 @@ def command(
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:
-    """Show the node's processes, how much came, and how much work waits, runs or failed.
+    """Show processes, how much came, and what waits, runs or failed.
 
     Work: studies, jobs and deliveries.
     """

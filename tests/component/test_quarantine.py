@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
@@ -14,6 +15,7 @@ from dicom_node.implementation import IMPLEMENTATION_CLASS_UID
 from dicom_node.listener import quarantine
 from dicom_node.listener.part10 import Origin, file_preface
 from dicom_node.listener.quarantine import QuarantinedObject
+from tests.captured_log import log
 from tests.command_line import command
 from tests.listening import (
     EXPLICIT_LITTLE,
@@ -28,6 +30,8 @@ from tests.listening import (
     uid_of,
 )
 from tests.running_node import until
+
+__all__ = ["log"]
 
 MIB = 1 << 20
 UID = uid_of(mammogram())
@@ -153,7 +157,7 @@ def test_at_the_reserve_of_free_space_nothing_is_kept_and_the_answer_is_the_same
 
 
 def test_a_folder_that_cannot_be_used_changes_no_answer_and_is_told_once(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, log: io.StringIO
 ) -> None:
     (tmp_path / "quarantine").write_text("no folder")
     with listening(tmp_path, quarantine_bytes=MIB) as node:
@@ -161,7 +165,7 @@ def test_a_folder_that_cannot_be_used_changes_no_answer_and_is_told_once(
             with node.scu(source=f"127.0.0.{number + 1}") as scu:
                 assert scu.store(TRUNCATED, MG_FOR_PRESENTATION, UID) == 0xC000
         assert node.stored_nothing()
-    told = "".join(capfd.readouterr())
+    told = log.getvalue()
     assert told.count("quarantine.not_kept") == 1
     assert str(tmp_path) not in told
 
