@@ -23,7 +23,7 @@ class Vgg(ImageNetwork):
     ----------
     depths : tuple of int
         Number of convolutions in each of the five stages.
-    outputs, channels, head, dropout
+    outputs, channels, head_kind, dropout
         As for every architecture.
     hidden : int or None
         Units of the dense head, on the 7x7 map; None keeps the two published dense layers of 4,096 units.
